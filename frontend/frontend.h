@@ -1,0 +1,43 @@
+/* Everything that is read: ONNX models and sample data. */
+#ifndef EHAP_FRONTEND_H
+#define EHAP_FRONTEND_H
+
+#include "ir/ir.h"
+#include "ir/samples.h"
+
+/* Reads an ONNX model (opset 7 to the newest known). Weights stay in the mapped file, which
+ * lives as long as `a` (arena_defer unmaps it). Every op is brought to the IR's normal form;
+ * what is not understood becomes OP_Opaque. Types are inferred. Hostile input of any kind ends
+ * in an error. */
+int onnx_read(Graph **out, Arena *a, const char *path, Diag *d);
+int onnx_read_memory(Graph **out, Arena *a, const void *bytes, size_t n, const char *dir, Diag *d);
+/* One TensorProto (.pb) file, as in ONNX test data: a constant of graph g. */
+int onnx_read_tensor(Value **out, Graph *g, const char *path, Diag *d);
+
+/* --preprocess "scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,layout=nchw":
+ * x = (stored * scale - mean[c]) / std[c]. */
+typedef struct Preprocess {
+    double scale;
+    int n; /* channels given; 0: no mean and std */
+    double mean[16], std[16];
+    bool nhwc; /* the model wants N,H,W,C */
+    bool given;
+} Preprocess;
+int preprocess_parse(Preprocess *out, const char *text, Diag *d);
+
+/* Reads the comma-separated files or folders: CIFAR binary, idx (plain or .gz, its labels beside it
+ * or in the list), npy, npz, TensorProto .pb. Shapes and dtypes are checked against the model's
+ * inputs (a graph with static sample shapes). */
+int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
+                 Diag *d);
+
+/* Named arrays of an npz file, for `ehapc run`. */
+typedef struct NamedArray {
+    const char *name;
+    Type type;
+    const void *data;
+} NamedArray;
+int npz_read(NamedArray **out, int *n, Arena *a, const char *path, Diag *d);
+int npz_write(const char *path, const NamedArray *arrays, int n, Diag *d);
+
+#endif

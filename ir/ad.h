@@ -1,0 +1,29 @@
+/* What differentiation rules see. The sweeps are in passes/autodiff.c. */
+#ifndef EHAP_IR_AD_H
+#define EHAP_IR_AD_H
+
+#include "ir/op.h"
+
+struct Ad {
+    Graph *g; /* rules append to it; all shapes are static */
+    Diag *diag;
+    const bool *active; /* by value id: depends on what we differentiate by; beyond n: false */
+    uint32_t nactive;
+};
+
+/* Whether the cotangent of this input is needed. NULL and constants: no. */
+bool ad_wants(const Ad *ad, const Value *v);
+/* The JVP of an op that is linear in each of `n` leading inputs alone (multilinear), any
+ * further input being added (a bias): the sum over i of op(.., dx[i], ..); the tangent of
+ * the added input rides on the first term. */
+int jvp_multilinear(Ad *ad, const Node *n, Value *const *dx, Value **dy, int nlinear);
+/* The JVP of an op that is jointly linear in its float inputs: the op applied to the
+ * tangents, zeros made where one is missing. */
+int jvp_linear(Ad *ad, const Node *n, Value *const *dx, Value **dy);
+/* The same op with the same attributes on other inputs; returns output 0. */
+Value *ad_again(Ad *ad, const Node *n, Value *const *in);
+Value *ad_zeros_like(Ad *ad, const Value *v);
+/* Sums v down to the (broadcastable) type t: the transpose of broadcasting. */
+Value *ad_unbroadcast(Ad *ad, Value *v, const Type *t);
+
+#endif

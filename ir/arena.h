@@ -1,0 +1,60 @@
+/* Memory with one lifetime, and what happens when there is none left.
+ *
+ * Everything a graph or a pass allocates lives in an Arena and dies with it; free() never
+ * appears in ir/ or passes/. An allocation cannot fail from the caller's view: when memory
+ * runs out (or an invariant breaks) control leaves by trap(), which unwinds to the
+ * innermost trap_enter() of the thread, where the arenas that the work used are freed. */
+#ifndef EHAP_IR_ARENA_H
+#define EHAP_IR_ARENA_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct Arena Arena;
+
+Arena *arena_new(void);
+void arena_free(Arena *a); /* NULL is allowed */
+
+/* n zeroed bytes, aligned to 64 (a cache line: kernels read constants in place). */
+void *arena_alloc(Arena *a, size_t n);
+/* count * size zeroed bytes; overflow of the product traps like exhausted memory. */
+void *arena_array(Arena *a, size_t count, size_t size);
+char *arena_strdup(Arena *a, const char *s); /* NULL stays NULL */
+void *arena_memdup(Arena *a, const void *p, size_t n);
+char *arena_printf(Arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+size_t arena_bytes(const Arena *a); /* total handed out */
+/* Calls f(p) when the arena is freed, last deferred first (unmapping a file, say). */
+void arena_defer(Arena *a, void (*f)(void *), void *p);
+
+#define NEW(arena, T) ((T *)arena_alloc((arena), sizeof(T)))
+#define NEW_ARRAY(arena, T, n) ((T *)arena_array((arena), (size_t)(n), sizeof(T)))
+
+/* Checked products and sums of untrusted sizes: false on overflow, *out then undefined. */
+static inline bool mul_ok(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+static inline bool add_ok(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_add_overflow(a, b, out);
+}
+
+typedef enum TrapKind { TRAP_NONE, TRAP_NO_MEMORY, TRAP_INTERNAL } TrapKind;
+
+/* if (trap_enter(&t) == 0) { work; trap_leave(&t); } else { t.kind, t.message; clean up }
+ * Frames nest; a trap with no frame prints its message and aborts. */
+typedef struct Trap {
+    jmp_buf jump;
+    struct Trap *outer;
+    TrapKind kind;
+    char message[512];
+} Trap;
+
+#define trap_enter(t) (trap_push(t), setjmp((t)->jump))
+void trap_push(Trap *t);
+void trap_leave(Trap *t);
+_Noreturn void trap(TrapKind kind, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,33 @@
+/* Sample data: what the frontend reads and passes draw batches from.
+ *
+ * Elements stay in their stored type (CIFAR: bytes), so 20,000 images are 61 MB, and become
+ * floats as a batch is gathered: x = (stored - shift[c]) * factor[c] with c the index of
+ * channel_axis. */
+#ifndef EHAP_IR_SAMPLES_H
+#define EHAP_IR_SAMPLES_H
+
+#include "ir/ir.h"
+
+typedef struct SampleInput {
+    const char *name; /* of the graph input it feeds; NULL: by position */
+    Type type;        /* of one sample, without the batch axis; dtype as stored */
+    const void *data; /* count samples, row-major */
+    int channel_axis; /* of one sample; -1: factor[0], shift[0] for all */
+    const float *factor, *shift; /* NULL: as stored */
+} SampleInput;
+
+typedef struct Samples {
+    int64_t count;
+    SampleInput *inputs;
+    int ninputs;
+    const int32_t *labels; /* NULL: unlabelled */
+    int nclasses;
+    const char *source; /* "cifar (20000 images)", "synthesised from BatchNormalization" … */
+} Samples;
+
+/* Gathers samples index[0..n) of one input as rows of `out`; float inputs become float,
+ * integer ones keep their type when factor is NULL and out_type says so. */
+void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
+                    void *out);
+
+#endif

@@ -1,0 +1,159 @@
+/* Passes: IR to IR. One pass, one file; pass.c runs them and nobody else does. */
+#ifndef EHAP_PASSES_H
+#define EHAP_PASSES_H
+
+#include <stdio.h>
+
+#include "ir/ir.h"
+#include "ir/lanes.h"
+#include "ir/samples.h"
+#include "runtime/runtime.h"
+
+typedef enum Budget { BUDGET_FLOPS, BUDGET_PARAMS, BUDGET_CHANNELS } Budget;
+
+/* What the command line says; zero values mean "choose". */
+typedef struct Options {
+    Budget budget;
+    double keep;           /* fraction kept of the budgeted quantity, (0, 1] */
+    const char *criterion; /* a name from criteria.def */
+    const char *precision; /* "fp32" or "fp16" */
+    int probes;            /* upper bound */
+    int batch;
+    int64_t steps;         /* training; 0 with epochs 0: choose */
+    double epochs, seconds; /* --epochs, --time */
+    float lr;              /* 0: choose */
+    int rounds;            /* score-remove rounds; 0: choose */
+    int align;             /* channels kept in multiples of this; 0: 8 */
+    const char *keep_nodes, *exclude; /* comma-separated node names */
+    const char *target;    /* "ort" */
+    int weight_bits;       /* 7 or 8; 0: 7 */
+    uint64_t seed;
+    int threads;           /* 0: all */
+    const char *device;    /* "cpu" */
+    size_t memory;         /* bytes the run may plan for; 0: no limit */
+    bool verify;           /* the verifier after every pass */
+    const char *dump_before, *dump_after, *dump_dir; /* a pass name, or "all" */
+    bool time_passes;
+} Options;
+
+/* One score per output channel of one weight, and its standard error. */
+typedef struct LayerScores {
+    const char *node, *weight;
+    int n;
+    double *score, *error;
+} LayerScores;
+
+typedef struct Scores {
+    const char *criterion, *precision;
+    int probes;
+    double seconds;
+    size_t peak_bytes;
+    LayerScores *layers;
+    int nlayers;
+} Scores;
+
+typedef struct PassRecord {
+    const char *name;
+    double seconds;
+    size_t peak_bytes; /* of the programs it planned; 0: none */
+} PassRecord;
+
+typedef struct LayerReport {
+    const char *node;
+    int64_t before, after;
+    const char *pinned_by; /* NULL: prunable */
+} LayerReport;
+
+/* What happened, for --json and the table. Accuracies are fractions, < 0: not measured. */
+typedef struct Report {
+    PassRecord *passes;
+    int npasses, cap_passes;
+    LayerReport *layers;
+    int nlayers;
+    double proof_max_diff; /* of the latest remove-channels; < 0: none ran */
+    double accuracy_input, accuracy_pruned, accuracy_reconstructed, accuracy_trained,
+        accuracy_output;
+    bool accuracy_is_agreement; /* with the original, when there are no labels */
+} Report;
+
+/* Everything a pass may see. Lives for one run of the tool. */
+typedef struct Context {
+    Arena *arena;          /* of the run */
+    Graph *graph;          /* what passes rewrite; they may replace it by another */
+    const Graph *original; /* canonical, untouched: the teacher, and the proof's reference */
+    const Samples *data, *eval; /* eval NULL: none given */
+    Options opt;
+    Scores *scores;        /* of `graph`, by the latest sensitivity */
+    const bool *removed;   /* what allocate chose: a flag per lane class of `graph` */
+    Lanes *lanes;          /* of `graph`, made by allocate, used by remove-channels */
+    Report report;
+    Diag *diag;
+    /* Progress of the running pass, 0..1, with a short text; may be NULL. */
+    void (*progress)(void *ctx, const char *pass, double fraction, const char *text);
+    void *progress_ctx;
+    size_t peak_bytes; /* the running pass notes the largest plan here */
+} Context;
+
+typedef struct Pass {
+    const char *name, *help;
+    /* opt: the text between braces in --passes "name{…}", "" if none. -1 after an error. */
+    int (*run)(Context *c, const char *opt);
+} Pass;
+
+extern const Pass passes[]; /* from passes.def; ends with a NULL name */
+const Pass *pass_find(const char *name);
+
+/* Runs one pass: dump before, time, run, verify, dump after, record. */
+int pass_run(Context *c, const Pass *p, const char *opt);
+/* "canonicalize,allocate{flops=0.5}" in order. */
+int pass_run_pipeline(Context *c, const char *pipeline);
+/* The value of key in "a=1;b=2", or NULL; copied into the arena. */
+const char *pass_option(Context *c, const char *opt, const char *key);
+void pass_progress(Context *c, double fraction, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define PASS(name, function, help) int function(Context *c, const char *opt);
+#include "passes/passes.def"
+#undef PASS
+
+/* ---- services that passes share ------------------------------------------------------ */
+
+/* autodiff.c. Appends to g nodes that compute the gradient of the scalar `loss` by each
+ * wrt[i]; NULL where the loss does not depend on it. Static shapes only. */
+int ad_grad(Graph *g, Value *loss, int n, Value *const *wrt, Value **grad, Diag *d);
+/* Cotangents of several outputs at once (dy given), instead of a scalar loss. */
+int ad_vjp(Graph *g, int ny, Value *const *y, Value *const *dy, int n, Value *const *wrt,
+           Value **dx, Diag *d);
+/* Tangents of y[] when x[i] moves by dx[i]. NULL where zero. */
+int ad_jvp(Graph *g, int nx, Value *const *x, Value *const *dx, int ny, Value *const *y,
+           Value **dy, Diag *d);
+
+/* loss.c. Sum over the batch of -sum_c t_c log softmax(z)_c, times 1/total; t is a graph value
+ * [N, C] of target probabilities (one-hot for labels, the teacher's softmax otherwise). */
+Value *loss_cross_entropy(Graph *g, Value *logits, Value *target, double total);
+/* Sum over the batch of squared differences, times 1/total. */
+Value *loss_mse(Graph *g, Value *y, Value *target, double total);
+
+/* The classifier's logits: the value before a final Softmax, else the first float output. */
+Value *graph_logits(const Graph *g);
+
+/* simplify.c, usable by any pass on any graph: what the passes of the same names do. */
+int simplify_fold(Graph *g, Arena *scratch, Diag *d); /* constants and shape arithmetic */
+int simplify_cse(Graph *g, Arena *scratch);
+int simplify_dce(Graph *g, Arena *scratch);
+
+/* lower_precision.c: F16 storage for every float activation and product; softmax, reductions
+ * to few elements and what `keep` names stay F32. */
+int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d);
+
+/* evaluate.c */
+typedef struct Eval {
+    double accuracy;  /* top-1 against labels; < 0 without labels */
+    double agreement; /* top-1 against the reference graph's; < 0 without one */
+    double loss;
+} Eval;
+/* Runs g over samples (and `reference` beside it when not NULL). */
+int evaluate(Eval *out, const Graph *g, const Graph *reference, const Samples *s, const Options *o,
+             Diag *d);
+
+#endif

@@ -1,0 +1,89 @@
+/* Running graphs.
+ *
+ *   Program  = compile(graph, options)      plan: layouts, kernels, one arena; immutable
+ *   Instance = instance_new(program)        one arena's worth of memory, one thread at a time
+ *   bind inputs, instance_run(stage), read outputs
+ *
+ * Parallelism is over shards: a batch is cut into shards whose size does not depend on the
+ * machine; every thread owns an Instance and takes shards; partial results are reduced in
+ * shard order. So the bytes are the same for any number of threads.
+ *
+ * Stages hoist: each graph input has a stage (0: parameters, 1: the batch, 2: the probe); a
+ * node belongs to the highest stage of its inputs, and instance_run(i, s) executes just the
+ * steps of stage s. Values that later stages read stay alive. */
+#ifndef EHAP_RUNTIME_RUNTIME_H
+#define EHAP_RUNTIME_RUNTIME_H
+
+#include "ir/ir.h"
+
+enum { MAX_STAGES = 4 };
+
+typedef struct Program Program;
+typedef struct Instance Instance;
+
+typedef struct ProgramOptions {
+    const char *device;   /* "ref" (naive, double arithmetic), "cpu", "cuda" */
+    const uint8_t *stage; /* one per graph input; NULL: all 0 */
+    bool no_reuse;        /* every value keeps its own memory (debugging, dumps) */
+} ProgramOptions;
+
+/* Compiles a graph whose shapes are all static. The graph must outlive the program (its
+ * constants are used in place). Errors: an op without a kernel on the device, named; sizes
+ * that overflow. Owned by the caller: program_free. */
+int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag *d);
+void program_free(Program *p);
+/* Bytes of one instance: arena and scratch, known before anything runs. */
+size_t program_peak_bytes(const Program *p);
+/* The plan as text: steps, stages, layouts, offsets. */
+void program_print(const Program *p, void *file);
+
+int instance_new(Instance **out, const Program *p, Diag *d);
+void instance_free(Instance *i);
+/* Input k reads `data`: row-major elements of its declared dtype, borrowed until the next
+ * bind. */
+void instance_bind(Instance *i, int input, const void *data);
+void instance_run(Instance *i, int stage);
+void instance_run_all(Instance *i); /* stages in order */
+/* Copies output k, row-major in its declared dtype, to dst. */
+void instance_read(const Instance *i, int output, void *dst);
+
+/* ---- shards (shards.c) -------------------------------------------------------------- */
+
+/* Runs `n` shards on up to `threads` threads. work(ctx, shard, instance) runs concurrently,
+ * each call with exclusive use of its instance; reduce(ctx, shard, instance) runs after the
+ * shard's work, one at a time, in shard order, before the instance is reused. Either may be
+ * NULL. Returns 0, or the first negative status of a callback. */
+typedef struct ShardJob {
+    const Program *program;
+    int64_t n;
+    int (*work)(void *ctx, int64_t shard, Instance *inst);
+    int (*reduce)(void *ctx, int64_t shard, Instance *inst);
+    void *ctx;
+} ShardJob;
+
+typedef struct Pool Pool; /* instances kept between runs, one per thread */
+int pool_new(Pool **out, const Program *p, int threads, Diag *d);
+void pool_free(Pool *pool);
+size_t pool_bytes(const Pool *pool);
+int pool_run(Pool *pool, const ShardJob *job);
+
+int runtime_cpu_count(void);
+/* "cpu: AVX-512 VNNI, oneDNN 2.6.3" for reports; static string. */
+const char *runtime_cpu_features(void);
+bool runtime_cpu_has_vnni(void);
+
+/* ---- random numbers (rng.c): Philox4x32-10, counter-based, the same everywhere -------- */
+typedef struct Rng {
+    uint64_t key, counter;
+} Rng;
+Rng rng_new(uint64_t seed, uint64_t stream);
+uint32_t rng_u32(Rng *r);
+uint32_t rng_below(Rng *r, uint32_t n); /* uniform in [0, n) */
+float rng_uniform(Rng *r);              /* [0, 1) */
+float rng_normal(Rng *r);
+
+/* IEEE half <-> float, round to nearest even. */
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+
+#endif
