@@ -5,8 +5,8 @@
 #include "ir/ir.h"
 
 typedef struct EmitOptions {
-    int64_t min_opset;   /* raise the default domain's opset to at least this */
-    bool external_data;  /* weights of 1 KiB and more to PATH.data */
+    int64_t min_opset;     /* raise the default domain's opset to at least this */
+    bool external_data;    /* weights of 1 KiB and more to PATH.data */
     const KeyValue *props; /* added to (or replacing in) metadata_props */
     size_t nprops;
 } EmitOptions;

@@ -122,10 +122,7 @@ void *arena_memdup(Arena *a, const void *p, size_t n)
     return n ? memcpy(q, p, n) : q;
 }
 
-char *arena_strdup(Arena *a, const char *s)
-{
-    return s ? arena_memdup(a, s, strlen(s) + 1) : NULL;
-}
+char *arena_strdup(Arena *a, const char *s) { return s ? arena_memdup(a, s, strlen(s) + 1) : NULL; }
 
 char *arena_printf(Arena *a, const char *fmt, ...)
 {

@@ -63,17 +63,17 @@ typedef struct Graph Graph;
 typedef struct Node Node;
 
 typedef struct Value {
-    uint32_t id;          /* dense in its graph: side tables are arrays by id */
-    const char *name;     /* unique in its graph */
+    uint32_t id;      /* dense in its graph: side tables are arrays by id */
+    const char *name; /* unique in its graph */
     Type type;
-    Node *def;            /* producer; NULL for graph inputs and constants */
+    Node *def; /* producer; NULL for graph inputs and constants */
     Graph *graph;
     const void *data;     /* a constant's elements: row-major, aligned to dtype; else NULL */
     const int64_t *elems; /* known elements of a small integer tensor, symbols among them
                              (dims as Shape delivers them); NULL if unknown */
     const char *doc;
-    Bytes opaque_type;    /* serialized TypeProto when not a tensor */
-    Bytes extra;          /* unknown protobuf fields of its ValueInfo, kept verbatim */
+    Bytes opaque_type; /* serialized TypeProto when not a tensor */
+    Bytes extra;       /* unknown protobuf fields of its ValueInfo, kept verbatim */
 } Value;
 
 typedef enum AttrKind {
@@ -114,7 +114,7 @@ struct Node {
     Value **in;       /* an entry is NULL where an optional input is omitted */
     Value **out;      /* likewise for optional outputs */
     int nin, nout;
-    int ncapture;     /* the last so many inputs are outer values used inside a subgraph */
+    int ncapture; /* the last so many inputs are outer values used inside a subgraph */
     Attr *attrs;
     int nattrs;
     const char *op_type, *domain; /* OP_Opaque: what the file said */
@@ -140,8 +140,8 @@ typedef struct ModelInfo {
     size_t nopsets;
     KeyValue *props;
     size_t nprops;
-    Bytes extra;       /* unknown fields and local functions, verbatim */
-    Bytes graph_extra; /* likewise of the GraphProto */
+    Bytes extra;        /* unknown fields and local functions, verbatim */
+    Bytes graph_extra;  /* likewise of the GraphProto */
     bool external_data; /* weights were in files beside the model */
 } ModelInfo;
 
@@ -152,7 +152,7 @@ struct Graph {
     int ninputs, noutputs;
     Node **nodes;
     int nnodes, cap_nodes;
-    uint32_t nvalues; /* ids are below this */
+    uint32_t nvalues;     /* ids are below this */
     const char **symbols; /* name of each symbolic dimension; NULL where it has none */
     int nsymbols, cap_symbols;
     ModelInfo info;
@@ -174,8 +174,8 @@ void graph_add_output(Graph *g, Value *v);
 /* Turns a constant into the last graph input (a parameter of training or of an HVP). */
 void value_make_input(Graph *g, Value *v);
 
-Value *const_f32(Graph *g, float x);                          /* a scalar */
-Value *const_ints(Graph *g, int n, const int64_t *x);         /* int64[n] */
+Value *const_f32(Graph *g, float x);                  /* a scalar */
+Value *const_ints(Graph *g, int n, const int64_t *x); /* int64[n] */
 #define CONST_INTS(g, ...)                                                                         \
     const_ints((g), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                     \
                (int64_t[]){__VA_ARGS__})

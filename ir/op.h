@@ -39,16 +39,16 @@ enum OpFlags {
     OPF_MOVES = 1 << 1,   /* moves or selects elements, computes nothing */
     OPF_COMMUTES = 1 << 2,
     OPF_LINEAR = 1 << 3, /* jointly linear in its differentiable inputs: the tangent is the op */
-    OPF_KEEP = 1 << 4, /* never removed as dead nor merged (randomness, opaque side effects) */
+    OPF_KEEP = 1 << 4,   /* never removed as dead nor merged (randomness, opaque side effects) */
 };
 
 typedef struct OpInfo {
     const char *name, *domain;
     int min_in, max_in, max_out; /* max < 0: any number */
     InferRule *infer;
-    VjpRule *vjp;     /* NULL: no gradient passes (integer, opaque): reaching it is an error */
+    VjpRule *vjp; /* NULL: no gradient passes (integer, opaque): reaching it is an error */
     JvpRule *jvp;
-    LaneRule *lanes;  /* lanes_pin: all channels touched stay */
+    LaneRule *lanes; /* lanes_pin: all channels touched stay */
     ShrinkRule *shrink;
     FlopsRule *flops;
     unsigned flags;

@@ -9,10 +9,10 @@
 #include "ir/ir.h"
 
 typedef struct SampleInput {
-    const char *name; /* of the graph input it feeds; NULL: by position */
-    Type type;        /* of one sample, without the batch axis; dtype as stored */
-    const void *data; /* count samples, row-major */
-    int channel_axis; /* of one sample; -1: factor[0], shift[0] for all */
+    const char *name;            /* of the graph input it feeds; NULL: by position */
+    Type type;                   /* of one sample, without the batch axis; dtype as stored */
+    const void *data;            /* count samples, row-major */
+    int channel_axis;            /* of one sample; -1: factor[0], shift[0] for all */
     const float *factor, *shift; /* NULL: as stored */
 } SampleInput;
 

@@ -8,11 +8,11 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[] = {
-    [DT_F32] = {"float", 4},     [DT_U8] = {"uint8", 1},    [DT_I8] = {"int8", 1},
-    [DT_U16] = {"uint16", 2},    [DT_I16] = {"int16", 2},   [DT_I32] = {"int32", 4},
-    [DT_I64] = {"int64", 8},     [DT_STRING] = {"string", 0}, [DT_BOOL] = {"bool", 1},
-    [DT_F16] = {"float16", 2},   [DT_F64] = {"double", 8},  [DT_U32] = {"uint32", 4},
-    [DT_U64] = {"uint64", 8},    [DT_BF16] = {"bfloat16", 2},
+    [DT_F32] = {"float", 4},   [DT_U8] = {"uint8", 1},      [DT_I8] = {"int8", 1},
+    [DT_U16] = {"uint16", 2},  [DT_I16] = {"int16", 2},     [DT_I32] = {"int32", 4},
+    [DT_I64] = {"int64", 8},   [DT_STRING] = {"string", 0}, [DT_BOOL] = {"bool", 1},
+    [DT_F16] = {"float16", 2}, [DT_F64] = {"double", 8},    [DT_U32] = {"uint32", 4},
+    [DT_U64] = {"uint64", 8},  [DT_BF16] = {"bfloat16", 2},
 };
 
 enum { DTYPE_COUNT = sizeof dtypes / sizeof *dtypes };
@@ -31,15 +31,9 @@ DType dtype_of_name(const char *name)
     return DT_NONE;
 }
 
-bool dtype_is_float(DType t)
-{
-    return t == DT_F32 || t == DT_F16 || t == DT_BF16 || t == DT_F64;
-}
+bool dtype_is_float(DType t) { return t == DT_F32 || t == DT_F16 || t == DT_BF16 || t == DT_F64; }
 
-bool dtype_is_int(DType t)
-{
-    return (t >= DT_U8 && t <= DT_I64) || t == DT_U32 || t == DT_U64;
-}
+bool dtype_is_int(DType t) { return (t >= DT_U8 && t <= DT_I64) || t == DT_U32 || t == DT_U64; }
 
 Type type_of(DType dtype, int rank, const int64_t *dim)
 {

@@ -19,19 +19,19 @@ typedef struct Options {
     const char *precision; /* "fp32" or "fp16" */
     int probes;            /* upper bound */
     int batch;
-    int64_t steps;         /* training; 0 with epochs 0: choose */
-    double epochs, seconds; /* --epochs, --time */
-    float lr;              /* 0: choose */
-    int rounds;            /* score-remove rounds; 0: choose */
-    int align;             /* channels kept in multiples of this; 0: 8 */
+    int64_t steps;                    /* training; 0 with epochs 0: choose */
+    double epochs, seconds;           /* --epochs, --time */
+    float lr;                         /* 0: choose */
+    int rounds;                       /* score-remove rounds; 0: choose */
+    int align;                        /* channels kept in multiples of this; 0: 8 */
     const char *keep_nodes, *exclude; /* comma-separated node names */
-    const char *target;    /* "ort" */
-    int weight_bits;       /* 7 or 8; 0: 7 */
+    const char *target;               /* "ort" */
+    int weight_bits;                  /* 7 or 8; 0: 7 */
     uint64_t seed;
-    int threads;           /* 0: all */
-    const char *device;    /* "cpu" */
-    size_t memory;         /* bytes the run may plan for; 0: no limit */
-    bool verify;           /* the verifier after every pass */
+    int threads;                                     /* 0: all */
+    const char *device;                              /* "cpu" */
+    size_t memory;                                   /* bytes the run may plan for; 0: no limit */
+    bool verify;                                     /* the verifier after every pass */
     const char *dump_before, *dump_after, *dump_dir; /* a pass name, or "all" */
     bool time_passes;
 } Options;
@@ -78,14 +78,14 @@ typedef struct Report {
 
 /* Everything a pass may see. Lives for one run of the tool. */
 typedef struct Context {
-    Arena *arena;          /* of the run */
-    Graph *graph;          /* what passes rewrite; they may replace it by another */
-    const Graph *original; /* canonical, untouched: the teacher, and the proof's reference */
+    Arena *arena;               /* of the run */
+    Graph *graph;               /* what passes rewrite; they may replace it by another */
+    const Graph *original;      /* canonical, untouched: the teacher, and the proof's reference */
     const Samples *data, *eval; /* eval NULL: none given */
     Options opt;
-    Scores *scores;        /* of `graph`, by the latest sensitivity */
-    const bool *removed;   /* what allocate chose: a flag per lane class of `graph` */
-    Lanes *lanes;          /* of `graph`, made by allocate, used by remove-channels */
+    Scores *scores;      /* of `graph`, by the latest sensitivity */
+    const bool *removed; /* what allocate chose: a flag per lane class of `graph` */
+    Lanes *lanes;        /* of `graph`, made by allocate, used by remove-channels */
     Report report;
     Diag *diag;
     /* Progress of the running pass, 0..1, with a short text; may be NULL. */
@@ -125,8 +125,8 @@ int ad_grad(Graph *g, Value *loss, int n, Value *const *wrt, Value **grad, Diag 
 int ad_vjp(Graph *g, int ny, Value *const *y, Value *const *dy, int n, Value *const *wrt,
            Value **dx, Diag *d);
 /* Tangents of y[] when x[i] moves by dx[i]. NULL where zero. */
-int ad_jvp(Graph *g, int nx, Value *const *x, Value *const *dx, int ny, Value *const *y,
-           Value **dy, Diag *d);
+int ad_jvp(Graph *g, int nx, Value *const *x, Value *const *dx, int ny, Value *const *y, Value **dy,
+           Diag *d);
 
 /* loss.c. Sum over the batch of -sum_c t_c log softmax(z)_c, times 1/total; t is a graph value
  * [N, C] of target probabilities (one-hot for labels, the teacher's softmax otherwise). */

@@ -27,7 +27,8 @@ typedef struct Step Step;
 
 typedef struct Prepare {
     const Node *node;
-    Tensor *in, *out; /* shapes and strides; no data, except of constants. in[i].rank < 0: omitted */
+    Tensor *in,
+        *out; /* shapes and strides; no data, except of constants. in[i].rank < 0: omitted */
     int nin, nout;
     const void *const *const_data; /* per input: a constant's bytes, or NULL */
     void *state;                   /* out: kept for run */
@@ -47,8 +48,8 @@ typedef struct Kernel {
 } Kernel;
 
 enum KernelFlags {
-    KF_INPLACE = 1 << 0, /* out[0] may share the memory of an input of equal size and layout */
-    KF_F16 = 1 << 1,     /* handles F16 storage itself; otherwise the executor converts */
+    KF_INPLACE = 1 << 0,   /* out[0] may share the memory of an input of equal size and layout */
+    KF_F16 = 1 << 1,       /* handles F16 storage itself; otherwise the executor converts */
     KF_ROW_MAJOR = 1 << 2, /* wants all operands row-major */
 };
 
