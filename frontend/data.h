@@ -1,0 +1,42 @@
+/* Internal to the sample readers: one file's worth of samples, before they are joined. */
+#ifndef EHAP_FRONTEND_DATA_H
+#define EHAP_FRONTEND_DATA_H
+
+#include "frontend/frontend.h"
+
+/* `count` samples for one model input. */
+typedef struct Part {
+    int input; /* index of the model input it feeds */
+    int64_t count;
+    Type sample; /* of one sample */
+    const void *data;
+    const int32_t *labels; /* NULL: none */
+} Part;
+
+typedef struct Parts {
+    Arena *arena;
+    const Graph *graph;
+    Diag *diag;
+    Part *list;
+    int n, cap;
+} Parts;
+
+void parts_add(Parts *ps, Part p);
+/* The sample type (without the batch axis) of model input i. */
+Type sample_type(const Graph *g, int i);
+
+/* A whole file in the arena, through zlib if it is gzip'ed. At most 4 GiB. */
+int data_load(Bytes *out, Arena *a, const char *path, Diag *d);
+
+/* Readers by kind; each reports its own errors with the path in them. */
+int cifar_read(Parts *ps, const char *path);
+int idx_read(Parts *ps, const char *path);
+int npy_read(Parts *ps, const char *path);
+int npz_read_samples(Parts *ps, const char *path);
+int pb_read(Parts *ps, const char *path);
+
+/* One .npy image: type and elements (borrowed from `bytes`, copied if misaligned or in
+ * Fortran order). `what` names it in messages. */
+int npy_parse(NamedArray *out, Arena *a, Bytes bytes, const char *what, Diag *d);
+
+#endif

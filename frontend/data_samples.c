@@ -1,0 +1,223 @@
+/* --data and --eval: files and folders, by kind, joined into one set of samples. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "frontend/data.h"
+
+typedef int Reader(Parts *ps, const char *path);
+
+/* How a file's kind shows in its name. */
+static const struct {
+    const char *suffix; /* NULL: `inside` anywhere in the name */
+    const char *inside;
+    Reader *read;
+} kinds[] = {
+    {NULL, "-ubyte", idx_read}, {".npy", NULL, npy_read},   {".npz", NULL, npz_read_samples},
+    {".pb", NULL, pb_read},     {".bin", NULL, cifar_read},
+};
+
+static Reader *reader_of(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = strlen(name);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        size_t m = kinds[k].suffix ? strlen(kinds[k].suffix) : 0;
+        if (kinds[k].suffix ? n > m && strcmp(name + n - m, kinds[k].suffix) == 0
+                            : strstr(name, kinds[k].inside) != NULL)
+            return kinds[k].read;
+    }
+    return NULL;
+}
+
+void parts_add(Parts *ps, Part p)
+{
+    if (ps->n == ps->cap) {
+        Part *list = NEW_ARRAY(ps->arena, Part, ps->cap ? ps->cap * 2 : 8);
+        if (ps->n) memcpy(list, ps->list, (size_t)ps->n * sizeof *list);
+        ps->list = list;
+        ps->cap = ps->cap ? ps->cap * 2 : 8;
+    }
+    ps->list[ps->n++] = p;
+}
+
+Type sample_type(const Graph *g, int i)
+{
+    const Type *t = &g->inputs[i]->type;
+    return t->rank < 1 ? (Type){.dtype = t->dtype, .rank = -1}
+                       : type_of(t->dtype, t->rank - 1, t->dim + 1);
+}
+
+int pb_read(Parts *ps, const char *path)
+{
+    Value *v;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    int input = strncmp(name, "input_", 6) == 0 ? atoi(name + 6) : 0;
+    if (strncmp(name, "output_", 7) == 0) return 0; /* the expected side of ONNX test data */
+    TRY(onnx_read_tensor(&v, graph_new(ps->arena, NULL), path, ps->diag));
+    if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
+    if (input >= ps->graph->ninputs)
+        return diag_error(ps->diag, "'%s': the model has %d inputs", path, ps->graph->ninputs);
+    parts_add(ps, (Part){input, v->type.dim[0],
+                         type_of(v->type.dtype, v->type.rank - 1, v->type.dim + 1), v->data, NULL});
+    return 0;
+}
+
+static int read_folder(Parts *ps, const char *path)
+{
+    struct dirent **names;
+    int n = scandir(path, &names, NULL, alphasort), status = 0, before = ps->n;
+    if (n < 0) return diag_error(ps->diag, "cannot read folder '%s': %s", path, strerror(errno));
+    for (int i = 0; i < n; i++) {
+        const char *file = arena_printf(ps->arena, "%s/%s", path, names[i]->d_name);
+        Reader *read = reader_of(file);
+        if (read && status == 0) status = read(ps, file);
+        free(names[i]);
+    }
+    free(names);
+    if (status == 0 && ps->n == before)
+        return diag_error(ps->diag, "folder '%s' holds no samples that can be read", path);
+    return status;
+}
+
+static int read_path(Parts *ps, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return diag_error(ps->diag, "cannot open '%s': %s", path, strerror(errno));
+    if (S_ISDIR(st.st_mode)) return read_folder(ps, path);
+    Reader *read = reader_of(path);
+    if (read) return read(ps, path);
+    diag_error(ps->diag, "'%s' is of no known kind of sample file", path);
+    diag_note(ps->diag, "CIFAR records end in .bin, idx files hold '-ubyte' in their name, arrays "
+                        "end in .npy, .npz or .pb");
+    return -1;
+}
+
+/* [H,W,C] models given planes: x[h][w][c] = plane[c][h][w], on stored elements. */
+static void *planes_to_nhwc(Arena *a, Type *t, const uint8_t *src, int64_t count)
+{
+    int64_t c = t->dim[2], hw = t->dim[0] * t->dim[1];
+    uint8_t *dst = arena_array(a, (size_t)count, (size_t)(c * hw));
+    for (int64_t n = 0; n < count; n++)
+        for (int64_t p = 0; p < hw; p++)
+            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[(n * c + k) * hw + p];
+    return dst;
+}
+
+/* The element counts of the sample must match; [H,W] bytes may feed a [1,H,W] input. */
+static int check_part(const Parts *ps, const Part *p, const Type *want)
+{
+    char a[128], b[128];
+    bool fits = type_is_static(want) ? type_count(&p->sample) == type_count(want)
+                                     : p->sample.rank == want->rank;
+    for (int i = 0; fits && !type_is_static(want) && i < want->rank; i++)
+        fits = want->dim[i] < 0 || want->dim[i] == p->sample.dim[i];
+    if (fits && dtype_size(p->sample.dtype)) return 0;
+    return diag_error(ps->diag, "samples are %s, input '%s' takes %s",
+                      type_print(NULL, &p->sample, a, sizeof a), ps->graph->inputs[p->input]->name,
+                      type_print(ps->graph, want, b, sizeof b));
+}
+
+/* Joins the parts of one input; labels only if every part has them. */
+static int join(Parts *ps, SampleInput *in, int input, int64_t *count, const int32_t **labels)
+{
+    Type want = sample_type(ps->graph, input);
+    const Part *first = NULL;
+    bool all_labels = true;
+    int64_t at = 0;
+    *count = 0;
+    for (int k = 0; k < ps->n; k++) {
+        const Part *p = &ps->list[k];
+        if (p->input != input) continue;
+        TRY(check_part(ps, p, &want));
+        if (first && p->sample.dtype != first->sample.dtype)
+            return diag_error(ps->diag, "sample files of different element types: %s and %s",
+                              dtype_name(first->sample.dtype), dtype_name(p->sample.dtype));
+        if (!first) first = p;
+        all_labels &= p->labels != NULL;
+        *count += p->count;
+    }
+    if (!first || *count == 0)
+        return diag_error(ps->diag, "no samples for input '%s'", ps->graph->inputs[input]->name);
+    Type t = type_is_static(&want) ? want : first->sample;
+    t.dtype = first->sample.dtype;
+    size_t row = (size_t)type_bytes(&t);
+    char *data = arena_array(ps->arena, (size_t)*count, row);
+    int32_t *y = all_labels ? NEW_ARRAY(ps->arena, int32_t, *count) : NULL;
+    for (int k = 0; k < ps->n; k++) {
+        const Part *p = &ps->list[k];
+        if (p->input != input) continue;
+        memcpy(data + (size_t)at * row, p->data, (size_t)p->count * row);
+        if (y) memcpy(y + at, p->labels, (size_t)p->count * sizeof *y);
+        at += p->count;
+    }
+    *in = (SampleInput){ps->graph->inputs[input]->name, t, data, -1, NULL, NULL};
+    if (y) *labels = y;
+    return 0;
+}
+
+/* x = (stored * scale - mean) / std = (stored - mean / scale) * (scale / std). */
+static int apply(SampleInput *in, const Preprocess *pre, Parts *ps, int64_t count)
+{
+    int axis = pre->nhwc ? in->type.rank - 1 : 0, n = pre->n ? pre->n : 1;
+    float *factor = NEW_ARRAY(ps->arena, float, n), *shift = NEW_ARRAY(ps->arena, float, n);
+    if (pre->nhwc && in->type.rank == 3 && in->type.dtype == DT_U8)
+        in->data = planes_to_nhwc(ps->arena, &in->type, in->data, count);
+    if (n > 1 && (in->type.rank < 1 || in->type.dim[axis] != n))
+        return diag_error(ps->diag, "--preprocess gives %d channels, input '%s' has %lld", n,
+                          in->name, in->type.rank < 1 ? 0LL : (long long)in->type.dim[axis]);
+    for (int c = 0; c < n; c++) {
+        factor[c] = (float)(pre->scale / pre->std[c]);
+        shift[c] = (float)(pre->mean[c] / pre->scale);
+    }
+    in->channel_axis = n > 1 ? axis : -1;
+    in->factor = factor;
+    in->shift = shift;
+    return 0;
+}
+
+static int finish(Samples *s, Parts *ps, const Preprocess *pre)
+{
+    for (int i = 0; i < s->ninputs; i++) {
+        int64_t count;
+        TRY(join(ps, &s->inputs[i], i, &count, &s->labels));
+        if (i && count != s->count)
+            return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
+                              (long long)s->count, s->inputs[0].name, (long long)count,
+                              s->inputs[i].name);
+        s->count = count;
+        bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
+        if (pre && pre->given && is_float) TRY(apply(&s->inputs[i], pre, ps, count));
+    }
+    if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&
+        dtype_is_float(ps->graph->inputs[0]->type.dtype))
+        diag_remark(ps->diag, "no --preprocess given: bytes are fed to '%s' as 0 to 255",
+                    s->inputs[0].name);
+    for (int64_t i = 0; s->labels && i < s->count; i++) {
+        if (s->labels[i] < 0)
+            return diag_error(ps->diag, "sample %lld has the label %d", (long long)i, s->labels[i]);
+        if (s->labels[i] >= s->nclasses) s->nclasses = s->labels[i] + 1;
+    }
+    return 0;
+}
+
+int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
+                 Diag *d)
+{
+    Parts ps = {.arena = a, .graph = g, .diag = d};
+    char *rest = arena_strdup(a, list);
+    Samples *s = NEW(a, Samples);
+    if (g->ninputs == 0) return diag_error(d, "the model has no inputs to feed samples to");
+    for (char *path; (path = strsep(&rest, ","));)
+        if (*path) TRY(read_path(&ps, path));
+    if (ps.n == 0) return diag_error(d, "'%s' names no samples", list);
+    s->ninputs = g->ninputs;
+    s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
+    TRY(finish(s, &ps, pre));
+    s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
+    *out = s;
+    return 0;
+}

@@ -1,0 +1,78 @@
+/* --preprocess: how stored numbers become what the network was trained on. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "frontend/frontend.h"
+
+/* A number or a fraction: "0.5", "1/255". */
+static bool parse_number(const char **p, double *out)
+{
+    char *end;
+    *out = strtod(*p, &end);
+    if (end == *p) return false;
+    if (*end == '/') {
+        const char *q = end + 1;
+        double by = strtod(q, &end);
+        if (end == q || by == 0) return false;
+        *out /= by;
+    }
+    *p = end;
+    return true;
+}
+
+/* "0.485:0.456:0.406" into list; the count, or 0 if ill-formed. */
+static int parse_list(const char *p, double *list, int max)
+{
+    int n = 0;
+    while (n < max && parse_number(&p, &list[n])) {
+        n++;
+        if (*p != ':') break;
+        p++;
+    }
+    return *p ? 0 : n;
+}
+
+static int parse_field(Preprocess *pre, const char *key, const char *value, int *nmean, int *nstd,
+                       Diag *d)
+{
+    const char *p = value;
+    if (strcmp(key, "scale") == 0) {
+        if (!parse_number(&p, &pre->scale) || *p || pre->scale == 0)
+            return diag_error(d, "--preprocess: '%s' is not a scale", value);
+    } else if (strcmp(key, "mean") == 0) {
+        if (!(*nmean = parse_list(value, pre->mean, 16)))
+            return diag_error(d, "--preprocess: '%s' is not a list of means", value);
+    } else if (strcmp(key, "std") == 0) {
+        if (!(*nstd = parse_list(value, pre->std, 16)))
+            return diag_error(d, "--preprocess: '%s' is not a list of deviations", value);
+        for (int i = 0; i < *nstd; i++)
+            if (!(pre->std[i] > 0)) return diag_error(d, "--preprocess: std must be positive");
+    } else if (strcmp(key, "layout") == 0) {
+        pre->nhwc = strcmp(value, "nhwc") == 0;
+        if (!pre->nhwc && strcmp(value, "nchw") != 0)
+            return diag_error(d, "--preprocess: layout is 'nchw' or 'nhwc', not '%s'", value);
+    } else {
+        return diag_error(d, "--preprocess: unknown key '%s' (scale, mean, std, layout)", key);
+    }
+    return 0;
+}
+
+int preprocess_parse(Preprocess *out, const char *text, Diag *d)
+{
+    char buf[1024], *rest = buf;
+    int nmean = 0, nstd = 0;
+    *out = (Preprocess){.scale = 1, .given = true};
+    for (int i = 0; i < 16; i++) out->std[i] = 1;
+    if (strlen(text) >= sizeof buf) return diag_error(d, "--preprocess is too long");
+    memcpy(buf, text, strlen(text) + 1);
+    for (char *field; (field = strsep(&rest, ","));) {
+        char *value = strchr(field, '=');
+        if (!value) return diag_error(d, "--preprocess: '%s' has no '='", field);
+        *value++ = '\0';
+        TRY(parse_field(out, field, value, &nmean, &nstd, d));
+    }
+    if (nmean && nstd && nmean != nstd)
+        return diag_error(d, "--preprocess: %d means but %d deviations", nmean, nstd);
+    out->n = nmean > nstd ? nmean : nstd;
+    return 0;
+}
