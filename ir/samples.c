@@ -1,0 +1,92 @@
+/* Gathering samples into batches: rows are picked by index and turned from their stored type
+ * into the program's, x = (stored - shift[c]) * factor[c], one run of equal channel at a time. */
+#include "ir/samples.h"
+
+#include <string.h>
+
+static double half_to_double(uint16_t h)
+{
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    double x;
+    if (exponent == 31)
+        x = fraction ? (double)__builtin_nanf("") : (double)__builtin_inff();
+    else if (exponent)
+        x = __builtin_ldexp(1024 + fraction, exponent - 25);
+    else
+        x = __builtin_ldexp(fraction, -24);
+    return h & 0x8000 ? -x : x;
+}
+
+/* Loads n stored elements from element `at` on as (x - shift) * factor. */
+#define LOAD_AS(T, value)                                                                          \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        T e = ((const T *)data)[at + i];                                                           \
+        out[i] = (float)(((value)-shift) * factor);                                                \
+    }                                                                                              \
+    break
+
+static void load_run(float *out, const void *data, DType t, int64_t at, int64_t n, double shift,
+                     double factor)
+{
+    switch (t) {
+    case DT_F32:
+        LOAD_AS(float, (double)e);
+    case DT_F64:
+        LOAD_AS(double, e);
+    case DT_F16:
+        LOAD_AS(uint16_t, half_to_double(e));
+    case DT_U8:
+    case DT_BOOL:
+        LOAD_AS(uint8_t, (double)e);
+    case DT_I8:
+        LOAD_AS(int8_t, (double)e);
+    case DT_U16:
+        LOAD_AS(uint16_t, (double)e);
+    case DT_I16:
+        LOAD_AS(int16_t, (double)e);
+    case DT_U32:
+        LOAD_AS(uint32_t, (double)e);
+    case DT_I32:
+        LOAD_AS(int32_t, (double)e);
+    case DT_U64:
+        LOAD_AS(uint64_t, (double)e);
+    case DT_I64:
+        LOAD_AS(int64_t, (double)e);
+    default:
+        trap(TRAP_INTERNAL, "samples of type %s", dtype_name(t));
+    }
+}
+#undef LOAD_AS
+
+/* One sample as floats: channels are runs of `inner` elements, repeating every C runs. */
+static void load_sample(float *out, const SampleInput *in, int64_t first, int64_t count)
+{
+    int64_t channels = 1, inner = count;
+    if (in->channel_axis >= 0 && in->factor) {
+        channels = in->type.dim[in->channel_axis];
+        inner = 1;
+        for (int k = in->channel_axis + 1; k < in->type.rank; k++) inner *= in->type.dim[k];
+    }
+    for (int64_t at = 0, c = 0; at < count; at += inner, c = c + 1 == channels ? 0 : c + 1)
+        load_run(out + at, in->data, in->type.dtype, first + at, inner,
+                 in->shift ? (double)in->shift[c] : 0, in->factor ? (double)in->factor[c] : 1);
+}
+
+void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
+                    void *out)
+{
+    const SampleInput *in = &s->inputs[input];
+    int64_t count = type_count(&in->type);
+    size_t row = (size_t)count * dtype_size(out_type);
+    bool verbatim = in->type.dtype == out_type && !in->factor;
+    if (!verbatim && out_type != DT_F32)
+        trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
+             dtype_name(in->type.dtype), dtype_name(out_type));
+    for (int64_t i = 0; i < n; i++) {
+        char *to = (char *)out + (size_t)i * row;
+        if (verbatim)
+            memcpy(to, (const char *)in->data + (size_t)index[i] * row, row);
+        else
+            load_sample((float *)to, in, index[i] * count, count);
+    }
+}

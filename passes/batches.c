@@ -1,0 +1,252 @@
+/* Shards of samples, and programs that run over them: see batches.h. */
+#include "passes/batches.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+/* ---- shapes ------------------------------------------------------------------------- */
+
+int64_t shard_size(const Graph *g, int64_t wanted)
+{
+    for (int k = 0; k < g->ninputs; k++) {
+        const Type *t = &g->inputs[k]->type;
+        if (t->rank > 0 && !dim_is_sym(t->dim[0])) return t->dim[0];
+    }
+    return wanted > 0 ? wanted : SHARD_SAMPLES;
+}
+
+/* Which of the samples' inputs feeds graph input k; -1: none. */
+static int sample_input(const Graph *g, const Samples *s, int k)
+{
+    for (int i = 0; i < s->ninputs; i++)
+        if (s->inputs[i].name && strcmp(s->inputs[i].name, g->inputs[k]->name) == 0) return i;
+    return k < s->ninputs && !s->inputs[k].name ? k : -1;
+}
+
+/* Binds the symbols of one input: batch by `shard`, the rest by the sample's shape. */
+static int bind_symbols(int64_t *dims, const Value *x, const Type *sample, int64_t shard, Diag *d)
+{
+    const Type *t = &x->type;
+    if (t->rank != sample->rank + 1)
+        return diag_error(d, "input '%s' has %d dimensions, one sample has %d", x->name, t->rank,
+                          sample->rank);
+    for (int i = 0; i < t->rank; i++) {
+        int64_t want = i ? sample->dim[i - 1] : shard;
+        if (dim_is_sym(t->dim[i])) {
+            int64_t *bound = &dims[t->dim[i] - DIM_SYM_BASE];
+            if (*bound < 0) *bound = want;
+            if (*bound == want) continue;
+        } else if (t->dim[i] == want || (i == 0 && shard < 0)) {
+            continue;
+        }
+        return diag_error(d, "dimension %d of input '%s' does not fit the samples, which have %lld",
+                          i, x->name, (long long)want);
+    }
+    return 0;
+}
+
+int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
+                     Diag *d)
+{
+    int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1);
+    for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
+    for (int k = 0; k < g->ninputs; k++) {
+        int i = sample_input(g, s, k);
+        if (i < 0) return diag_error(d, "the samples have no input '%s'", g->inputs[k]->name);
+        TRY(bind_symbols(dims, g->inputs[k], &s->inputs[i].type, shard, d));
+    }
+    *out = graph_specialize(g, a, dims, d);
+    return *out ? 0 : -1;
+}
+
+/* ---- sessions ----------------------------------------------------------------------- */
+
+void session_close(Session *s)
+{
+    if (!s) return;
+    pool_free(s->pool);
+    program_free(s->program);
+    s->pool = NULL;
+    s->program = NULL;
+}
+
+static void release_session(void *p) { session_close(p); }
+
+int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *po, int threads,
+                 size_t memory, Diag *d)
+{
+    Session *s = *out = NEW(a, Session);
+    arena_defer(a, release_session, s);
+    TRY(program_compile(&s->program, g, po, d));
+    size_t one = program_peak_bytes(s->program);
+    s->threads = threads > 0 ? threads : runtime_cpu_count();
+    if (memory && one && (size_t)s->threads > memory / one)
+        s->threads = memory / one > 1 ? (int)(memory / one) : 1;
+    s->bytes = one * (size_t)s->threads;
+    return pool_new(&s->pool, s->program, s->threads, d);
+}
+
+int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
+                int (*reduce)(void *, int64_t, Instance *), void *ctx)
+{
+    ShardJob job = {.program = s->program, .n = shards, .work = work, .reduce = reduce, .ctx = ctx};
+    return pool_run(s->pool, &job);
+}
+
+/* ---- feeds -------------------------------------------------------------------------- */
+
+/* The buffers of one instance, claimed when that instance first asks. */
+typedef struct Slot {
+    _Atomic(Instance *) owner;
+    void **buffer; /* per graph input */
+    int64_t *index;
+} Slot;
+
+struct Feed {
+    const Graph *g;
+    const Samples *samples;
+    const int64_t *index;
+    int64_t n, shard;
+    Slot *slots;
+    int nslots;
+    int *source; /* per graph input: of which samples' input; -1: the caller's */
+};
+
+Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
+               int64_t shard, const Session *session)
+{
+    Feed *f = NEW(a, Feed);
+    *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard};
+    f->nslots = session->threads;
+    f->slots = NEW_ARRAY(a, Slot, f->nslots);
+    f->source = NEW_ARRAY(a, int, g->ninputs);
+    for (int k = 0; k < g->ninputs; k++) f->source[k] = sample_input(g, s, k);
+    for (int t = 0; t < f->nslots; t++) {
+        f->slots[t].buffer = NEW_ARRAY(a, void *, g->ninputs);
+        f->slots[t].index = NEW_ARRAY(a, int64_t, shard);
+        for (int k = 0; k < g->ninputs; k++)
+            f->slots[t].buffer[k] = arena_alloc(a, (size_t)type_bytes(&g->inputs[k]->type));
+    }
+    return f;
+}
+
+int64_t feed_shards(const Feed *f) { return (f->n + f->shard - 1) / f->shard; }
+
+int64_t feed_rows(const Feed *f, int64_t shard)
+{
+    int64_t rest = f->n - shard * f->shard;
+    return rest < f->shard ? rest : f->shard;
+}
+
+int64_t feed_sample(const Feed *f, int64_t shard, int64_t row)
+{
+    int64_t i = shard * f->shard + row % feed_rows(f, shard);
+    return f->index ? f->index[i] : i;
+}
+
+static Slot *slot_of(Feed *f, Instance *inst)
+{
+    for (int t = 0; t < f->nslots; t++) {
+        Instance *owner = NULL;
+        if (atomic_compare_exchange_strong(&f->slots[t].owner, &owner, inst) || owner == inst)
+            return &f->slots[t];
+    }
+    trap(TRAP_INTERNAL, "a feed for %d instances met one more", f->nslots);
+}
+
+void feed_bind(Feed *f, int64_t shard, Instance *inst)
+{
+    Slot *slot = slot_of(f, inst);
+    for (int64_t i = 0; i < f->shard; i++) slot->index[i] = feed_sample(f, shard, i);
+    for (int k = 0; k < f->g->ninputs; k++) {
+        if (f->source[k] < 0) continue;
+        samples_gather(f->samples, f->source[k], slot->index, f->shard, f->g->inputs[k]->type.dtype,
+                       slot->buffer[k]);
+        instance_bind(inst, k, slot->buffer[k]);
+    }
+}
+
+void *feed_buffer(Feed *f, Instance *inst, int k) { return slot_of(f, inst)->buffer[k]; }
+
+void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, const float *soft)
+{
+    const Type *t = &f->g->inputs[k]->type;
+    int64_t classes = type_count(t) / f->shard, rows = feed_rows(f, shard);
+    float *x = feed_buffer(f, inst, k);
+    memset(x, 0, (size_t)type_bytes(t));
+    if (soft) memcpy(x, soft + shard * f->shard * classes, (size_t)(rows * classes) * sizeof *x);
+    for (int64_t i = 0; !soft && i < rows; i++) {
+        int64_t label = f->samples->labels[feed_sample(f, shard, i)];
+        if (label >= 0 && label < classes) x[i * classes + label] = 1;
+    }
+    instance_bind(inst, k, x);
+}
+
+/* ---- rows --------------------------------------------------------------------------- */
+
+void softmax_rows(float *x, int64_t n, int64_t classes)
+{
+    for (int64_t i = 0; i < n; i++, x += classes) {
+        float top = x[0];
+        double sum = 0;
+        for (int64_t c = 1; c < classes; c++) top = fmaxf(top, x[c]);
+        for (int64_t c = 0; c < classes; c++) sum += exp((double)(x[c] - top));
+        for (int64_t c = 0; c < classes; c++) x[c] = (float)(exp((double)(x[c] - top)) / sum);
+    }
+}
+
+typedef struct Rows {
+    Feed *feed;
+    float *out;
+    float *last; /* the last shard's rows, where repeats would not fit */
+    int64_t row, shard;
+} Rows;
+
+static int forward_shard(void *ctx, int64_t shard, Instance *inst)
+{
+    Rows *r = ctx;
+    feed_bind(r->feed, shard, inst);
+    instance_run_all(inst);
+    return 0;
+}
+
+static int keep_rows(void *ctx, int64_t shard, Instance *inst)
+{
+    Rows *r = ctx;
+    int64_t rows = feed_rows(r->feed, shard);
+    float *to = r->out + shard * r->shard * r->row;
+    instance_read(inst, 0, rows == r->shard ? to : r->last);
+    if (rows < r->shard) memcpy(to, r->last, (size_t)(rows * r->row) * sizeof *to);
+    return 0;
+}
+
+int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
+                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
+{
+    int64_t shard = shard_size(g, 0);
+    Graph *p;
+    TRY(shard_specialize(&p, g, a, s, shard, d));
+    Value *y = NULL, *logits = graph_logits(p);
+    for (int i = 0; of && i < p->nnodes; i++)
+        for (int k = 0; k < p->nodes[i]->nout; k++)
+            if (p->nodes[i]->out[k] && strcmp(p->nodes[i]->out[k]->name, of->name) == 0)
+                y = p->nodes[i]->out[k];
+    p->noutputs = 0;
+    graph_add_output(p, y ? y : logits);
+    simplify_dce(p, a);
+    Session *session;
+    ProgramOptions po = {.device = o->device};
+    TRY(session_open(&session, a, p, &po, o->threads, o->memory, d));
+    int64_t total = type_count(&p->outputs[0]->type);
+    Rows r = {.feed = feed_new(a, p, s, n, index, shard, session),
+              .row = total / shard,
+              .shard = shard,
+              .out = NEW_ARRAY(a, float, n *(total / shard)),
+              .last = NEW_ARRAY(a, float, total)};
+    int status = session_run(session, feed_shards(r.feed), forward_shard, keep_rows, &r);
+    session_close(session);
+    *out = r.out;
+    *row = r.row;
+    return status;
+}

@@ -1,0 +1,61 @@
+/* Samples as shards of a program's batch, and programs that run over them.
+ *
+ * A shard is a fixed number of samples that does not depend on the machine: sums over
+ * shards, added in shard order, are the same bytes for any number of threads. The last
+ * shard is filled up with repeats; their targets are zero rows, so that they add nothing. */
+#ifndef EHAP_PASSES_BATCHES_H
+#define EHAP_PASSES_BATCHES_H
+
+#include "passes/passes.h"
+
+enum { SHARD_SAMPLES = 32 };
+
+/* Samples per run of g: `wanted` (0: SHARD_SAMPLES), or the batch that the model fixes. */
+int64_t shard_size(const Graph *g, int64_t wanted);
+/* A clone of g in `a` with its batch bound to `shard` and other symbolic dimensions of inputs
+ * to those of the samples. Error: the samples do not fit the inputs. */
+int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
+                     Diag *d);
+
+/* A compiled graph and its instances. Released with the arena, or earlier by session_close. */
+typedef struct Session {
+    Program *program;
+    Pool *pool;
+    int threads;
+    size_t bytes; /* planned: one instance times threads */
+} Session;
+/* threads 0: all cores; fewer run when `memory` (0: no limit) does not hold their instances. */
+int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *po, int threads,
+                 size_t memory, Diag *d);
+void session_close(Session *s); /* NULL is allowed; may be repeated */
+int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
+                int (*reduce)(void *, int64_t, Instance *), void *ctx);
+
+/* Binds samples index[0..n) (NULL: the first n), cut into shards, to the inputs of a program's
+ * graph; `index` is borrowed and may change between runs. Inputs are matched by name, else by
+ * position; those beyond the samples' are the caller's to bind. Every instance has a buffer
+ * per graph input. */
+typedef struct Feed Feed;
+Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
+               int64_t shard, const Session *session);
+int64_t feed_shards(const Feed *f);
+int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … shard size */
+/* The sample in a row; repeats beyond feed_rows. */
+int64_t feed_sample(const Feed *f, int64_t shard, int64_t row);
+/* Gathers and binds. Safe from several threads with their own instances. */
+void feed_bind(Feed *f, int64_t shard, Instance *inst);
+/* The instance's buffer of graph input k (its type's bytes), for changing what feed_bind
+ * gathered or for inputs of the caller's own (then: fill, instance_bind). */
+void *feed_buffer(Feed *f, Instance *inst, int k);
+/* Fills and binds input k, float [shard, classes], with targets: rows of `soft` ([n, classes],
+ * in feed order), or one-hot labels when NULL. Rows beyond feed_rows are zero. */
+void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, const float *soft);
+
+/* Runs g over n samples and stores value `of` (a float value of g; NULL: graph_logits) in
+ * out[n * elements per sample], allocated in `a`. Soft labels come from here. */
+int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
+                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d);
+/* Rows of logits to probabilities, in place. */
+void softmax_rows(float *x, int64_t n, int64_t classes);
+
+#endif

@@ -1,0 +1,140 @@
+/* Top-1 accuracy, agreement with a reference and loss over samples. The reference runs in the
+ * same program as the graph, on the same inputs, shard by shard, so nothing is stored. */
+#include <math.h>
+#include <string.h>
+
+#include "passes/batches.h"
+
+typedef struct Tally {
+    Feed *feed;
+    const Samples *samples;
+    bool reference;
+    int64_t rows, classes, inner; /* outputs are [rows, classes, inner] */
+    float *y, *ref;               /* of the shard in hand */
+    int64_t hits, agreements, compared;
+    double loss;
+} Tally;
+
+static int run_shard(void *ctx, int64_t shard, Instance *inst)
+{
+    Tally *t = ctx;
+    feed_bind(t->feed, shard, inst);
+    instance_run_all(inst);
+    return 0;
+}
+
+static int64_t top1(const float *x, int64_t classes, int64_t stride)
+{
+    int64_t best = 0;
+    for (int64_t c = 1; c < classes; c++)
+        if (x[c * stride] > x[best * stride]) best = c;
+    return best;
+}
+
+static double log_sum_exp(const float *x, int64_t classes, int64_t stride)
+{
+    double top = (double)x[top1(x, classes, stride) * stride], sum = 0;
+    for (int64_t c = 0; c < classes; c++) sum += exp((double)x[c * stride] - top);
+    return top + log(sum);
+}
+
+/* Cross entropy against the reference's softmax. */
+static double soft_loss(const float *y, const float *ref, int64_t classes, int64_t stride)
+{
+    double ly = log_sum_exp(y, classes, stride), lr = log_sum_exp(ref, classes, stride), loss = 0;
+    for (int64_t c = 0; c < classes; c++)
+        loss += exp((double)ref[c * stride] - lr) * (ly - (double)y[c * stride]);
+    return loss;
+}
+
+static void tally_row(Tally *t, int64_t sample, const float *y, const float *ref)
+{
+    int64_t label = t->samples->labels ? t->samples->labels[sample] : -1;
+    for (int64_t p = 0; p < t->inner; p++) {
+        int64_t top = top1(y + p, t->classes, t->inner);
+        t->compared++;
+        if (label >= 0 && label < t->classes) {
+            t->hits += top == label;
+            t->loss += log_sum_exp(y + p, t->classes, t->inner) - (double)y[p + label * t->inner];
+        }
+        if (!ref) continue;
+        t->agreements += top == top1(ref + p, t->classes, t->inner);
+        if (!t->samples->labels) t->loss += soft_loss(y + p, ref + p, t->classes, t->inner);
+    }
+}
+
+static int tally_shard(void *ctx, int64_t shard, Instance *inst)
+{
+    Tally *t = ctx;
+    int64_t row = t->classes * t->inner;
+    instance_read(inst, 0, t->y);
+    if (t->reference) instance_read(inst, 1, t->ref);
+    for (int64_t i = 0; i < feed_rows(t->feed, shard); i++)
+        tally_row(t, feed_sample(t->feed, shard, i), t->y + i * row,
+                  t->reference ? t->ref + i * row : NULL);
+    return 0;
+}
+
+/* g's logits, and the reference's beside them, as outputs of one graph. */
+static int side_by_side(Graph **out, Arena *a, const Graph *g, const Graph *reference,
+                        const Samples *s, int64_t shard, Diag *d)
+{
+    TRY(shard_specialize(out, g, a, s, shard, d));
+    Graph *p = *out;
+    Value *y = graph_logits(p);
+    p->noutputs = 0;
+    graph_add_output(p, y);
+    if (reference) {
+        Graph *r;
+        TRY(shard_specialize(&r, reference, a, s, shard, d));
+        r->outputs[0] = graph_logits(r);
+        r->noutputs = 1;
+        Value *ref;
+        graph_inline(p, r, p->inputs, &ref);
+        graph_add_output(p, ref);
+    }
+    simplify_dce(p, a);
+    const Type *t = &y->type;
+    if (t->rank < 2 || t->dtype != DT_F32)
+        return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);
+    if (reference && !type_equal(t, &p->outputs[1]->type))
+        return diag_error(d, "outputs '%s' of the two networks differ in shape", y->name);
+    return 0;
+}
+
+static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *reference,
+                       const Samples *s, const Options *o, Diag *d)
+{
+    Graph *p;
+    Session *session;
+    int64_t shard = shard_size(g, 0);
+    TRY(side_by_side(&p, a, g, reference, s, shard, d));
+    ProgramOptions po = {.device = o->device};
+    TRY(session_open(&session, a, p, &po, o->threads, o->memory, d));
+    const Type *type = &p->outputs[0]->type;
+    int64_t total = type_count(type);
+    Tally t = {.feed = feed_new(a, p, s, s->count, NULL, shard, session),
+               .samples = s,
+               .reference = reference,
+               .classes = type->dim[1],
+               .inner = total / (shard * type->dim[1]),
+               .y = NEW_ARRAY(a, float, total),
+               .ref = NEW_ARRAY(a, float, total)};
+    int status = session_run(session, feed_shards(t.feed), run_shard, tally_shard, &t);
+    double n = (double)t.compared;
+    out->accuracy = s->labels ? (double)t.hits / n : -1;
+    out->agreement = reference ? (double)t.agreements / n : -1;
+    out->loss = t.loss / n;
+    return status;
+}
+
+int evaluate(Eval *out, const Graph *g, const Graph *reference, const Samples *s, const Options *o,
+             Diag *d)
+{
+    *out = (Eval){.accuracy = -1, .agreement = -1};
+    if (s->count == 0) return diag_error(d, "no samples to evaluate on");
+    Arena *a = arena_new();
+    int status = evaluate_in(a, out, g, reference, s, o, d);
+    arena_free(a);
+    return status;
+}
