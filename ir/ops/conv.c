@@ -1,22 +1,118 @@
 /* Convolutions: Conv, ConvTranspose and the weight gradient ConvWgrad. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
+#include "ir/ops/common.h"
 #include "ir/rules.h"
+#include "ir/window.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
+/* x [N, C, in…], w [M, C/group, k…] -> [N, M, out…]. */
+static int conv_channels(const Node *n, const Type *x, const Type *w, int64_t group, Diag *d)
+{
+    int64_t needs = dim_times(w->dim[1], group), both;
+    if (needs == DIM_BAD || !dim_agree(x->dim[1], needs, &both))
+        return node_error(d, n, "weight needs %lld input channels, input '%s' has %lld",
+                          (long long)needs, n->in[0]->name, (long long)x->dim[1]);
+    if (w->dim[0] >= 0 && w->dim[0] % group != 0)
+        return node_error(d, n, "%lld output channels do not divide into %lld groups",
+                          (long long)w->dim[0], (long long)group);
+    return 0;
+}
 
+static int group_of(const Node *n, int64_t *group, Diag *d)
+{
+    *group = node_int(n, "group", 1);
+    if (*group < 1) return node_error(d, n, "'group' is %lld", (long long)*group);
+    return 0;
+}
+
+/* The batch and channels in front of the window's output. */
+static Type windowed(DType dtype, int64_t batch, int64_t channels, const Window *w)
+{
+    Type t = {.dtype = dtype, .rank = w->n + 2, .dim = {batch, channels}};
+    for (int i = 0; i < w->n; i++) t.dim[i + 2] = w->out[i];
+    return t;
+}
+
+int infer_conv(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), w = input_type(n, 1);
+    int64_t group;
+    Window win;
+    TRY(expect_same_dtype(n, 0, 1, d));
+    TRY(group_of(n, &group, d));
+    if (x.rank < 0 || w.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    TRY(node_window(n, &win, d));
+    TRY(conv_channels(n, &x, &w, group, d));
+    TRY(expect_vector(n, 2, w.dim[0], "bias", d));
+    return infer_out(n, 0, windowed(x.dtype, x.dim[0], w.dim[0], &win), d);
+}
+
+/* x [N, C, in…], w [C, M/group, k…] -> [N, M, out…]. */
+int infer_conv_transpose(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), w = input_type(n, 1);
+    int64_t group, channels, both;
+    Window win;
+    TRY(expect_same_dtype(n, 0, 1, d));
+    TRY(group_of(n, &group, d));
+    if (x.rank < 0 || w.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    TRY(node_window(n, &win, d));
+    if (!dim_agree(x.dim[1], w.dim[0], &both))
+        return node_error(d, n, "weight needs %lld input channels, input '%s' has %lld",
+                          (long long)w.dim[0], n->in[0]->name, (long long)x.dim[1]);
+    if (both >= 0 && both % group != 0)
+        return node_error(d, n, "%lld input channels do not divide into %lld groups",
+                          (long long)both, (long long)group);
+    channels = dim_times(w.dim[1], group);
+    TRY(expect_vector(n, 2, channels, "bias", d));
+    return infer_out(n, 0, windowed(x.dtype, x.dim[0], channels, &win), d);
+}
+
+/* x [N, C, in…], dy [N, M, out…] -> [M, C/group, kernel_shape…]. */
+int infer_conv_wgrad(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), dy = input_type(n, 1);
+    int64_t group, both;
+    Window win;
+    TRY(expect_same_dtype(n, 0, 1, d));
+    TRY(group_of(n, &group, d));
+    if (x.rank < 0 || dy.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    TRY(expect_rank(n, 1, x.rank, d));
+    TRY(node_window(n, &win, d));
+    for (int i = 0; i < win.n; i++)
+        if (!dim_agree(win.out[i], dy.dim[i + 2], &both))
+            return node_error(d, n, "dy has %lld positions on axis %d, the window makes %lld",
+                              (long long)dy.dim[i + 2], i + 2, (long long)win.out[i]);
+    if (x.dim[1] >= 0 && x.dim[1] % group != 0)
+        return node_error(d, n, "%lld input channels do not divide into %lld groups",
+                          (long long)x.dim[1], (long long)group);
+    Type t = {.dtype = x.dtype, .rank = x.rank, .dim = {dy.dim[1]}};
+    t.dim[1] = x.dim[1] >= 0 ? x.dim[1] / group : group == 1 ? x.dim[1] : DIM_UNKNOWN;
+    for (int i = 0; i < win.n; i++) t.dim[i + 2] = win.kernel[i];
+    return infer_out(n, 0, t, d);
+}
+
+/* Two per multiply-add: every element of `each` meets every element of w[0] of a weight. */
+static int64_t conv_flops(const Type *each, const Type *w)
+{
+    if (each->rank < 0 || w->rank < 0) return 0;
+    return mul_sat(2, mul_sat(dims_product(each, 0, each->rank), dims_product(w, 1, w->rank)));
+}
+
+int64_t flops_conv(const Node *n) { return conv_flops(&n->out[0]->type, &n->in[1]->type); }
+
+int64_t flops_conv_transpose(const Node *n) { return conv_flops(&n->in[0]->type, &n->in[1]->type); }
+
+int64_t flops_conv_wgrad(const Node *n) { return conv_flops(&n->in[1]->type, &n->out[0]->type); }
 
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-
 
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -1,22 +1,67 @@
 /* Quantisation: QuantizeLinear, DequantizeLinear and their float simulation. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
+#include "ir/ops/common.h"
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
+/* A scale or zero point: one element, or as many as the axis has. */
+static int expect_grid(const Node *n, int i, const Type *x, const char *what, Diag *d)
+{
+    Type t = input_type(n, i);
+    int axis = 0;
+    if (t.rank <= 0 || x->rank < 0 || (t.rank == 1 && t.dim[0] == 1)) return 0;
+    TRY(axis_of(n, node_int(n, "axis", 1), x->rank, &axis, d));
+    return expect_vector(n, i, x->dim[axis], what, d);
+}
 
+/* The scale is input i, the zero point follows. */
+static int expect_grids(const Node *n, int i, const Type *x, Diag *d)
+{
+    TRY(expect_grid(n, i, x, "scale", d));
+    return expect_grid(n, i + 1, x, "zero point", d);
+}
+
+int infer_quantize(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0);
+    TRY(expect_grids(n, 1, &x, d));
+    x.dtype = node_in(n, 2) ? n->in[2]->type.dtype : (DType)node_int(n, "output_dtype", DT_U8);
+    if (x.dtype == DT_NONE) x.dtype = DT_U8;
+    return infer_out(n, 0, x, d);
+}
+
+int infer_dequantize(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0);
+    TRY(expect_grids(n, 1, &x, d));
+    x.dtype = input_type(n, 1).dtype;
+    return infer_out(n, 0, x, d);
+}
+
+int infer_fake_quant(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0);
+    TRY(expect_grids(n, 1, &x, d));
+    return infer_out(n, 0, x, d);
+}
+
+/* (dy, x, scale, zero_point) -> dx, dscale. */
+int infer_fake_quant_grad(Node *n, Diag *d)
+{
+    Type x = input_type(n, 1);
+    TRY(expect_grids(n, 2, &x, d));
+    TRY(infer_out(n, 0, x, d));
+    return infer_out(n, 1, input_type(n, 2), d);
+}
 
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-
 
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -1,22 +1,48 @@
 /* Reductions over axes. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
+#include "ir/ops/common.h"
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
+/* Which axes are reduced: those of input 1; all, or none with noop_with_empty_axes, if it is
+ * omitted or empty. Returns 1 if known, 0 if not. */
+static int reduced_axes(const Node *n, int rank, bool mask[MAX_RANK], Diag *d)
+{
+    int64_t list[MAX_ELEMS];
+    int count = node_in(n, 1) ? value_ints(n->in[1], list, MAX_ELEMS) : 0;
+    bool all = node_int(n, "noop_with_empty_axes", 0) == 0;
+    if (count != 0) return axes_of(n, 1, rank, mask, d);
+    for (int i = 0; i < rank; i++) mask[i] = all;
+    return 1;
+}
 
+int infer_reduce(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t = {.dtype = x.dtype};
+    bool mask[MAX_RANK] = {0}, keep = node_int(n, "keepdims", 1) != 0;
+    if (x.rank < 0) return infer_out(n, 0, x, d);
+    int known = reduced_axes(n, x.rank, mask, d);
+    TRY(known);
+    if (!known && !keep) return infer_out(n, 0, type_unknown(x.dtype), d);
+    for (int i = 0; i < x.rank; i++) {
+        if (!known)
+            t.dim[t.rank++] = DIM_UNKNOWN;
+        else if (!mask[i])
+            t.dim[t.rank++] = x.dim[i];
+        else if (keep)
+            t.dim[t.rank++] = 1;
+    }
+    return infer_out(n, 0, t, d);
+}
 
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-
 
 /* ---- end of channels ---------------------------------------------------------------- */

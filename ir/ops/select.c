@@ -1,22 +1,245 @@
 /* Ops that pick, join or place parts of tensors: Concat, Split, Slice, Pad, Gather. */
+#include "ir/select.h"
 #include "ir/ad.h"
 #include "ir/lanes.h"
+#include "ir/ops/common.h"
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
+static int concat_two(const Node *n, int i, int axis, Type *t, Diag *d)
+{
+    Type x = input_type(n, i);
+    TRY(expect_same_dtype(n, 0, i, d));
+    if (x.rank != t->rank)
+        return node_error(d, n, "'%s' has rank %d, '%s' has %d", n->in[i]->name, x.rank,
+                          n->in[0]->name, t->rank);
+    for (int k = 0; k < x.rank; k++) {
+        int64_t have = t->dim[k];
+        if (k == axis)
+            t->dim[k] = dim_sum(have, x.dim[k]);
+        else if (!dim_agree(have, x.dim[k], &t->dim[k]))
+            return node_error(d, n, "'%s' has %lld on axis %d, '%s' has %lld", n->in[i]->name,
+                              (long long)x.dim[k], k, n->in[0]->name, (long long)have);
+    }
+    return 0;
+}
 
+static void concat_elems(Node *n)
+{
+    int64_t e[MAX_ELEMS];
+    int have = 0;
+    for (int i = 0; i < n->nin; i++) {
+        int more = value_ints(n->in[i], e + have, MAX_ELEMS - have);
+        if (more < 0) return;
+        have += more;
+    }
+    infer_elems(n, 0, have, e);
+}
+
+int infer_concat(Node *n, Diag *d)
+{
+    Type t = input_type(n, 0);
+    int axis = 0;
+    if (!node_attr(n, "axis")) return node_error(d, n, "attribute 'axis' is missing");
+    for (int i = 0; i < n->nin; i++) {
+        if (!n->in[i]) return node_error(d, n, "input %d is missing", i);
+        if (n->in[i]->type.rank < 0) return infer_out(n, 0, type_unknown(t.dtype), d);
+    }
+    TRY(axis_of(n, node_int(n, "axis", 0), t.rank, &axis, d));
+    for (int i = 1; i < n->nin; i++) TRY(concat_two(n, i, axis, &t, d));
+    TRY(infer_out(n, 0, t, d));
+    if (t.rank == 1) concat_elems(n);
+    return 0;
+}
+
+/* The size of each output: listed by input 1, or equal parts, the last one smaller. */
+static int split_sizes(const Node *n, int64_t dim, int64_t *size, Diag *d)
+{
+    int64_t parts = node_int(n, "num_outputs", n->nout), sum = 0;
+    if (node_in(n, 1)) {
+        int count = value_ints(n->in[1], size, n->nout);
+        for (int o = 0; o < n->nout && count < 0; o++) size[o] = DIM_UNKNOWN;
+        if (count < 0) return expect_vector(n, 1, n->nout, "list of sizes", d);
+        for (int o = 0; o < count; o++) sum = dim_sum(sum, size[o]);
+        if (count == n->nout && dim_agree(sum, dim, &sum)) return 0;
+        return node_error(d, n, "%d sizes sum up to %lld, the axis has %lld", count, (long long)sum,
+                          (long long)dim);
+    }
+    if (parts != n->nout || parts < 1)
+        return node_error(d, n, "'num_outputs' is %lld, the node has %d outputs", (long long)parts,
+                          n->nout);
+    int64_t each = dim < 0 ? DIM_UNKNOWN : dim / parts + (dim % parts != 0);
+    for (int o = 0; o < n->nout; o++) size[o] = each;
+    if (dim >= 0) size[parts - 1] = dim_plus(dim, -each * (parts - 1));
+    return 0;
+}
+
+int infer_split(Node *n, Diag *d)
+{
+    Type t = input_type(n, 0);
+    int axis = 0;
+    if (t.rank >= 0) TRY(axis_of(n, node_int(n, "axis", 0), t.rank, &axis, d));
+    Arena *scratch = arena_new();
+    int64_t *size = NEW_ARRAY(scratch, int64_t, n->nout);
+    int status = t.rank < 0 ? 0 : split_sizes(n, t.dim[axis], size, d);
+    for (int o = 0; o < n->nout && status == 0; o++) {
+        if (t.rank >= 0) t.dim[axis] = size[o];
+        status = infer_out(n, o, t, d);
+    }
+    arena_free(scratch);
+    return status;
+}
+
+/* Number of elements of start, start+step, … before end, in an axis of `dim`. */
+static int64_t slice_size(int64_t dim, int64_t start, int64_t end, int64_t step)
+{
+    bool symbolic = dim < 0 || dim_is_sym(start) || dim_is_sym(end);
+    if (symbolic && step == 1 && start == 0 && (end == dim || end >= INT32_MAX)) return dim;
+    if (symbolic && step == -1 && (start == -1 || start >= INT32_MAX) && end <= -INT32_MAX &&
+        !dim_is_sym(end))
+        return dim;
+    if (symbolic) return DIM_UNKNOWN;
+    slice_clamp(dim, &start, &end, step);
+    return slice_count(start, end, step);
+}
+
+static int slice_axis(const Node *n, Type *t, int axis, int64_t start, int64_t end, int64_t step,
+                      Diag *d)
+{
+    if (step == 0 || dim_is_sym(step)) return node_error(d, n, "a step of 0");
+    t->dim[axis] = slice_size(t->dim[axis], start, end, step);
+    return 0;
+}
+
+/* The shape of a slice of t; unknown axes if starts, ends or steps are not constant. */
+static int slice_type(const Node *n, Type *t, Diag *d)
+{
+    SliceArgs s;
+    int known = slice_args(n, t->rank, &s, d);
+    TRY(known);
+    for (int i = 0; i < t->rank && !known; i++) t->dim[i] = DIM_UNKNOWN;
+    for (int k = 0; k < s.n && known; k++)
+        TRY(slice_axis(n, t, s.axis[k], s.start[k], s.end[k], s.step[k], d));
+    return 0;
+}
+
+static void slice_elems(Node *n)
+{
+    int64_t e[MAX_ELEMS], out[MAX_ELEMS];
+    Diag quiet = {0};
+    SliceArgs s;
+    int count = value_ints(n->in[0], e, MAX_ELEMS), have = 0;
+    if (count < 0 || n->in[0]->type.rank != 1 || slice_args(n, 1, &s, &quiet) != 1 || s.n != 1)
+        return;
+    if (dim_is_sym(s.start[0]) || dim_is_sym(s.end[0])) return;
+    slice_clamp(count, &s.start[0], &s.end[0], s.step[0]);
+    int64_t size = slice_count(s.start[0], s.end[0], s.step[0]);
+    while (have < size) {
+        out[have] = e[s.start[0] + have * s.step[0]];
+        have++;
+    }
+    infer_elems(n, 0, have, out);
+}
+
+int infer_slice(Node *n, Diag *d)
+{
+    Type t = input_type(n, 0);
+    if (t.rank >= 0) TRY(slice_type(n, &t, d));
+    TRY(infer_out(n, 0, t, d));
+    slice_elems(n);
+    return 0;
+}
+
+/* (dy, starts, ends, axes, steps) with the shape of what was sliced. */
+int infer_slice_grad(Node *n, Diag *d)
+{
+    size_t rank = 0;
+    const int64_t *dim = node_ints(n, "shape", &rank);
+    int64_t both;
+    if (!dim || rank > MAX_RANK) return node_error(d, n, "'shape' is missing or too long");
+    Type x = type_of(input_type(n, 0).dtype, (int)rank, dim), t = x;
+    TRY(slice_type(n, &t, d));
+    TRY(expect_rank(n, 0, t.rank, d));
+    for (int i = 0; i < n->in[0]->type.rank; i++)
+        if (!dim_agree(t.dim[i], n->in[0]->type.dim[i], &both))
+            return node_error(d, n, "dy has %lld on axis %d, the slice has %lld",
+                              (long long)n->in[0]->type.dim[i], i, (long long)t.dim[i]);
+    return infer_out(n, 0, x, d);
+}
+
+int infer_pad(Node *n, Diag *d)
+{
+    Type t = input_type(n, 0);
+    int64_t before[MAX_RANK], after[MAX_RANK];
+    TRY(expect_same_dtype(n, 0, 2, d));
+    if (t.rank < 0) return infer_out(n, 0, t, d);
+    int known = pad_amounts(n, t.rank, before, after, d);
+    TRY(known);
+    for (int i = 0; i < t.rank; i++) {
+        int64_t sum = 0;
+        if (known && (__builtin_add_overflow(before[i], after[i], &sum) ||
+                      dim_plus(t.dim[i], sum) == DIM_BAD))
+            return node_error(d, n, "axis %d of size %lld cannot be padded by %lld and %lld", i,
+                              (long long)t.dim[i], (long long)before[i], (long long)after[i]);
+        t.dim[i] = known ? dim_plus(t.dim[i], sum) : DIM_UNKNOWN;
+    }
+    return infer_out(n, 0, t, d);
+}
+
+/* Elements of a 1-D input picked by constant indices. */
+static int gather_elems(Node *n, Diag *d)
+{
+    int64_t e[MAX_ELEMS], index[MAX_ELEMS], out[MAX_ELEMS];
+    int have = value_ints(n->in[0], e, MAX_ELEMS);
+    int count = value_ints(n->in[1], index, MAX_ELEMS);
+    if (have < 0 || count < 0 || n->in[0]->type.rank != 1) return 0;
+    for (int i = 0; i < count; i++) {
+        if (dim_is_sym(index[i])) return 0;
+        if (index[i] < -have || index[i] >= have)
+            return node_error(d, n, "index %lld is outside of %d elements", (long long)index[i],
+                              have);
+        out[i] = e[index[i] < 0 ? index[i] + have : index[i]];
+    }
+    infer_elems(n, 0, count, out);
+    return 0;
+}
+
+int infer_gather(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), index = input_type(n, 1), t = {.dtype = x.dtype};
+    int axis = 0;
+    if (x.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    TRY(axis_of(n, node_int(n, "axis", 0), x.rank, &axis, d));
+    if (x.rank - 1 + index.rank > MAX_RANK)
+        return node_error(d, n, "result has more than %d dimensions", MAX_RANK);
+    for (int i = 0; i < axis; i++) t.dim[t.rank++] = x.dim[i];
+    for (int i = 0; i < index.rank; i++) t.dim[t.rank++] = index.dim[i];
+    for (int i = axis + 1; i < x.rank; i++) t.dim[t.rank++] = x.dim[i];
+    TRY(infer_out(n, 0, t, d));
+    return gather_elems(n, d);
+}
+
+/* (dy, indices): dy's axes [axis, axis + rank of indices) become one of `dim`. */
+int infer_gather_grad(Node *n, Diag *d)
+{
+    Type dy = input_type(n, 0), index = input_type(n, 1), t = {.dtype = dy.dtype};
+    int64_t axis = node_int(n, "axis", 0);
+    if (dy.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(dy.dtype), d);
+    if (axis < 0 || axis + index.rank > dy.rank || dy.rank - index.rank + 1 > MAX_RANK)
+        return node_error(d, n, "axis %lld does not exist in rank %d", (long long)axis, dy.rank);
+    for (int i = 0; i < axis; i++) t.dim[t.rank++] = dy.dim[i];
+    t.dim[t.rank++] = node_int(n, "dim", 0);
+    for (int i = (int)axis + index.rank; i < dy.rank; i++) t.dim[t.rank++] = dy.dim[i];
+    return infer_out(n, 0, t, d);
+}
 
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-
 
 /* ---- end of channels ---------------------------------------------------------------- */

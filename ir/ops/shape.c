@@ -1,22 +1,243 @@
 /* Ops that only change the shape: Reshape and its kin, Transpose, Expand, Shape. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
+#include "ir/ops/common.h"
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
+static void copy_elems(Node *n)
+{
+    int64_t e[MAX_ELEMS];
+    infer_elems(n, 0, value_ints(n->in[0], e, MAX_ELEMS), e);
+}
 
+/* The shape that input i describes: dims where known, else DIM_UNKNOWN; rank -1 if not even its
+ * length is known. */
+static int wanted_shape(const Node *n, int i, Type *t, Diag *d)
+{
+    Type s = input_type(n, i);
+    TRY(expect_rank(n, i, 1, d));
+    t->rank = -1;
+    if (s.rank < 0 || s.dim[0] < 0) return 0;
+    if (s.dim[0] > MAX_RANK)
+        return node_error(d, n, "'%s' gives %lld dimensions, at most %d are supported",
+                          n->in[i]->name, (long long)s.dim[0], MAX_RANK);
+    t->rank = (int)s.dim[0];
+    if (value_ints(n->in[i], t->dim, MAX_RANK) < 0)
+        for (int k = 0; k < t->rank; k++) t->dim[k] = DIM_UNKNOWN;
+    return 0;
+}
+
+/* The quotient of two products of dimensions after equal symbols cancel: a number, a symbol,
+ * DIM_UNKNOWN, or DIM_BAD if it is no integer. */
+static int64_t dims_quotient(Type num, Type den)
+{
+    int64_t a = 1, b = 1, sym = 1;
+    for (int i = 0; i < den.rank; i++)
+        for (int k = 0; k < num.rank && den.dim[i] < 0; k++)
+            if (num.dim[k] == den.dim[i]) num.dim[k] = den.dim[i] = 1;
+    for (int i = 0; i < den.rank; i++) {
+        if (den.dim[i] < 0) return DIM_UNKNOWN;
+        b = dim_times(b, den.dim[i]);
+    }
+    for (int k = 0; k < num.rank; k++)
+        if (num.dim[k] >= 0)
+            a = dim_times(a, num.dim[k]);
+        else
+            sym = dim_times(sym, num.dim[k]);
+    if (a == DIM_BAD || b == DIM_BAD) return DIM_BAD;
+    if (b == 0) return a == 0 ? DIM_UNKNOWN : DIM_BAD;
+    if (sym != 1) return a == b ? sym : DIM_UNKNOWN;
+    return a % b == 0 ? a / b : DIM_BAD;
+}
+
+static int reshape_error(const Node *n, const Type *x, const Type *t, Diag *d)
+{
+    char a[128], b[128];
+    const Graph *g = n->in[0]->graph;
+    return node_error(d, n, "cannot reshape %s to %s", type_print(g, x, a, sizeof a),
+                      type_print(g, t, b, sizeof b));
+}
+
+/* Replaces 0 (copy) and -1 (what is left) in the target t of a reshape of x. */
+static int resolve_target(const Node *n, const Type *x, Type *t, Diag *d)
+{
+    Type shown = *t, rest = *t;
+    int open = -1;
+    for (int i = 0; i < t->rank; i++) {
+        if (t->dim[i] == 0 && node_int(n, "allowzero", 0) == 0) {
+            if (i >= x->rank) return reshape_error(n, x, &shown, d);
+            t->dim[i] = rest.dim[i] = x->dim[i];
+        } else if (t->dim[i] == -1) {
+            if (open >= 0) return node_error(d, n, "the target shape has -1 twice");
+            open = i;
+            rest.dim[i] = 1;
+        } else if (t->dim[i] < 0 && !dim_is_sym(t->dim[i])) {
+            return reshape_error(n, x, &shown, d);
+        }
+    }
+    int64_t q = dims_quotient(*x, rest);
+    if (q == DIM_BAD || (open < 0 && q >= 0 && q != 1)) return reshape_error(n, x, &shown, d);
+    if (open >= 0) t->dim[open] = q;
+    return 0;
+}
+
+int infer_reshape(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t;
+    int64_t probe[MAX_RANK];
+    TRY(wanted_shape(n, 1, &t, d));
+    t.dtype = x.dtype;
+    bool known = t.rank >= 0 && value_ints(n->in[1], probe, MAX_RANK) >= 0;
+    if (known && x.rank >= 0) TRY(resolve_target(n, &x, &t, d));
+    if (known && x.rank < 0)
+        for (int i = 0; i < t.rank; i++)
+            if (t.dim[i] == 0) t.dim[i] = DIM_UNKNOWN;
+    TRY(infer_out(n, 0, t, d));
+    copy_elems(n);
+    return 0;
+}
+
+static int64_t product_of(const Type *t, int from, int to)
+{
+    int64_t p = 1;
+    for (int i = from; i < to; i++) p = dim_times(p, t->dim[i]);
+    return p;
+}
+
+int infer_flatten(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t = {.dtype = x.dtype, .rank = 2};
+    int64_t axis = node_int(n, "axis", 1);
+    if (x.rank < 0) return infer_out(n, 0, x, d);
+    if (axis < -x.rank || axis > x.rank)
+        return node_error(d, n, "axis %lld does not exist in rank %d", (long long)axis, x.rank);
+    int at = (int)(axis < 0 ? axis + x.rank : axis);
+    t.dim[0] = product_of(&x, 0, at);
+    t.dim[1] = product_of(&x, at, x.rank);
+    return infer_out(n, 0, t, d);
+}
+
+int infer_squeeze(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t = {.dtype = x.dtype};
+    bool mask[MAX_RANK];
+    if (x.rank < 0) return infer_out(n, 0, x, d);
+    int known = axes_of(n, 1, x.rank, mask, d);
+    TRY(known);
+    if (!known && (node_in(n, 1) || !type_is_static(&x)))
+        return infer_out(n, 0, type_unknown(x.dtype), d);
+    for (int i = 0; i < x.rank; i++) {
+        if (!known) mask[i] = x.dim[i] == 1;
+        if (mask[i] && x.dim[i] >= 0 && x.dim[i] != 1)
+            return node_error(d, n, "axis %d has size %lld, needs 1", i, (long long)x.dim[i]);
+        if (!mask[i]) t.dim[t.rank++] = x.dim[i];
+    }
+    TRY(infer_out(n, 0, t, d));
+    copy_elems(n);
+    return 0;
+}
+
+int infer_unsqueeze(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), axes = input_type(n, 1), t = {.dtype = x.dtype};
+    bool mask[MAX_RANK];
+    int from = 0;
+    int64_t added = axes.rank < 0 ? DIM_UNKNOWN : axes.rank == 0 ? 1 : axes.dim[0];
+    if (x.rank < 0 || added < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    if (added > MAX_RANK - x.rank)
+        return node_error(d, n, "result has more than %d dimensions", MAX_RANK);
+    t.rank = x.rank + (int)added;
+    int known = axes_of(n, 1, t.rank, mask, d);
+    TRY(known);
+    for (int i = 0; i < t.rank; i++) t.dim[i] = !known ? DIM_UNKNOWN : mask[i] ? 1 : x.dim[from++];
+    TRY(infer_out(n, 0, t, d));
+    copy_elems(n);
+    return 0;
+}
+
+int infer_transpose(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t = x;
+    size_t have = 0;
+    const int64_t *perm = node_ints(n, "perm", &have);
+    bool seen[MAX_RANK] = {0};
+    if (x.rank < 0) return infer_out(n, 0, x, d);
+    if (perm && have != (size_t)x.rank)
+        return node_error(d, n, "'perm' has %zu numbers, input has rank %d", have, x.rank);
+    for (int i = 0; i < x.rank; i++) {
+        int64_t from = perm ? perm[i] : x.rank - 1 - i;
+        if (from < 0 || from >= x.rank || seen[from])
+            return node_error(d, n, "'perm' is not a permutation");
+        seen[from] = true;
+        t.dim[i] = x.dim[from];
+    }
+    return infer_out(n, 0, t, d);
+}
+
+int infer_expand(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t;
+    TRY(wanted_shape(n, 1, &t, d));
+    if (x.rank < 0 || t.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    for (int i = 0; i < t.rank; i++)
+        if (t.dim[i] < 0 && t.dim[i] != DIM_UNKNOWN && !dim_is_sym(t.dim[i]))
+            return node_error(d, n, "the target shape has %lld", (long long)t.dim[i]);
+    Value vx = *n->in[0], vt = *n->in[1];
+    Value *in[] = {&vx, &vt};
+    Node both = *n;
+    vt.type = t;
+    both.in = in;
+    TRY(broadcast_inputs(&both, 0, 2, &t, d));
+    t.dtype = x.dtype;
+    return infer_out(n, 0, t, d);
+}
+
+static int clamp_axis(int64_t axis, int rank)
+{
+    if (axis < 0) axis += rank;
+    return axis < 0 ? 0 : axis > rank ? rank : (int)axis;
+}
+
+int infer_shape(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0);
+    if (x.rank < 0) return infer_out(n, 0, type_of(DT_I64, 1, (int64_t[]){DIM_UNKNOWN}), d);
+    int start = clamp_axis(node_int(n, "start", 0), x.rank);
+    int end = clamp_axis(node_int(n, "end", x.rank), x.rank);
+    if (end < start) end = start;
+    TRY(infer_out(n, 0, type_of(DT_I64, 1, (int64_t[]){end - start}), d));
+    infer_elems(n, 0, end - start, x.dim + start);
+    return 0;
+}
+
+/* `value` is a tensor of one element; zero in float32 if absent. */
+int infer_constant_of_shape(Node *n, Diag *d)
+{
+    const Attr *value = node_attr(n, "value");
+    Type t;
+    int64_t x, e[MAX_ELEMS];
+    TRY(wanted_shape(n, 0, &t, d));
+    t.dtype = value ? value->type.dtype : DT_F32;
+    if (value && type_count(&value->type) != 1)
+        return node_error(d, n, "'value' needs one element");
+    TRY(infer_out(n, 0, t, d));
+    if (!value || value->s.n < dtype_size(t.dtype)) return 0;
+    Value one = {.type = value->type, .data = value->s.p};
+    int64_t count = type_count(&n->out[0]->type);
+    if (count < 0 || count > MAX_ELEMS || value_ints(&one, &x, 1) != 1) return 0;
+    for (int64_t i = 0; i < count; i++) e[i] = x;
+    infer_elems(n, 0, (int)count, e);
+    return 0;
+}
 
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-
 
 /* ---- end of channels ---------------------------------------------------------------- */
