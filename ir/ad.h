@@ -17,13 +17,18 @@ bool ad_wants(const Ad *ad, const Value *v);
  * further input being added (a bias): the sum over i of op(.., dx[i], ..); the tangent of
  * the added input rides on the first term. */
 int jvp_multilinear(Ad *ad, const Node *n, Value *const *dx, Value **dy, int nlinear);
-/* The JVP of an op that is jointly linear in its float inputs: the op applied to the
- * tangents, zeros made where one is missing. */
+/* The JVP of an op that is jointly linear in its float inputs, all others being parameters: the
+ * op applied to the tangents, zeros made where one is missing. */
 int jvp_linear(Ad *ad, const Node *n, Value *const *dx, Value **dy);
 /* The same op with the same attributes on other inputs; returns output 0. */
 Value *ad_again(Ad *ad, const Node *n, Value *const *in);
 Value *ad_zeros_like(Ad *ad, const Value *v);
 /* Sums v down to the (broadcastable) type t: the transpose of broadcasting. */
 Value *ad_unbroadcast(Ad *ad, Value *v, const Type *t);
+/* Exactly the shape t: summed down, then expanded. The sweeps apply it to all that rules
+ * return, so a rule may return anything that broadcasts to, or sums down to, the right shape. */
+Value *ad_fit(Ad *ad, Value *v, const Type *t);
+Value *ad_scale(Ad *ad, Value *v, double factor);
+Value *ad_reshape(Ad *ad, Value *v, int rank, const int64_t *dim);
 
 #endif

@@ -111,6 +111,92 @@ int64_t flops_conv_wgrad(const Node *n) { return conv_flops(&n->in[1]->type, &n-
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* The three ops are the partial maps of one trilinear form of (big, w, small):
+ * Conv(big, w) -> small, ConvTranspose(small, w) -> big, ConvWgrad(big, small) -> w. */
+typedef struct ConvForm {
+    Value *big, *w, *small; /* the one that the op delivers is its output */
+} ConvForm;
+
+static ConvForm conv_form(const Node *n)
+{
+    Value *a = n->in[0], *b = n->in[1], *y = n->out[0];
+    if (n->op == OP_Conv) return (ConvForm){a, b, y};
+    if (n->op == OP_ConvTranspose) return (ConvForm){y, b, a};
+    return (ConvForm){a, y, b};
+}
+
+/* A detached node of the given op with n's geometry, every attribute explicit and in one order, so
+ * that all convolutions derived from one layer can be merged where they are equal. */
+static Node *conv_normal(Graph *g, const Node *n, Op op)
+{
+    Window w;
+    Diag quiet = {0};
+    ConvForm f = conv_form(n);
+    int64_t pads[2 * MAX_RANK], rest[MAX_RANK];
+    if (node_window(n, &w, &quiet) < 0) trap(TRAP_INTERNAL, "convolution without geometry");
+    for (int i = 0; i < w.n; i++) {
+        int64_t reach = (f.small->type.dim[i + 2] - 1) * w.stride[i] +
+                        (w.kernel[i] - 1) * w.dilation[i] + 1 - w.pad[i] - w.pad_end[i];
+        pads[i] = w.pad[i];
+        pads[i + w.n] = w.pad_end[i];
+        rest[i] = f.big->type.dim[i + 2] - reach;
+    }
+    size_t rank = (size_t)w.n;
+    Node *m = node_new(g, op, n->nin, n->in, 1);
+    node_set_attr(g, m, attr_ints("dilations", rank, w.dilation));
+    node_set_attr(g, m, attr_int("group", node_int(n, "group", 1)));
+    node_set_attr(g, m, attr_ints("kernel_shape", rank, w.kernel));
+    if (op == OP_ConvTranspose) node_set_attr(g, m, attr_ints("output_padding", rank, rest));
+    node_set_attr(g, m, attr_ints("pads", 2 * rank, pads));
+    node_set_attr(g, m, attr_ints("strides", rank, w.stride));
+    return m;
+}
+
+static Value *conv_map(Ad *ad, const Node *n, Op op, Value *a, Value *b)
+{
+    Node *m = conv_normal(ad->g, n, op);
+    return build(ad->g, op, IN(a, b), m->nattrs, m->attrs);
+}
+
+/* Sum over all but the channel axis 1. */
+static Value *conv_bias_grad(Ad *ad, Value *dy)
+{
+    int64_t axes[MAX_RANK] = {0};
+    for (int i = 1; i < dy->type.rank - 1; i++) axes[i] = i + 1;
+    return build(ad->g, OP_ReduceSum, IN(dy, const_ints(ad->g, dy->type.rank - 1, axes)),
+                 ATTRS(attr_int("keepdims", 0)));
+}
+
+int vjp_conv(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[0])) dx[0] = conv_map(ad, n, OP_ConvTranspose, dy[0], n->in[1]);
+    if (ad_wants(ad, n->in[1])) dx[1] = conv_map(ad, n, OP_ConvWgrad, n->in[0], dy[0]);
+    if (ad_wants(ad, node_in(n, 2))) dx[2] = conv_bias_grad(ad, dy[0]);
+    return 0;
+}
+
+int vjp_conv_transpose(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[0])) dx[0] = conv_map(ad, n, OP_Conv, dy[0], n->in[1]);
+    if (ad_wants(ad, n->in[1])) dx[1] = conv_map(ad, n, OP_ConvWgrad, dy[0], n->in[0]);
+    if (ad_wants(ad, node_in(n, 2))) dx[2] = conv_bias_grad(ad, dy[0]);
+    return 0;
+}
+
+int vjp_conv_wgrad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[0])) dx[0] = conv_map(ad, n, OP_ConvTranspose, n->in[1], dy[0]);
+    if (ad_wants(ad, n->in[1])) dx[1] = conv_map(ad, n, OP_Conv, n->in[0], dy[0]);
+    return 0;
+}
+
+/* Of all three ops. */
+int jvp_conv(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Node *m = conv_normal(ad->g, n, n->op);
+    return jvp_multilinear(ad, m, dx, dy, 2);
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

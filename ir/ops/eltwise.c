@@ -1,4 +1,7 @@
 /* Element-wise functions of one, two or many operands, with broadcasting. */
+#include <float.h>
+#include <string.h>
+
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
@@ -170,6 +173,289 @@ int infer_cast(Node *n, Diag *d)
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
+
+/* d * f^(order)(x), f being the function of the unary node (or Derivative node) n. */
+static Value *derivative(Ad *ad, const Node *n, int64_t order, Value *d, Value *x)
+{
+    static const char *const floats[] = {"alpha", "beta"};
+    Attr attrs[5];
+    int k = 0;
+    const char *of = node_str(n, "of", node_op_name(n));
+    if (n->op == OP_Gelu && strcmp(node_str(n, "approximate", "none"), "tanh") == 0)
+        of = "GeluTanh";
+    attrs[k++] = attr_str("of", of);
+    attrs[k++] = attr_int("order", order);
+    for (int i = 0; i < 2; i++)
+        if (node_attr(n, floats[i])) attrs[k++] = attr_float(floats[i], node_float(n, floats[i], 0));
+    return build(ad->g, OP_Derivative, IN(d, x), k, attrs);
+}
+
+/* Where the slope can be told from y as well as from x, y is used: x need not be kept. */
+static Value *slope_operand(const Node *n)
+{
+    bool from_y = n->op == OP_Relu || (n->op == OP_LeakyRelu && node_float(n, "alpha", 0.01f) > 0);
+    return from_y ? n->out[0] : n->in[0];
+}
+
+int vjp_unary(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = derivative(ad, n, 1, dy[0], slope_operand(n));
+    return 0;
+}
+
+int jvp_unary(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    dy[0] = derivative(ad, n, 1, dx[0], slope_operand(n));
+    return 0;
+}
+
+/* Whether the function that a Derivative node differentiates has no curvature. */
+static bool piecewise_linear(const Node *n)
+{
+    static const char *const names[] = {"Relu", "LeakyRelu", "Clip", "HardSigmoid", "Abs"};
+    const char *of = node_str(n, "of", "");
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        if (strcmp(of, names[k]) == 0) return true;
+    return false;
+}
+
+/* d * f^(k)(x) by x: d * f^(k+1)(x) times `by`; NULL where that is zero. */
+static Value *derivative_by_x(Ad *ad, const Node *n, Value *by)
+{
+    if (!by || piecewise_linear(n)) return NULL;
+    Value *d = build(ad->g, OP_Mul, IN(by, n->in[0]), NO_ATTRS);
+    return derivative(ad, n, node_int(n, "order", 1) + 1, d, n->in[1]);
+}
+
+static int derivative_order(Ad *ad, const Node *n)
+{
+    if (node_int(n, "order", 1) < 2 || piecewise_linear(n)) return 0;
+    return node_error(ad->diag, n, "third derivatives of %s are not known", node_str(n, "of", "?"));
+}
+
+int vjp_derivative(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[0]))
+        dx[0] = derivative(ad, n, node_int(n, "order", 1), dy[0], n->in[1]);
+    if (!ad_wants(ad, n->in[1])) return 0;
+    TRY(derivative_order(ad, n));
+    dx[1] = derivative_by_x(ad, n, dy[0]);
+    return 0;
+}
+
+int jvp_derivative(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *a = dx[0] ? derivative(ad, n, node_int(n, "order", 1), dx[0], n->in[1]) : NULL;
+    if (dx[1]) TRY(derivative_order(ad, n));
+    Value *b = derivative_by_x(ad, n, dx[1]);
+    dy[0] = a && b ? build(ad->g, OP_Add, IN(a, b), NO_ATTRS) : a ? a : b;
+    return 0;
+}
+
+/* Clip's bounds are inputs; its Derivative has them as alpha and beta. */
+static int clip_slope(Ad *ad, const Node *n, Value *d, Value **out)
+{
+    double lo = -FLT_MAX, hi = FLT_MAX;
+    for (int i = 1; i < 3; i++)
+        if (node_in(n, i) && !value_scalar(n->in[i], i == 1 ? &lo : &hi))
+            return node_error(ad->diag, n, "has no gradient: its bound '%s' is not a constant",
+                              n->in[i]->name);
+    *out = build(ad->g, OP_Derivative, IN(d, n->in[0]),
+                 ATTRS(attr_str("of", "Clip"), attr_int("order", 1), attr_float("alpha", (float)lo),
+                       attr_float("beta", (float)hi)));
+    return 0;
+}
+
+int vjp_clip(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    return clip_slope(ad, n, dy[0], &dx[0]);
+}
+
+int jvp_clip(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    return dx[0] ? clip_slope(ad, n, dx[0], &dy[0]) : 0;
+}
+
+int vjp_identity(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    (void)ad, (void)n;
+    dx[0] = dy[0];
+    return 0;
+}
+
+int jvp_identity(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    (void)ad, (void)n;
+    dy[0] = dx[0];
+    return 0;
+}
+
+int vjp_neg(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    (void)n;
+    dx[0] = build(ad->g, OP_Neg, IN(dy[0]), NO_ATTRS);
+    return 0;
+}
+
+int vjp_cast(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = build(ad->g, OP_Cast, IN(dy[0]), ATTRS(attr_int("to", n->in[0]->type.dtype)));
+    return 0;
+}
+
+int vjp_add(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    for (int i = 0; i < n->nin; i++)
+        if (ad_wants(ad, n->in[i])) dx[i] = dy[0];
+    return 0;
+}
+
+int vjp_sub(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = dy[0];
+    if (ad_wants(ad, n->in[1])) dx[1] = build(ad->g, OP_Neg, IN(dy[0]), NO_ATTRS);
+    return 0;
+}
+
+static Value *mul(Ad *ad, Value *a, Value *b) { return build(ad->g, OP_Mul, IN(a, b), NO_ATTRS); }
+
+/* a + b where either may be a zero. */
+static Value *plus(Ad *ad, Value *a, Value *b)
+{
+    return a && b ? build(ad->g, OP_Add, IN(a, b), NO_ATTRS) : a ? a : b;
+}
+
+int vjp_mul(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    for (int i = 0; i < 2; i++)
+        if (ad_wants(ad, n->in[i])) dx[i] = mul(ad, dy[0], n->in[1 - i]);
+    return 0;
+}
+
+int jvp_mul(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    return jvp_multilinear(ad, n, dx, dy, 2);
+}
+
+/* y = a / b: dy = (da - y db) / b. */
+int vjp_div(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *da = build(ad->g, OP_Div, IN(dy[0], n->in[1]), NO_ATTRS);
+    if (ad_wants(ad, n->in[0])) dx[0] = da;
+    if (ad_wants(ad, n->in[1])) dx[1] = build(ad->g, OP_Neg, IN(mul(ad, da, n->out[0])), NO_ATTRS);
+    return 0;
+}
+
+int jvp_div(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *d = dx[0];
+    if (dx[1]) {
+        Value *ydb = mul(ad, n->out[0], dx[1]);
+        d = d ? build(ad->g, OP_Sub, IN(d, ydb), NO_ATTRS) : build(ad->g, OP_Neg, IN(ydb), NO_ATTRS);
+    }
+    dy[0] = build(ad->g, OP_Div, IN(d, n->in[1]), NO_ATTRS);
+    return 0;
+}
+
+/* d(a^b)/da = b a^(b-1) and d(a^b)/db = a^b log a, times d. */
+static Value *pow_by_base(Ad *ad, const Node *n, Value *d)
+{
+    Value *a = n->in[0], *b = n->in[1];
+    double e;
+    if (value_scalar(b, &e)) {
+        if (e == 1) return d;
+        Value *rest = e == 2 ? a
+                             : build(ad->g, OP_Pow, IN(a, const_f32(ad->g, (float)(e - 1))), NO_ATTRS);
+        return mul(ad, d, ad_scale(ad, rest, e));
+    }
+    Value *less = build(ad->g, OP_Sub, IN(b, const_f32(ad->g, 1)), NO_ATTRS);
+    return mul(ad, d, mul(ad, b, build(ad->g, OP_Pow, IN(a, less), NO_ATTRS)));
+}
+
+static Value *pow_by_exponent(Ad *ad, const Node *n, Value *d)
+{
+    return mul(ad, d, mul(ad, n->out[0], build(ad->g, OP_Log, IN(n->in[0]), NO_ATTRS)));
+}
+
+int vjp_pow(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[0])) dx[0] = pow_by_base(ad, n, dy[0]);
+    if (ad_wants(ad, n->in[1])) dx[1] = pow_by_exponent(ad, n, dy[0]);
+    return 0;
+}
+
+int jvp_pow(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *a = dx[0] ? pow_by_base(ad, n, dx[0]) : NULL;
+    dy[0] = plus(ad, a, dx[1] ? pow_by_exponent(ad, n, dx[1]) : NULL);
+    return 0;
+}
+
+static Value *where(Ad *ad, Value *c, Value *a, Value *b)
+{
+    if (!a && !b) return NULL;
+    if (!a) a = const_f32(ad->g, 0);
+    if (!b) b = const_f32(ad->g, 0);
+    return build(ad->g, OP_Where, IN(c, a, b), NO_ATTRS);
+}
+
+/* The first operand that equals y takes part; the others do not. */
+static Value *is_extremum(Ad *ad, const Node *n, int i)
+{
+    return build(ad->g, OP_Equal, IN(n->in[i], n->out[0]), NO_ATTRS);
+}
+
+int vjp_max(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *rest = dy[0];
+    for (int i = 0; i < n->nin; i++) {
+        Value *here = is_extremum(ad, n, i);
+        if (ad_wants(ad, n->in[i])) dx[i] = where(ad, here, rest, NULL);
+        if (i + 1 < n->nin) rest = where(ad, here, NULL, rest);
+    }
+    return 0;
+}
+
+int jvp_max(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    for (int i = n->nin - 1; i >= 0; i--) dy[0] = where(ad, is_extremum(ad, n, i), dx[i], dy[0]);
+    return 0;
+}
+
+int vjp_where(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (ad_wants(ad, n->in[1])) dx[1] = where(ad, n->in[0], dy[0], NULL);
+    if (ad_wants(ad, n->in[2])) dx[2] = where(ad, n->in[0], NULL, dy[0]);
+    return 0;
+}
+
+int jvp_where(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    dy[0] = where(ad, n->in[0], dx[1], dx[2]);
+    return 0;
+}
+
+/* y = x < 0 ? slope x : x */
+static Value *is_negative(Ad *ad, const Node *n)
+{
+    return build(ad->g, OP_Less, IN(n->in[0], const_f32(ad->g, 0)), NO_ATTRS);
+}
+
+int vjp_prelu(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *x = n->in[0], *slope = n->in[1], *negative = is_negative(ad, n);
+    if (ad_wants(ad, x)) dx[0] = where(ad, negative, mul(ad, dy[0], slope), dy[0]);
+    if (ad_wants(ad, slope)) dx[1] = where(ad, negative, mul(ad, dy[0], x), NULL);
+    return 0;
+}
+
+int jvp_prelu(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *a = dx[0] ? mul(ad, dx[0], n->in[1]) : NULL;
+    Value *b = dx[1] ? mul(ad, n->in[0], dx[1]) : NULL;
+    dy[0] = where(ad, is_negative(ad, n), plus(ad, a, b), dx[0]);
+    return 0;
+}
 
 /* ---- end of derivatives ------------------------------------------------------------- */
 

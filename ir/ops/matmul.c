@@ -94,6 +94,101 @@ int64_t flops_gemm(const Node *n)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* alpha op(a) op(b); attributes that have their default are left out, so that equal products
+ * are equal nodes whatever the model spelled out. */
+static Value *gemm(Graph *g, Value *a, Value *b, float alpha, bool ta, bool tb)
+{
+    Attr attrs[3];
+    int n = 0;
+    if (alpha != 1) attrs[n++] = attr_float("alpha", alpha);
+    if (ta) attrs[n++] = attr_int("transA", 1);
+    if (tb) attrs[n++] = attr_int("transB", 1);
+    return build(g, OP_Gemm, IN(a, b), n, attrs);
+}
+
+int vjp_gemm(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *a = n->in[0], *b = n->in[1];
+    bool ta = node_int(n, "transA", 0), tb = node_int(n, "transB", 0);
+    float alpha = node_float(n, "alpha", 1);
+    if (ad_wants(ad, a))
+        dx[0] = ta ? gemm(ad->g, b, dy[0], alpha, tb, true)
+                   : gemm(ad->g, dy[0], b, alpha, false, !tb);
+    if (ad_wants(ad, b))
+        dx[1] = tb ? gemm(ad->g, dy[0], a, alpha, true, ta)
+                   : gemm(ad->g, a, dy[0], alpha, !ta, false);
+    if (ad_wants(ad, node_in(n, 2))) dx[2] = ad_scale(ad, dy[0], node_float(n, "beta", 1));
+    return 0;
+}
+
+int jvp_gemm(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *sum[3] = {NULL};
+    bool ta = node_int(n, "transA", 0), tb = node_int(n, "transB", 0);
+    float alpha = node_float(n, "alpha", 1);
+    if (dx[0]) sum[0] = gemm(ad->g, dx[0], n->in[1], alpha, ta, tb);
+    if (dx[1]) sum[1] = gemm(ad->g, n->in[0], dx[1], alpha, ta, tb);
+    if (n->nin > 2 && dx[2]) sum[2] = ad_scale(ad, dx[2], node_float(n, "beta", 1));
+    for (int i = 0; i < 3; i++)
+        if (sum[i]) dy[0] = dy[0] ? build(ad->g, OP_Add, IN(dy[0], sum[i]), NO_ATTRS) : sum[i];
+    return 0;
+}
+
+/* v with its last two axes exchanged. */
+static Value *transposed(Graph *g, Value *v)
+{
+    int64_t perm[MAX_RANK];
+    int rank = v->type.rank;
+    for (int i = 0; i < rank; i++) perm[i] = i < rank - 2 ? i : 2 * rank - 3 - i;
+    return build(g, OP_Transpose, IN(v), ATTRS(attr_ints("perm", (size_t)rank, perm)));
+}
+
+/* As [rows, last axis]. */
+static Value *flat(Ad *ad, Value *v)
+{
+    const Type *t = &v->type;
+    int64_t rows = 1;
+    if (t->rank == 2) return v;
+    for (int i = 0; i < t->rank - 1; i++) rows *= t->dim[i];
+    return ad_reshape(ad, v, 2, (int64_t[]){rows, t->dim[t->rank - 1]});
+}
+
+/* Of x [.., m, k] times w [k, n] by w, all leading axes summed in one product. */
+static Value *matmul_weight_grad(Ad *ad, Value *x, Value *dy)
+{
+    return gemm(ad->g, flat(ad, x), flat(ad, dy), 1, true, false);
+}
+
+/* numpy's rule for vectors: a [k] is [1, k], b [k] is [k, 1], and the 1 vanishes from y. */
+int vjp_matmul(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *a = n->in[0], *b = n->in[1], *d = dy[0];
+    bool av = a->type.rank == 1, bv = b->type.rank == 1;
+    const Type *y = &d->type;
+    int64_t k = a->type.dim[a->type.rank - 1], shape[MAX_RANK];
+    int rank = 0;
+    for (int i = 0; i < y->rank - (av || bv ? !(av && bv) : 2); i++) shape[rank++] = y->dim[i];
+    shape[rank++] = av ? 1 : a->type.dim[a->type.rank - 2];
+    shape[rank++] = bv ? 1 : b->type.dim[b->type.rank - 1];
+    if (av || bv) d = ad_reshape(ad, d, rank, shape);
+    if (av) a = ad_reshape(ad, a, 2, (int64_t[]){1, k});
+    if (bv) b = ad_reshape(ad, b, 2, (int64_t[]){k, 1});
+    if (ad_wants(ad, n->in[0])) dx[0] = build(ad->g, OP_MatMul, IN(d, transposed(ad->g, b)), NO_ATTRS);
+    if (ad_wants(ad, n->in[1]))
+        dx[1] = b->type.rank == 2
+                    ? matmul_weight_grad(ad, a, d)
+                    : build(ad->g, OP_MatMul, IN(transposed(ad->g, a), d), NO_ATTRS);
+    if (av && dx[0]) dx[0] = ad_fit(ad, dx[0], &(Type){DT_F32, 2, {1, k}});
+    if (av && dx[0]) dx[0] = ad_reshape(ad, dx[0], 1, &k);
+    if (bv && dx[1]) dx[1] = ad_reshape(ad, dx[1], 1, &k);
+    return 0;
+}
+
+int jvp_matmul(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    return jvp_multilinear(ad, n, dx, dy, 2);
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

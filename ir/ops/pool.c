@@ -82,6 +82,78 @@ int infer_avgpool_grad(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* An op of the pool family with n's window. */
+static Value *pool_like(Ad *ad, const Node *n, Op op, int nin, Value *const *in)
+{
+    return build(ad->g, op, nin, in, n->nattrs, n->attrs);
+}
+
+int vjp_maxpool(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    if (dy[0]) dx[0] = pool_like(ad, n, OP_MaxPoolGrad, IN(dy[0], n->in[0]));
+    return 0;
+}
+
+int jvp_maxpool(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    dy[0] = pool_like(ad, n, OP_MaxPoolPick, IN(dx[0], n->in[0]));
+    return 0;
+}
+
+/* MaxPoolGrad(dy, x): linear in dy; where the maxima are does not move with x. */
+int jvp_maxpool_grad(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    if (dx[0]) dy[0] = pool_like(ad, n, OP_MaxPoolGrad, IN(dx[0], n->in[1]));
+    return 0;
+}
+
+int vjp_avgpool(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Attr attrs[16];
+    int k = 0;
+    const Type *x = &n->in[0]->type;
+    for (; k < n->nattrs && k < 15; k++) attrs[k] = n->attrs[k];
+    attrs[k++] = attr_ints("input_shape", (size_t)x->rank, x->dim);
+    dx[0] = build(ad->g, OP_AveragePoolGrad, IN(dy[0]), k, attrs);
+    return 0;
+}
+
+int vjp_avgpool_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Node *m = node_new(ad->g, OP_AveragePool, 1, dy, 1);
+    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
+    node_remove_attr(m, "input_shape");
+    dx[0] = build(ad->g, OP_AveragePool, IN(dy[0]), m->nattrs, m->attrs);
+    return 0;
+}
+
+int vjp_global_avgpool(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    double positions = (double)type_count(&n->in[0]->type) / (double)type_count(&n->out[0]->type);
+    dx[0] = ad_scale(ad, dy[0], 1 / positions);
+    return 0;
+}
+
+/* GlobalMaxPool is a MaxPool whose window is the image. */
+static Value *global_max(Ad *ad, const Node *n, Op op, Value *d)
+{
+    const Type *x = &n->in[0]->type;
+    return build(ad->g, op, IN(d, n->in[0]),
+                 ATTRS(attr_ints("kernel_shape", (size_t)(x->rank - 2), x->dim + 2)));
+}
+
+int vjp_global_maxpool(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = global_max(ad, n, OP_MaxPoolGrad, dy[0]);
+    return 0;
+}
+
+int jvp_global_maxpool(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    dy[0] = global_max(ad, n, OP_MaxPoolPick, dx[0]);
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

@@ -60,6 +60,17 @@ int infer_fake_quant_grad(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* Straight through inside the range; a gradient by the scale (learned step size) if wanted. */
+int vjp_fake_quant(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    bool scale = ad_wants(ad, n->in[1]);
+    Node *m = build_multi(ad->g, OP_FakeQuantGrad, scale ? 2 : 1,
+                          IN(dy[0], n->in[0], n->in[1], n->in[2]), n->nattrs, n->attrs);
+    dx[0] = m->out[0];
+    if (scale) dx[1] = m->out[1];
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

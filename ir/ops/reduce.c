@@ -41,6 +41,32 @@ int infer_reduce(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* dy in the shape that keepdims would give, from which it broadcasts to x. */
+static Value *kept_dims(Ad *ad, const Node *n, Value *dy)
+{
+    int64_t axes[MAX_RANK], dim[MAX_RANK];
+    const Type *x = &n->in[0]->type;
+    int naxes = node_in(n, 1) ? value_ints(n->in[1], axes, MAX_RANK) : 0;
+    bool all = naxes == 0 && !node_int(n, "noop_with_empty_axes", 0);
+    if (node_int(n, "keepdims", 1)) return dy;
+    for (int i = 0; i < x->rank; i++) dim[i] = all ? 1 : x->dim[i];
+    for (int k = 0; k < naxes; k++) dim[axes[k] < 0 ? axes[k] + x->rank : axes[k]] = 1;
+    return ad_reshape(ad, dy, x->rank, dim);
+}
+
+int vjp_reduce_sum(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = kept_dims(ad, n, dy[0]);
+    return 0;
+}
+
+int vjp_reduce_mean(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    double share = (double)type_count(&n->out[0]->type) / (double)type_count(&n->in[0]->type);
+    dx[0] = ad_scale(ad, kept_dims(ad, n, dy[0]), share);
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

@@ -1,5 +1,8 @@
 /* Ops that pick, join or place parts of tensors: Concat, Split, Slice, Pad, Gather. */
 #include "ir/select.h"
+
+#include <string.h>
+
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
@@ -237,6 +240,98 @@ int infer_gather_grad(Node *n, Diag *d)
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
+
+/* The part [from, from + size) of an axis. */
+static Value *part(Ad *ad, Value *v, int64_t axis, int64_t from, int64_t size)
+{
+    return build(ad->g, OP_Slice,
+                 IN(v, CONST_INTS(ad->g, from), CONST_INTS(ad->g, from + size),
+                    CONST_INTS(ad->g, axis)),
+                 NO_ATTRS);
+}
+
+static int64_t axis_attr(const Node *n, const Value *v)
+{
+    int64_t axis = node_int(n, "axis", 0);
+    return axis < 0 ? axis + v->type.rank : axis;
+}
+
+int vjp_concat(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    int64_t axis = axis_attr(n, n->out[0]), at = 0;
+    for (int i = 0; i < n->nin; i++) {
+        int64_t size = n->in[i]->type.dim[axis];
+        if (ad_wants(ad, n->in[i])) dx[i] = part(ad, dy[0], axis, at, size);
+        at += size;
+    }
+    return 0;
+}
+
+int vjp_split(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    int64_t axis = axis_attr(n, n->in[0]);
+    Value **parts = NEW_ARRAY(ad->g->arena, Value *, n->nout);
+    for (int o = 0; o < n->nout; o++) {
+        if (!n->out[o])
+            return node_error(ad->diag, n, "has no gradient: its output %d is not named", o);
+        parts[o] = dy[o] ? dy[o] : ad_zeros_like(ad, n->out[o]);
+    }
+    dx[0] = build(ad->g, OP_Concat, n->nout, parts, ATTRS(attr_int("axis", axis)));
+    return 0;
+}
+
+/* n's inputs with another first one. */
+static Value **with_first(Ad *ad, const Node *n, Value *first)
+{
+    Value **in = arena_memdup(ad->g->arena, n->in, (size_t)n->nin * sizeof *in);
+    in[0] = first;
+    return in;
+}
+
+int vjp_slice(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    const Type *x = &n->in[0]->type;
+    dx[0] = build(ad->g, OP_SliceGrad, n->nin, with_first(ad, n, dy[0]),
+                  ATTRS(attr_ints("shape", (size_t)x->rank, x->dim)));
+    return 0;
+}
+
+int vjp_slice_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = build(ad->g, OP_Slice, n->nin, with_first(ad, n, dy[0]), NO_ATTRS);
+    return 0;
+}
+
+/* Padding by minus as much crops. */
+int vjp_pad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    int64_t pads[2 * MAX_RANK];
+    const char *mode = node_str(n, "mode", "constant");
+    int count = value_ints(n->in[1], pads, 2 * MAX_RANK);
+    if (strcmp(mode, "constant") != 0)
+        return node_error(ad->diag, n, "has no gradient in mode '%s'", mode);
+    if (count < 0) return node_error(ad->diag, n, "has no gradient: its pads are not constant");
+    for (int i = 0; i < count; i++) pads[i] = -pads[i];
+    Value *axes = node_in(n, 3), *crop = const_ints(ad->g, count, pads);
+    dx[0] = axes ? build(ad->g, OP_Pad, IN(dy[0], crop, NULL, axes), NO_ATTRS)
+                 : build(ad->g, OP_Pad, IN(dy[0], crop), NO_ATTRS);
+    return 0;
+}
+
+int vjp_gather(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    int64_t axis = axis_attr(n, n->in[0]);
+    dx[0] = build(ad->g, OP_GatherGrad, IN(dy[0], n->in[1]),
+                  ATTRS(attr_int("axis", axis), attr_int("dim", n->in[0]->type.dim[axis])));
+    return 0;
+}
+
+int vjp_gather_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = build(ad->g, OP_Gather, IN(dy[0], n->in[1]),
+                  ATTRS(attr_int("axis", node_int(n, "axis", 0))));
+    return 0;
+}
 
 /* ---- end of derivatives ------------------------------------------------------------- */
 

@@ -236,6 +236,34 @@ int infer_constant_of_shape(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+/* Of all ops that keep the elements and their order. */
+int vjp_reshape(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = ad_reshape(ad, dy[0], n->in[0]->type.rank, n->in[0]->type.dim);
+    return 0;
+}
+
+int vjp_transpose(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    size_t rank = (size_t)n->in[0]->type.rank, np;
+    int64_t inverse[MAX_RANK];
+    const int64_t *perm = node_ints(n, "perm", &np);
+    for (size_t i = 0; i < rank; i++) {
+        size_t from = perm ? (size_t)perm[i] : rank - 1 - i;
+        inverse[from] = (int64_t)i;
+    }
+    dx[0] = build(ad->g, OP_Transpose, IN(dy[0]), ATTRS(attr_ints("perm", rank, inverse)));
+    return 0;
+}
+
+/* The sweep sums over what was repeated. */
+int vjp_expand(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    (void)ad, (void)n;
+    dx[0] = dy[0];
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

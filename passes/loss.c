@@ -1,0 +1,39 @@
+/* Losses as graphs, and where a classifier's logits are. */
+#include "passes/passes.h"
+
+static Value *sum_all(Graph *g, Value *v, double factor)
+{
+    Value *s = build(g, OP_ReduceSum, IN(v), ATTRS(attr_int("keepdims", 0)));
+    return build(g, OP_Mul, IN(s, const_f32(g, (float)factor)), NO_ATTRS);
+}
+
+Value *loss_cross_entropy(Graph *g, Value *logits, Value *target, double total)
+{
+    Value *p = build(g, OP_LogSoftmax, IN(logits), ATTRS(attr_int("axis", -1)));
+    return sum_all(g, build(g, OP_Mul, IN(p, target), NO_ATTRS), -1 / total);
+}
+
+Value *loss_mse(Graph *g, Value *y, Value *target, double total)
+{
+    Value *e = build(g, OP_Sub, IN(y, target), NO_ATTRS);
+    return sum_all(g, build(g, OP_Mul, IN(e, e), NO_ATTRS), 1 / total);
+}
+
+/* Through what leaves the order of the classes alone. */
+static Value *before_softmax(Value *v)
+{
+    while (v->def && (v->def->op == OP_Identity || v->def->op == OP_Cast ||
+                      v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax)) {
+        bool last = v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax;
+        v = v->def->in[0];
+        if (last) break;
+    }
+    return v;
+}
+
+Value *graph_logits(const Graph *g)
+{
+    for (int o = 0; o < g->noutputs; o++)
+        if (dtype_is_float(g->outputs[o]->type.dtype)) return before_softmax(g->outputs[o]);
+    return NULL;
+}
