@@ -1,0 +1,442 @@
+/* Fine-tuning: stochastic gradient descent over shards.
+ *
+ * A batch is cut into shards of fixed size; each runs the training graph (train_graph.c), and loss,
+ * gradients and batch statistics are added in shard order, so the result has the same bytes for
+ * any number of threads. Samples are drawn in shuffled epochs and varied per sample from Philox
+ * streams, which no thread order can disturb.
+ *
+ * A run that diverges (a number that is not finite, or a loss far above the best so far) goes
+ * back to its last good state and continues at a lower rate.
+ *
+ * The total budget (--steps, --epochs, --time) is shared between a float phase and, once the graph
+ * holds FakeQuant nodes, a phase with simulated integers, whose share is {qat=…}. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "passes/augment.h"
+#include "passes/batches.h"
+#include "passes/calibrate.h"
+#include "passes/optimizer.h"
+#include "passes/train_graph.h"
+
+enum { DEFAULT_BATCH = 128, LEAST_STEPS = 312, SNAPSHOT_EVERY = 16, MAX_RETREATS = 6 };
+
+static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, WARMUP = 0.05;
+
+/* What to do, from options, defaults and the graph. */
+typedef struct Recipe {
+    TrainSetup setup;
+    OptimizerKind optimizer;
+    double lr, range_lr;
+    int64_t steps;  /* 0: only time counts */
+    double seconds; /* 0: only steps count */
+    bool augment;
+} Recipe;
+
+/* Running statistics of one normalisation, kept beside the graph until the end. */
+typedef struct Running {
+    float *mean, *variance;         /* the averages */
+    float *sum_mean, *sum_variance; /* of this step's shards */
+    int64_t channels;
+} Running;
+
+typedef struct Trainer {
+    Context *c;
+    Recipe recipe;
+    TrainGraph t;
+    Session *session;
+    Feed *feed;
+    Augment augment;
+    bool augmented;
+    int64_t step, drawn;
+    int64_t *order, *index; /* the epoch's permutation; the batch */
+    Rng shuffle;
+    Optimizer optimizer;
+    Parameter *params;
+    Running *running;
+    float **scales; /* per TrainScale */
+    float *buffer;  /* one output, or one varied image per thread's turn */
+    float *scratch; /* images being varied: one per shard */
+    double loss;    /* of the step in hand */
+} Trainer;
+
+/* ---- options ------------------------------------------------------------------------ */
+
+static double number(Context *c, const char *opt, const char *key, double otherwise)
+{
+    const char *text = pass_option(c, opt, key);
+    return text ? strtod(text, NULL) : otherwise;
+}
+
+static Recipe recipe_of(Context *c, const char *opt)
+{
+    bool qat = graph_is_fake_quantised(c->graph);
+    double part = number(c, opt, "qat", DEFAULT_QAT_SHARE), share = qat ? part : 1 - part;
+    const char *optimizer = pass_option(c, opt, "optimizer");
+    bool adam = optimizer && strcmp(optimizer, "adamw") == 0;
+    const Options *o = &c->opt;
+    Recipe r = {.optimizer = adam ? OPTIMIZER_ADAMW : OPTIMIZER_SGD};
+    int64_t shard = shard_size(c->graph, 0), batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
+    r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
+    r.setup.distill = number(c, opt, "distill", 0.7);
+    r.setup.temperature = number(c, opt, "temperature", 1);
+    r.setup.learn_ranges = qat && number(c, opt, "ranges", 1) > 0;
+    r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
+    r.augment = number(c, opt, "augment", 1) > 0;
+    r.range_lr = number(c, opt, "range-lr", 1e-3);
+
+    double epochs = o->epochs > 0 ? o->epochs : 2;
+    double total = ceil(epochs * (double)c->data->count / (double)r.setup.batch);
+    if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
+    if (o->steps > 0) total = (double)o->steps;
+    bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
+    r.seconds = o->seconds * share;
+    r.steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
+    if (pass_option(c, opt, "steps")) r.steps = (int64_t)number(c, opt, "steps", 1);
+    return r;
+}
+
+/* Networks with normalisations bear higher rates than folded ones. */
+static double default_rate(const Recipe *r, const TrainGraph *t)
+{
+    return r->optimizer == OPTIMIZER_ADAMW ? 1e-3 : t->nnorms ? 0.02 : 0.01;
+}
+
+/* ---- one step ----------------------------------------------------------------------- */
+
+static void next_batch(Trainer *t)
+{
+    int64_t n = t->c->data->count;
+    for (int64_t i = 0; i < t->recipe.setup.batch; i++, t->drawn++) {
+        int64_t at = t->drawn % n;
+        if (at == 0 && n <= UINT32_MAX)
+            for (int64_t k = n - 1; k > 0; k--) { /* Fisher-Yates */
+                int64_t j = rng_below(&t->shuffle, (uint32_t)(k + 1)), x = t->order[k];
+                t->order[k] = t->order[j];
+                t->order[j] = x;
+            }
+        t->index[i] = t->order[at];
+    }
+}
+
+static void vary_images(Trainer *t, int64_t shard, Instance *inst)
+{
+    const Augment *a = &t->augment;
+    int64_t pixels = a->channels * a->height * a->width;
+    float *image = feed_buffer(t->feed, inst, 0), *scratch = t->scratch + shard * pixels;
+    for (int64_t i = 0; i < t->t.shard; i++) {
+        uint64_t draw = (uint64_t)(t->step * t->recipe.setup.batch + shard * t->t.shard + i);
+        Rng r = rng_new(t->c->opt.seed ^ 0xa46, draw);
+        augment_image(a, &r, image + i * pixels, scratch);
+    }
+}
+
+static int work(void *ctx, int64_t shard, Instance *inst)
+{
+    Trainer *t = ctx;
+    feed_bind(t->feed, shard, inst);
+    if (t->augmented) vary_images(t, shard, inst);
+    if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
+    for (int i = 0; i < t->t.nparams; i++)
+        instance_bind(inst, t->t.params[i].input, t->params[i].data);
+    for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
+    instance_run_all(inst);
+    return 0;
+}
+
+static void add_result(Trainer *t, Instance *inst, int output, float *sum, int64_t n)
+{
+    if (output < 0) return;
+    instance_read(inst, output, t->buffer);
+    for (int64_t i = 0; i < n; i++) sum[i] += t->buffer[i];
+}
+
+static int reduce(void *ctx, int64_t shard, Instance *inst)
+{
+    Trainer *t = ctx;
+    float loss = 0;
+    (void)shard;
+    add_result(t, inst, 0, &loss, 1);
+    t->loss += (double)loss;
+    for (int i = 0; i < t->t.nparams; i++)
+        add_result(t, inst, t->t.params[i].output, t->params[i].grad, t->params[i].count);
+    for (int i = 0; i < t->t.nnorms; i++) {
+        const TrainNorm *n = &t->t.norms[i];
+        Running *r = &t->running[i];
+        add_result(t, inst, n->mean_output, r->sum_mean, r->channels);
+        add_result(t, inst, n->variance_output, r->sum_variance, r->channels);
+    }
+    return 0;
+}
+
+static size_t floats(int64_t n) { return (size_t)n * sizeof(float); }
+
+static void clear_sums(Trainer *t)
+{
+    t->loss = 0;
+    for (int i = 0; i < t->t.nparams; i++) memset(t->params[i].grad, 0, floats(t->params[i].count));
+    for (int i = 0; i < t->t.nnorms; i++) {
+        memset(t->running[i].sum_mean, 0, floats(t->running[i].channels));
+        memset(t->running[i].sum_variance, 0, floats(t->running[i].channels));
+    }
+}
+
+static void update_scales(Trainer *t)
+{
+    for (int i = 0; i < t->t.nscales; i++) {
+        const TrainScale *s = &t->t.scales[i];
+        const TrainParam *w = &t->t.params[s->param];
+        grid_weight_scales(t->scales[i], t->params[s->param].data, &w->home->type, s->axis,
+                           s->qmax);
+    }
+}
+
+/* running <- (1 - m) running + m (mean over shards), the variance made unbiased */
+static void update_running(Trainer *t)
+{
+    float shards = (float)feed_shards(t->feed), m = (float)NORM_MOMENTUM;
+    for (int i = 0; i < t->t.nnorms; i++) {
+        Running *r = &t->running[i];
+        float correction = (float)t->t.norms[i].correction;
+        for (int64_t k = 0; k < r->channels; k++) {
+            r->mean[k] += m * (r->sum_mean[k] / shards - r->mean[k]);
+            r->variance[k] += m * (r->sum_variance[k] / shards * correction - r->variance[k]);
+        }
+    }
+}
+
+/* Forward, backward and update at rate lr. False if anything was not finite: then no parameter
+ * has changed. */
+static bool train_step(Trainer *t, double lr, double share, int *status)
+{
+    next_batch(t);
+    clear_sums(t);
+    *status = session_run(t->session, feed_shards(t->feed), work, reduce, t);
+    if (*status < 0 || !isfinite(t->loss)) return false;
+    double norm =
+        optimizer_step(&t->optimizer, t->params, t->t.nparams, lr, share * t->recipe.range_lr);
+    if (!isfinite(norm)) return false;
+    update_running(t);
+    update_scales(t);
+    t->step++;
+    return true;
+}
+
+/* ---- state: going back, and home ---------------------------------------------------- */
+
+typedef struct Snapshot {
+    float *bytes;
+    int64_t step;
+} Snapshot;
+
+/* Calls f on every array that training changes. */
+static void each_array(Trainer *t, void (*f)(float *x, int64_t n, void *ctx), void *ctx)
+{
+    for (int i = 0; i < t->t.nparams; i++) f(t->params[i].data, t->params[i].count, ctx);
+    for (int i = 0; i < t->t.nnorms; i++) {
+        f(t->running[i].mean, t->running[i].channels, ctx);
+        f(t->running[i].variance, t->running[i].channels, ctx);
+    }
+}
+
+static void save_array(float *x, int64_t n, void *ctx)
+{
+    float **to = ctx;
+    memcpy(*to, x, floats(n));
+    *to += n;
+}
+
+static void load_array(float *x, int64_t n, void *ctx)
+{
+    float **from = ctx;
+    memcpy(x, *from, floats(n));
+    *from += n;
+}
+
+static void count_array(float *x, int64_t n, void *ctx)
+{
+    (void)x;
+    *(int64_t *)ctx += n;
+}
+
+static void save(Trainer *t, Snapshot *s)
+{
+    float *to = s->bytes;
+    each_array(t, save_array, &to);
+    s->step = t->step;
+}
+
+static void go_back(Trainer *t, const Snapshot *s)
+{
+    float *from = s->bytes;
+    each_array(t, load_array, &from);
+    for (int i = 0; i < t->t.nparams; i++) {
+        memset(t->params[i].m, 0, floats(t->params[i].count));
+        memset(t->params[i].v, 0, floats(t->params[i].count));
+    }
+    t->optimizer.step = 0;
+    t->step = s->step;
+    update_scales(t);
+}
+
+/* Puts what was learned into the graph's constants. */
+static void take_home(const Trainer *t)
+{
+    Arena *a = t->c->graph->arena;
+    for (int i = 0; i < t->t.nparams; i++)
+        t->t.params[i].home->data = arena_memdup(a, t->params[i].data, floats(t->params[i].count));
+    for (int i = 0; i < t->t.nscales; i++) {
+        Value *home = t->t.scales[i].home;
+        home->data = arena_memdup(a, t->scales[i], (size_t)type_bytes(&home->type));
+    }
+    for (int i = 0; i < t->t.nnorms; i++) {
+        const Running *r = &t->running[i];
+        t->t.norms[i].mean->data = arena_memdup(a, r->mean, floats(r->channels));
+        t->t.norms[i].variance->data = arena_memdup(a, r->variance, floats(r->channels));
+    }
+}
+
+/* ---- the loop ----------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+static double progress_of(const Trainer *t, double start)
+{
+    const Recipe *r = &t->recipe;
+    double done = r->steps ? (double)t->step / (double)r->steps : 0;
+    double spent = r->seconds > 0 ? (now() - start) / r->seconds : 0;
+    return fmin(1, fmax(done, spent));
+}
+
+static int train_loop(Trainer *t, Snapshot *good)
+{
+    double start = now(), factor = 1, average = 0, best = INFINITY;
+    int retreats = 0, status = 0;
+    int64_t since = 0; /* steps since the average was started */
+    for (double p = 0; p < 1; p = progress_of(t, start)) {
+        double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * factor;
+        bool finite = train_step(t, t->recipe.lr * share, share, &status);
+        TRY(status);
+        double w = fmax(0.1, 1 / (double)++since);
+        average += finite ? w * (t->loss - average) : 0;
+        if (!finite || (since > 10 && average > 2 * best + 0.1)) {
+            if (retreats++ == MAX_RETREATS) {
+                go_back(t, good);
+                diag_warning(t->c->diag, "training keeps diverging: stopped after %lld steps",
+                             (long long)t->step);
+                return 0;
+            }
+            factor *= 0.3;
+            diag_warning(t->c->diag,
+                         "training diverged at step %lld (loss %.4g): back to step %lld, at %.3g "
+                         "of the rate",
+                         (long long)t->step, t->loss, (long long)good->step, factor);
+            go_back(t, good);
+            since = 0;
+            average = 0;
+            continue;
+        }
+        if (since >= 10) best = fmin(best, average);
+        if (t->step % SNAPSHOT_EVERY == 0 && average < 1.2 * best + 0.05) save(t, good);
+        pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
+                      average);
+    }
+    return 0;
+}
+
+/* ---- setting up --------------------------------------------------------------------- */
+
+static float *copied(Arena *a, const Value *v)
+{
+    return arena_memdup(a, v->data, (size_t)type_bytes(&v->type));
+}
+
+static void make_params(Trainer *t, Arena *a)
+{
+    t->params = NEW_ARRAY(a, Parameter, t->t.nparams);
+    for (int i = 0; i < t->t.nparams; i++) {
+        const TrainParam *p = &t->t.params[i];
+        int64_t n = type_count(&p->home->type);
+        t->params[i] = (Parameter){.data = copied(a, p->home),
+                                   .grad = NEW_ARRAY(a, float, n),
+                                   .count = n,
+                                   .decay = p->decay,
+                                   .positive = p->scale,
+                                   .lr_scale = 1};
+    }
+    t->optimizer = optimizer_new(t->recipe.optimizer);
+    optimizer_init(t->params, t->t.nparams, a);
+    t->scales = NEW_ARRAY(a, float *, t->t.nscales);
+    for (int i = 0; i < t->t.nscales; i++) t->scales[i] = copied(a, t->t.scales[i].home);
+    t->running = NEW_ARRAY(a, Running, t->t.nnorms);
+    for (int i = 0; i < t->t.nnorms; i++) {
+        int64_t n = type_count(&t->t.norms[i].mean->type);
+        t->running[i] = (Running){.mean = copied(a, t->t.norms[i].mean),
+                                  .variance = copied(a, t->t.norms[i].variance),
+                                  .sum_mean = NEW_ARRAY(a, float, n),
+                                  .sum_variance = NEW_ARRAY(a, float, n),
+                                  .channels = n};
+    }
+    update_scales(t);
+}
+
+static void make_batches(Trainer *t, Arena *a)
+{
+    Context *c = t->c;
+    int64_t n = c->data->count, batch = t->recipe.setup.batch, largest = 1;
+    t->order = NEW_ARRAY(a, int64_t, n);
+    t->index = NEW_ARRAY(a, int64_t, batch);
+    for (int64_t i = 0; i < n; i++) t->order[i] = i;
+    t->shuffle = rng_new(c->opt.seed, 0x5f1e);
+    t->feed = feed_new(a, t->t.g, c->data, batch, t->index, t->t.shard, t->session);
+    for (int o = 0; o < t->t.g->noutputs; o++) {
+        int64_t size = type_count(&t->t.g->outputs[o]->type);
+        largest = size > largest ? size : largest;
+    }
+    t->buffer = NEW_ARRAY(a, float, largest);
+    t->augmented = t->recipe.augment && t->t.g->inputs[0]->type.dtype == DT_F32 &&
+                   augment_for(&t->augment, &c->data->inputs[0].type);
+    const Augment *g = &t->augment;
+    if (t->augmented)
+        t->scratch = NEW_ARRAY(a, float, feed_shards(t->feed) * g->channels * g->height * g->width);
+}
+
+static int train_in(Arena *a, Context *c, const char *opt)
+{
+    Trainer *t = NEW(a, Trainer);
+    t->c = c;
+    t->recipe = recipe_of(c, opt);
+    TRY(train_graph_build(&t->t, c, a, &t->recipe.setup));
+    double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);
+    if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
+    t->recipe.lr = number(c, opt, "lr", lr);
+    ProgramOptions po = {.device = c->opt.device};
+    TRY(session_open(&t->session, a, t->t.g, &po, c->opt.threads, c->opt.memory, c->diag));
+    if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
+    make_params(t, a);
+    make_batches(t, a);
+    Snapshot good = {0};
+    int64_t size = 0;
+    each_array(t, count_array, &size);
+    good.bytes = NEW_ARRAY(a, float, size);
+    save(t, &good);
+    TRY(train_loop(t, &good));
+    take_home(t);
+    return 0;
+}
+
+int pass_train(Context *c, const char *opt)
+{
+    if (!c->data || c->data->count == 0) return diag_error(c->diag, "no samples to train on");
+    Arena *a = arena_new();
+    int status = train_in(a, c, opt);
+    arena_free(a);
+    return status;
+}

@@ -1,0 +1,293 @@
+/* Builds the training graph:
+ *
+ *   student  = c->graph at the shard's batch; trained constants become inputs;
+ *              BatchNormalization becomes BatchNormTrain (statistics of the shard)
+ *   teacher  = c->original, inlined on the same inputs
+ *   loss     = (1 - a) CE(z, labels) + a T^2 CE(z / T, softmax(z_teacher / T))
+ *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain
+ *
+ * The teacher shares the student's inputs, so augmented samples are seen by both alike. */
+#include "passes/train_graph.h"
+
+#include <string.h>
+
+#include "ir/op.h"
+#include "passes/batches.h"
+#include "passes/targets.h"
+
+/* Which operands are parameters where they are float constants: bit k for input k. */
+static const uint8_t trained_operands[OP_COUNT] = {
+    [OP_Conv] = 6,
+    [OP_ConvTranspose] = 6,
+    [OP_Gemm] = 6,
+    [OP_MatMul] = 3,
+    [OP_BatchNormalization] = 6,
+    [OP_LayerNormalization] = 6,
+    [OP_PRelu] = 2,
+    [OP_Add] = 3,
+    [OP_Sub] = 3,
+    [OP_Mul] = 3,
+    [OP_Div] = 3,
+};
+
+typedef struct Builder {
+    Context *c;
+    Arena *a;
+    const TrainSetup *setup;
+    TrainGraph *t;
+    Value **twin;       /* by id in c->graph: the value of the training graph */
+    int *param;         /* by id in c->graph: 1 + index of its parameter */
+    Value **statistics; /* mean and variance of each TrainNorm */
+} Builder;
+
+bool graph_is_fake_quantised(const Graph *g)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        if (g->nodes[i]->op == OP_FakeQuant) return true;
+    return false;
+}
+
+/* Specialisation copies node by node, operand by operand. */
+static void map_twins(Builder *b)
+{
+    const Graph *from = b->c->graph, *to = b->t->g;
+    if (from->nnodes != to->nnodes) trap(TRAP_INTERNAL, "specialisation changed the node list");
+    for (int i = 0; i < from->nnodes; i++) {
+        const Node *n = from->nodes[i], *m = to->nodes[i];
+        for (int k = 0; k < n->nin; k++)
+            if (n->in[k]) b->twin[n->in[k]->id] = m->in[k];
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) b->twin[n->out[o]->id] = m->out[o];
+    }
+}
+
+/* ---- parameters --------------------------------------------------------------------- */
+
+static int make_input(Builder *b, Value *home)
+{
+    value_make_input(b->t->g, b->twin[home->id]);
+    return b->t->g->ninputs - 1;
+}
+
+static void add_param(Builder *b, Value *home, bool decay, bool scale)
+{
+    TrainGraph *t = b->t;
+    if (b->param[home->id]) return;
+    t->params[t->nparams++] = (TrainParam){
+        .home = home, .input = make_input(b, home), .output = -1, .decay = decay, .scale = scale};
+    b->param[home->id] = t->nparams;
+}
+
+static bool is_float_const(const Value *v)
+{
+    return v && value_is_const(v) && v->type.dtype == DT_F32;
+}
+
+/* Operands of arithmetic are parameters if they are more than a number, and not part of the
+ * preparation of the input. */
+static bool is_structural(const Node *n, const Value *v)
+{
+    if (!(op_info[n->op].flags & OPF_ELTWISE) || n->op == OP_PRelu) return false;
+    for (int k = 0; k < n->nin; k++)
+        if (n->in[k] && value_is_input(n->in[k])) return true;
+    return type_count(&v->type) <= 1;
+}
+
+/* A weight on a grid: the weight is the parameter, the grid's scales follow it. */
+static void add_quantised_weight(Builder *b, const Node *fq)
+{
+    TrainGraph *t = b->t;
+    Value *w = fq->in[0], *scale = fq->in[1];
+    int axis = (int)node_int(fq, "axis", -1);
+    if (!is_float_const(w) || axis < 0 || b->param[scale->id]) return;
+    add_param(b, w, true, false);
+    b->param[scale->id] = -1;
+    t->scales[t->nscales++] = (TrainScale){.home = scale,
+                                           .input = make_input(b, scale),
+                                           .param = b->param[w->id] - 1,
+                                           .axis = axis,
+                                           .qmax = (int)node_int(fq, "qmax", 127)};
+}
+
+static void collect_params(Builder *b)
+{
+    const Graph *g = b->c->graph;
+    int bound = 0;
+    for (int i = 0; i < g->nnodes; i++) bound += g->nodes[i]->nin;
+    b->t->params = NEW_ARRAY(b->a, TrainParam, bound);
+    b->t->scales = NEW_ARRAY(b->a, TrainScale, bound);
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        if (n->op == OP_FakeQuant) {
+            add_quantised_weight(b, n);
+            bool activation = !value_is_const(n->in[0]) && is_float_const(n->in[1]);
+            if (activation && b->setup->learn_ranges) add_param(b, n->in[1], false, true);
+            continue;
+        }
+        for (int k = 0; k < n->nin && k < 8; k++) {
+            Value *v = n->in[k];
+            if (!(trained_operands[n->op] >> k & 1) || !is_float_const(v) || is_structural(n, v))
+                continue;
+            add_param(b, v, v->type.rank >= 2 && !(op_info[n->op].flags & OPF_ELTWISE), false);
+        }
+    }
+}
+
+/* ---- normalisations ----------------------------------------------------------------- */
+
+/* Statistics of fewer elements than this are noise: the running ones stay. */
+enum { LEAST_ELEMENTS = 64 };
+
+static int64_t elements_per_channel(const Node *n)
+{
+    const Type *t = &n->in[0]->type;
+    return t->rank >= 2 && t->dim[1] > 0 ? type_count(t) / t->dim[1] : 0;
+}
+
+static Node *train_norm(Builder *b, const Node *n, const Node *home)
+{
+    TrainGraph *t = b->t;
+    double elements = (double)elements_per_channel(n);
+    Attr epsilon = attr_float("epsilon", node_float(n, "epsilon", 1e-5f));
+    Node *m =
+        build_multi(t->g, OP_BatchNormTrain, 3, IN(n->in[0], n->in[1], n->in[2]), 1, &epsilon);
+    b->statistics[2 * t->nnorms] = m->out[1];
+    b->statistics[2 * t->nnorms + 1] = m->out[2];
+    t->norms[t->nnorms++] = (TrainNorm){
+        .mean = home->in[3], .variance = home->in[4], .correction = elements / (elements - 1)};
+    return m;
+}
+
+static void train_norms(Builder *b)
+{
+    TrainGraph *t = b->t;
+    Rewrite r = rewrite_begin(t->g);
+    t->norms = NEW_ARRAY(b->a, TrainNorm, r.nold);
+    b->statistics = NEW_ARRAY(b->a, Value *, 2 * r.nold);
+    for (int i = 0; i < r.nold; i++) {
+        Node *n = r.old[i];
+        const Node *home = b->c->graph->nodes[i];
+        rewrite_map_inputs(&r, n);
+        bool norm = n->op == OP_BatchNormalization && !b->setup->freeze_norms &&
+                    is_float_const(home->in[3]) && is_float_const(home->in[4]);
+        if (norm && elements_per_channel(n) >= LEAST_ELEMENTS)
+            rewrite_replace(&r, n->out[0], train_norm(b, n, home)->out[0]);
+        else
+            node_append(t->g, n);
+    }
+    rewrite_end(&r);
+}
+
+/* ---- loss --------------------------------------------------------------------------- */
+
+static Value *scaled(Graph *g, Value *v, double by)
+{
+    return by == 1 ? v : build(g, OP_Mul, IN(v, const_f32(g, (float)by)), NO_ATTRS);
+}
+
+static Value *plus(Graph *g, Value *x, Value *y)
+{
+    return x && y ? build(g, OP_Add, IN(x, y), NO_ATTRS) : x ? x : y;
+}
+
+static Value *classifier_loss(Builder *b, Value *z, Value *teacher)
+{
+    Graph *g = b->t->g;
+    double batch = (double)b->setup->batch, a = b->setup->distill,
+           temperature = b->setup->temperature;
+    bool labels = b->c->data->labels != NULL;
+    Value *hard = NULL, *soft = NULL;
+    if (!labels) a = 1;
+    if (a < 1) {
+        Value *t = graph_add_input(g, "labels", z->type);
+        b->t->labels = g->ninputs - 1;
+        hard = scaled(g, loss_cross_entropy(g, z, t, batch), 1 - a);
+    }
+    if (a > 0) {
+        Attr axis = attr_int("axis", -1);
+        Value *p =
+            build(g, OP_Softmax, 1, (Value *[]){scaled(g, teacher, 1 / temperature)}, 1, &axis);
+        Value *ce = loss_cross_entropy(g, scaled(g, z, 1 / temperature), p, batch);
+        soft = scaled(g, ce, a * temperature * temperature);
+    }
+    return plus(g, hard, soft);
+}
+
+/* The mean square of the difference, over every float output. */
+static Value *regression_loss(Builder *b, Value *const *y, Value *const *teacher, int n)
+{
+    Graph *g = b->t->g;
+    Value *loss = NULL;
+    for (int o = 0; o < n; o++) {
+        if (y[o]->type.dtype != DT_F32) continue;
+        double per_sample = (double)type_count(&y[o]->type) / (double)b->t->shard;
+        loss = plus(g, loss, loss_mse(g, y[o], teacher[o], per_sample * (double)b->setup->batch));
+    }
+    return loss;
+}
+
+static int build_loss(Builder *b, Value **loss)
+{
+    Context *c = b->c;
+    TrainGraph *t = b->t;
+    Graph *teacher, *g = t->g;
+    int n = g->noutputs;
+    Value *z = graph_logits(g);
+    TRY(shard_specialize(&teacher, c->original, b->a, c->data, t->shard, c->diag));
+    Value **y = arena_memdup(b->a, g->outputs, sizeof(Value *) * (size_t)n);
+    Value **wanted = NEW_ARRAY(b->a, Value *, n);
+    t->classifies = z && z->type.rank == 2 && z->type.dim[1] > 1 && n == 1;
+    if (t->classifies) teacher->outputs[0] = graph_logits(teacher);
+    graph_inline(g, teacher, g->inputs, wanted);
+    for (int o = 0; o < n && !t->classifies; o++)
+        if (!type_equal(&y[o]->type, &wanted[o]->type))
+            return diag_error(c->diag, "output '%s' of the two networks differ in type",
+                              y[o]->name);
+    *loss = t->classifies ? classifier_loss(b, z, wanted[0]) : regression_loss(b, y, wanted, n);
+    return *loss ? 0 : diag_error(c->diag, "the network has no float output to train");
+}
+
+/* ---- outputs ------------------------------------------------------------------------ */
+
+static int add_output(Graph *g, Value *v)
+{
+    if (!v) return -1;
+    graph_add_output(g, v);
+    return g->noutputs - 1;
+}
+
+static int build_gradients(Builder *b, Value *loss)
+{
+    TrainGraph *t = b->t;
+    Graph *g = t->g;
+    Value **wrt = NEW_ARRAY(b->a, Value *, t->nparams),
+          **grad = NEW_ARRAY(b->a, Value *, t->nparams);
+    for (int i = 0; i < t->nparams; i++) wrt[i] = g->inputs[t->params[i].input];
+    TRY(ad_grad(g, loss, t->nparams, wrt, grad, b->c->diag));
+    g->noutputs = 0;
+    add_output(g, loss);
+    for (int i = 0; i < t->nparams; i++) t->params[i].output = add_output(g, grad[i]);
+    for (int i = 0; i < t->nnorms; i++) {
+        t->norms[i].mean_output = add_output(g, b->statistics[2 * i]);
+        t->norms[i].variance_output = add_output(g, b->statistics[2 * i + 1]);
+    }
+    simplify_cse(g, b->a);
+    return simplify_dce(g, b->a);
+}
+
+int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *setup)
+{
+    *out = (TrainGraph){.labels = -1};
+    Builder b = {.c = c, .a = a, .setup = setup, .t = out};
+    Value *loss;
+    b.twin = NEW_ARRAY(a, Value *, c->graph->nvalues);
+    b.param = NEW_ARRAY(a, int, c->graph->nvalues);
+    out->shard = shard_size(c->graph, 0);
+    TRY(shard_specialize(&out->g, c->graph, a, c->data, out->shard, c->diag));
+    map_twins(&b);
+    collect_params(&b);
+    if (out->nparams == 0) return diag_error(c->diag, "the network has nothing to train");
+    train_norms(&b);
+    TRY(build_loss(&b, &loss));
+    return build_gradients(&b, loss);
+}

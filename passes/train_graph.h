@@ -1,0 +1,54 @@
+/* The program of one training shard: student, teacher, loss and gradients as one graph. */
+#ifndef EHAP_PASSES_TRAIN_GRAPH_H
+#define EHAP_PASSES_TRAIN_GRAPH_H
+
+#include "passes/passes.h"
+
+typedef struct TrainSetup {
+    int64_t batch;  /* samples per update: the loss is their mean */
+    double distill; /* weight of the teacher's labels, in [0, 1]; the rest is for the given ones */
+    double temperature; /* of the teacher's soft labels */
+    bool learn_ranges;  /* scales of activations' grids are parameters */
+    bool freeze_norms;  /* BatchNormalization keeps its running statistics */
+} TrainSetup;
+
+/* A constant of the trained graph that is an input of the training graph. */
+typedef struct TrainParam {
+    Value *home;       /* in the trained graph */
+    int input, output; /* of the training graph: the parameter, its gradient */
+    bool decay, scale; /* weight decay; a positive scale of a grid */
+} TrainParam;
+
+/* The scales of a weight's grid, recomputed from the weight before every step. */
+typedef struct TrainScale {
+    Value *home;
+    int input, param, axis, qmax;
+} TrainScale;
+
+/* A normalisation in training mode: its outputs are the shard's statistics. */
+typedef struct TrainNorm {
+    Value *mean, *variance; /* in the trained graph */
+    int mean_output, variance_output;
+    double correction; /* n / (n - 1) for the n elements that a shard averages per channel */
+} TrainNorm;
+
+typedef struct TrainGraph {
+    Graph *g; /* output 0: this shard's share of the batch's mean loss */
+    int64_t shard;
+    int labels; /* input for one-hot labels, -1: none */
+    TrainParam *params;
+    TrainScale *scales;
+    TrainNorm *norms;
+    int nparams, nscales, nnorms;
+    bool classifies; /* cross-entropy; else mean squared difference to the original's outputs */
+} TrainGraph;
+
+/* Builds it from c->graph (trained), c->original (teacher) and c->data in arena a. Classifiers
+ * ([batch, classes] outputs) learn by cross-entropy from labels where the data has them, and from
+ * the teacher's softmax; anything else by squared differences to the teacher. */
+int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *setup);
+
+/* Whether the graph holds FakeQuant nodes. */
+bool graph_is_fake_quantised(const Graph *g);
+
+#endif
