@@ -1,0 +1,21 @@
+/* Samples made from nothing but the model. */
+#ifndef EHAP_PASSES_SYNTHESIZE_H
+#define EHAP_PASSES_SYNTHESIZE_H
+
+#include "passes/passes.h"
+
+/* Samples for the inputs of c->original, unlabelled, in c->arena: `count` of them (0: choose, by
+ * the size of one). Image-like inputs get drawings (shapes, shading, noise of several scales),
+ * others smooth noise. Their range is the one, of those in common use, under which the model's
+ * own statistics fit best: those its BatchNormalizations remember, else varied and confident
+ * answers. samples->source says what was done. */
+int synthesize(Samples **out, Context *c, int64_t count);
+
+/* ---- drawings (draw.c) ----------------------------------------------------------------- */
+
+/* Draws image number `index` of stream `seed`: channels planes of height x width floats in [0, 1].
+ * `scratch`: height * width floats. */
+void draw_image(float *image, float *scratch, int64_t channels, int64_t height, int64_t width,
+                uint64_t seed, uint64_t index);
+
+#endif
