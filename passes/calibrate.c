@@ -1,35 +1,8 @@
-/* Grids from ranges, weights and data. */
+/* Ranges of activations from data: a program whose outputs are the values in question runs over
+ * the samples, and a histogram per value takes in its outputs shard by shard. */
 #include "passes/calibrate.h"
 
-#include <math.h>
-#include <string.h>
-
 #include "passes/batches.h"
-
-Grid grid_of_range(Range r, int qmin, int qmax)
-{
-    double lo = fmin(r.lo, 0), hi = fmax(r.hi, 0);
-    if (hi - lo < 1e-6) hi = lo + 1e-6;
-    double scale = (hi - lo) / (qmax - qmin), zero = round(qmin - lo / scale);
-    /* Rounding the zero moved one end inwards by up to half a step: let the scale make up. */
-    if (zero > qmin && zero < qmax) scale = fmax(lo / (qmin - zero), hi / (qmax - zero));
-    return (Grid){(float)scale, (float)zero};
-}
-
-void grid_weight_scales(float *scale, const float *w, const Type *t, int axis, int qmax)
-{
-    int64_t n = axis < 0 ? 1 : t->dim[axis], inner = 1, total = type_count(t);
-    for (int i = axis < 0 ? 0 : axis + 1; i < t->rank; i++) inner *= t->dim[i];
-    float largest = 0;
-    for (int64_t c = 0; c < n; c++) scale[c] = 0;
-    for (int64_t i = 0; i < total; i++) {
-        float *s = &scale[i / inner % n];
-        *s = fmaxf(*s, fabsf(w[i]));
-    }
-    for (int64_t c = 0; c < n; c++) largest = fmaxf(largest, scale[c]);
-    if (largest <= 0) largest = 1;
-    for (int64_t c = 0; c < n; c++) scale[c] = fmaxf(scale[c], 1e-4f * largest) / (float)qmax;
-}
 
 typedef struct Calibration {
     Feed *feed;

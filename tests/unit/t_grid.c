@@ -1,0 +1,93 @@
+/* Grids, and the histograms that choose their ranges. */
+#include <cmocka.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "passes/calibrate.h"
+
+static void zero_is_on_the_grid(void **state)
+{
+    (void)state;
+    Grid g = grid_of_range((Range){0, 2.55f}, 0, 255);
+    assert_float_equal(g.scale, 0.01f, 1e-6);
+    assert_true(g.zero == 0);
+    g = grid_of_range((Range){-1, 3}, 0, 255);
+    assert_true(g.zero == rintf(g.zero));
+    assert_true((0 - g.zero) * g.scale <= -1 + 1e-4f);
+    assert_true((255 - g.zero) * g.scale >= 3 - 1e-4f);
+    g = grid_of_range((Range){0, 0}, 0, 255);
+    assert_true(g.scale > 0);
+}
+
+static void weights_get_a_scale_per_slice(void **state)
+{
+    (void)state;
+    const float w[] = {1, -2, 0.5f, 63, 0, 0};
+    float scale[3];
+    Type t = type_of(DT_F32, 2, (int64_t[]){3, 2});
+    grid_weight_scales(scale, w, &t, 0, 63);
+    assert_float_equal(scale[0], 2.0f / 63, 1e-7);
+    assert_float_equal(scale[1], 1, 1e-7);
+    assert_float_equal(scale[2], 1e-4f, 1e-9); /* a dead slice */
+    t = type_of(DT_F32, 2, (int64_t[]){2, 3});
+    grid_weight_scales(scale, w, &t, 1, 63);
+    assert_float_equal(scale[0], 1, 1e-7); /* columns: 1 63, -2 0, .5 0 */
+    assert_float_equal(scale[1], 2.0f / 63, 1e-7);
+    assert_float_equal(scale[2], 0.5f / 63, 1e-7);
+}
+
+/* The counts do not depend on the order in which small and large values come. */
+static void histograms_commute(void **state)
+{
+    (void)state;
+    static Histogram a, b;
+    float small[64], large[64];
+    for (int i = 0; i < 64; i++) {
+        small[i] = (float)(i - 20) * 0.001f;
+        large[i] = (float)(i - 40) * 7.0f;
+    }
+    histogram_add(&a, small, 64);
+    histogram_add(&a, large, 64);
+    histogram_add(&b, large, 64);
+    histogram_add(&b, small, 64);
+    assert_memory_equal(&a, &b, sizeof a);
+}
+
+static void outliers_are_clipped(void **state)
+{
+    (void)state;
+    static Histogram h;
+    static float x[20001];
+    for (int i = 0; i < 20000; i++) x[i] = (float)i / 20000;
+    x[20000] = 8;
+    assert_int_equal(histogram_add(&h, x, 20001), 0);
+    Range r = histogram_range(&h, 15); /* four bits */
+    assert_true(r.lo == 0);
+    assert_true(r.hi > 0.7f && r.hi < 4);
+    r = histogram_range(&h, 100000); /* so fine that nothing is worth losing */
+    assert_true(r.hi > 7.9f);
+}
+
+static void what_is_not_finite_is_skipped(void **state)
+{
+    (void)state;
+    static Histogram h;
+    const float x[] = {NAN, 1, INFINITY, -1};
+    assert_int_equal(histogram_add(&h, x, 4), 2);
+    assert_true(h.lo == -1 && h.hi == 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(zero_is_on_the_grid),
+        cmocka_unit_test(weights_get_a_scale_per_slice),
+        cmocka_unit_test(histograms_commute),
+        cmocka_unit_test(outliers_are_clipped),
+        cmocka_unit_test(what_is_not_finite_is_skipped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
