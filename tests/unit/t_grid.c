@@ -1,10 +1,11 @@
 /* Grids, and the histograms that choose their ranges. */
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "passes/calibrate.h"
 

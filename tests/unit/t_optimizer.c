@@ -1,10 +1,11 @@
 /* Optimisers, learning rates and image variations. */
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "passes/augment.h"
 #include "passes/optimizer.h"
