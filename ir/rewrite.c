@@ -52,6 +52,7 @@ void rewrite_end(Rewrite *r)
         }
         swap_names(from, to);
         to->doc = from->doc;
+        to->declared = from->declared;
         to->extra = from->extra;
         g->outputs[o] = to;
     }
@@ -66,6 +67,7 @@ static Value *clone_value(Graph *g, const Value *v, Value **map)
         w->elems = v->elems;
         w->doc = v->doc;
         w->opaque_type = v->opaque_type;
+        w->declared = v->declared;
         w->extra = v->extra;
         map[v->id] = w;
     }

@@ -1,0 +1,113 @@
+/* Reading and mapping files; names inside a model are resolved with openat() component by
+ * component, so that a model can reach nothing outside its own folder. */
+#include "frontend/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAP_FROM = 16 << 20 };
+
+typedef struct Mapping {
+    void *p;
+    size_t n;
+} Mapping;
+
+static void unmap(void *p)
+{
+    Mapping *m = p;
+    munmap(m->p, m->n);
+}
+
+static int read_all(int fd, uint8_t *p, size_t n)
+{
+    while (n) {
+        ssize_t got = read(fd, p, n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got == 0) errno = EIO;
+        if (got <= 0) return -1;
+        p += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+
+static int map_all(Bytes *out, Arena *a, int fd, size_t n)
+{
+    Mapping *m = NEW(a, Mapping);
+    void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED) return -1;
+    *m = (Mapping){p, n};
+    arena_defer(a, unmap, m);
+    *out = (Bytes){p, n};
+    return 0;
+}
+
+/* Takes over fd. */
+static int bytes_of(Bytes *out, Arena *a, int fd, const char *name, Diag *d)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return diag_error(d, "'%s' is not a regular file", name);
+    }
+    size_t n = (size_t)st.st_size;
+    int status;
+    if (n >= MAP_FROM) {
+        status = map_all(out, a, fd, n);
+    } else {
+        uint8_t *p = arena_alloc(a, n);
+        *out = (Bytes){p, n};
+        status = read_all(fd, p, n);
+    }
+    int why = errno;
+    close(fd);
+    return status < 0 ? diag_error(d, "cannot read '%s': %s", name, strerror(why)) : 0;
+}
+
+int file_bytes(Bytes *out, Arena *a, const char *path, Diag *d)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return diag_error(d, "cannot open '%s': %s", path, strerror(errno));
+    return bytes_of(out, a, fd, path, d);
+}
+
+/* Opens `name` step by step; a step that is a link, "..", "." or empty ends in -1. */
+static int open_below(int dir, const char *name)
+{
+    while (dir >= 0) {
+        char part[256];
+        size_t n = strcspn(name, "/");
+        bool last = name[n] == 0;
+        int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (last ? 0 : O_DIRECTORY);
+        int next = -1;
+        errno = EINVAL;
+        if (n > 0 && n < sizeof part && strncmp(name, ".", n) != 0 && strncmp(name, "..", n) != 0) {
+            memcpy(part, name, n);
+            part[n] = 0;
+            next = openat(dir, part, flags);
+        }
+        int why = errno;
+        close(dir);
+        errno = why;
+        if (last) return next;
+        dir = next;
+        name += n + 1;
+    }
+    return -1;
+}
+
+int file_bytes_below(Bytes *out, Arena *a, const char *dir, const char *name, Diag *d)
+{
+    int base = open(*dir ? dir : ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (base < 0) return diag_error(d, "cannot open folder '%s': %s", dir, strerror(errno));
+    int fd = open_below(base, name);
+    if (fd >= 0) return bytes_of(out, a, fd, name, d);
+    if (errno == EINVAL || errno == ELOOP || errno == ENOTDIR)
+        return diag_error(d, "external data '%s' is not a plain path below the model's folder",
+                          name);
+    return diag_error(d, "cannot open external data '%s': %s", name, strerror(errno));
+}

@@ -1,0 +1,14 @@
+/* Whole files as bytes. */
+#ifndef EHAP_FRONTEND_FILE_H
+#define EHAP_FRONTEND_FILE_H
+
+#include "ir/ir.h"
+
+/* The bytes of a regular file, valid as long as `a`: read into it when small (a file that
+ * shrinks under a mapping raises SIGBUS), mapped when large. Aligned to 64. */
+int file_bytes(Bytes *out, Arena *a, const char *path, Diag *d);
+/* The same for the file `name` below folder `dir`: no absolute path, no "..", no symbolic
+ * link on the way. */
+int file_bytes_below(Bytes *out, Arena *a, const char *dir, const char *name, Diag *d);
+
+#endif

@@ -1,0 +1,64 @@
+/* What the files of the ONNX importer share. */
+#ifndef EHAP_FRONTEND_ONNX_IMPORT_H
+#define EHAP_FRONTEND_ONNX_IMPORT_H
+
+#include "frontend/tensor.h"
+#include "ir/op.h"
+
+enum { OLDEST_OPSET = 7, NEWEST_OPSET = 28 };
+
+/* Names of one scope: the graph's, or a subgraph's. */
+typedef struct NameTable NameTable;
+typedef struct NameEntry {
+    const char *name;
+    Value *v;
+    int node;  /* index in the file of the node that makes it; -1: input or initializer */
+    int index; /* free for the owner of the table */
+} NameEntry;
+NameTable *table_new(Arena *a);
+/* The entry of that name; with `add`, a new one (node -1) if there is none, else NULL. The
+ * pointer is good until the next addition. */
+NameEntry *table_find(NameTable *t, const char *name, bool add);
+
+typedef struct Import {
+    Graph *g;
+    Arena *tmp; /* dies with the import */
+    Diag *d;
+    Onnx__GraphProto *proto;
+    int64_t opset; /* of the default domain; 0 if not imported */
+    TensorFiles files;
+    NameTable *names;
+} Import;
+
+/* "node 'conv1' (Conv)", for nodes not yet in the graph; return -1. */
+int proto_error(Import *im, const Onnx__NodeProto *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Outer values that subgraphs of a node read. */
+typedef struct Captures {
+    Value **v;
+    int n;
+} Captures;
+
+/* onnx_body.c: finds them. Each reference in the attributes is replaced by "ehap:capture:K" (K
+ * counting from 0; the writer puts the name of the K-th captured input there), so that values
+ * can be renamed without opening the attribute's bytes. */
+int body_captures(Import *im, Onnx__NodeProto *n, Captures *out);
+
+/* onnx_node.c: makes a node, normalises it and appends it to the graph. */
+int import_node(Import *im, const Onnx__NodeProto *proto, const Captures *captures);
+/* An initializer or Constant that the IR cannot hold, as an opaque Constant node. */
+int import_opaque_constant(Import *im, const char *name, Onnx__AttributeProto *value);
+/* The value that a Constant node makes: 0, 1 if the IR cannot hold it, -1 after an error. */
+int constant_value(Import *im, const Onnx__NodeProto *n, Type *type, const void **data);
+/* Unknown fields of a message, verbatim. */
+Bytes unknown_fields(Import *im, const ProtobufCMessage *m);
+
+/* onnx_upgrade.c: brings a node of the file's opset to the IR's form. Helper nodes that it reads
+ * are appended to the graph; *after (or NULL) is one to be appended behind it. What has no
+ * such form becomes opaque. */
+int upgrade_node(Import *im, Node *n, Node **after);
+/* Appends n and infers the types of its outputs. */
+int append_node(Import *im, Node *n);
+
+#endif
