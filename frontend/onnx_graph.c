@@ -81,34 +81,38 @@ static int describe(Import *im, NameTable *symbols, const Onnx__ValueInfoProto *
 
 /* ---- names -------------------------------------------------------------------------- */
 
-static int declare(Import *im, const char *name, int node, NameEntry **out)
+/* The entry of a new name; NULL after an error. */
+static NameEntry *declare(Import *im, const char *name, int node)
 {
-    if (table_find(im->names, name, false)) {
-        const NameEntry *e = table_find(im->names, name, false);
-        const char *who = e->node < 0 ? NULL : im->proto->node[e->node]->name;
-        if (node >= 0)
-            return proto_error(im, im->proto->node[node], "output '%s' already exists%s%s%s", name,
-                               who ? ": node '" : "", who ? who : "", who ? "' makes it" : "");
-        return diag_error(im->d, "two inputs or initializers are named '%s'", name);
+    NameEntry *e = table_find(im->names, name, false);
+    if (e && node < 0) {
+        diag_error(im->d, "two inputs or initializers are named '%s'", name);
+        return NULL;
     }
-    *out = table_find(im->names, name, true);
-    (*out)->node = node;
-    return 0;
+    if (e) {
+        const char *who = e->node < 0 ? NULL : im->proto->node[e->node]->name;
+        proto_error(im, im->proto->node[node], "output '%s' already exists%s%s%s", name,
+                    who ? ": node '" : "", who ? who : "", who ? "' makes it" : "");
+        return NULL;
+    }
+    e = table_find(im->names, name, true);
+    e->node = node;
+    return e;
 }
 
 static int declare_initializer(Import *im, Onnx__TensorProto *t, size_t i)
 {
-    NameEntry *e;
     Type type = {0};
     const void *data;
     if (!t->name || !*t->name) return diag_error(im->d, "initializer %zu has no name", i);
-    TRY(declare(im, t->name, -1, &e));
+    NameEntry *e = declare(im, t->name, -1);
+    if (!e) return -1;
     const char *what = arena_printf(im->tmp, "initializer '%s'", t->name);
     int status = tensor_read(&im->files, t, what, &type, &data);
     if (status == 0) e->v = value_const(im->g, t->name, type, data);
     if (status > 0) {
         Onnx__AttributeProto value = ONNX__ATTRIBUTE_PROTO__INIT;
-        value.name = "value";
+        value.name = (char[]){"value"};
         value.has_type = true;
         value.type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR;
         value.t = t;
@@ -120,13 +124,13 @@ static int declare_initializer(Import *im, Onnx__TensorProto *t, size_t i)
 
 static int declare_sparse(Import *im, Onnx__SparseTensorProto *s, size_t i)
 {
-    NameEntry *e;
     Onnx__AttributeProto value = ONNX__ATTRIBUTE_PROTO__INIT;
     const char *name = s->values ? s->values->name : NULL;
     if (!name || !*name) return diag_error(im->d, "sparse initializer %zu has no name", i);
-    TRY(declare(im, name, -1, &e));
+    NameEntry *e = declare(im, name, -1);
+    if (!e) return -1;
     e->v = value_new(im->g, name, (Type){.rank = -1});
-    value.name = "sparse_value";
+    value.name = (char[]){"sparse_value"};
     value.has_type = true;
     value.type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__SPARSE_TENSOR;
     value.sparse_tensor = s;
@@ -152,7 +156,7 @@ static int declare_inputs(Import *im, NameTable *symbols)
             constants++;
             continue;
         }
-        TRY(declare(im, info->name, -1, &e));
+        if (!(e = declare(im, info->name, -1))) return -1;
         e->v = value_new(g, info->name, (Type){.rank = -1});
         g->inputs[g->ninputs++] = e->v;
         TRY(describe(im, symbols, info, e->v));
@@ -173,7 +177,7 @@ static int declare_node(Import *im, int k)
         return proto_error(im, n, "it has no op type (node %d of the file)", k);
     for (size_t o = 0; o < n->n_output; o++) {
         if (!*n->output[o]) continue;
-        TRY(declare(im, n->output[o], k, &e));
+        if (!(e = declare(im, n->output[o], k))) return -1;
         e->v = value_new(im->g, n->output[o], (Type){.rank = -1});
     }
     bool standard = !n->domain || !*n->domain || strcmp(n->domain, "ai.onnx") == 0;

@@ -215,28 +215,21 @@ static int import_inputs(Import *im, const Onnx__NodeProto *p, const Captures *c
     return 0;
 }
 
-/* Trailing omitted inputs and outputs say nothing; the rest must be what the op has. */
-static int check_arity(Import *im, Node *n)
+/* Trailing omitted inputs and outputs say nothing; node_infer() checks the rest. */
+static int trim(Import *im, Node *n)
 {
-    const OpInfo *op = &op_info[n->op];
     while (n->nin > 0 && !n->in[n->nin - 1]) n->nin--;
     while (n->nout > 0 && !n->out[n->nout - 1]) n->nout--;
     if (n->nout == 0 || !n->out[0]) return node_error(im->d, n, "its first output has no name");
-    if (n->nin < op->min_in)
-        return node_error(im->d, n, "it has %d inputs and needs at least %d", n->nin, op->min_in);
-    if (op->max_in >= 0 && n->nin > op->max_in)
-        return node_error(im->d, n, "it has %d inputs and takes at most %d", n->nin, op->max_in);
-    if (op->max_out >= 0 && n->nout > op->max_out)
-        return node_error(im->d, n, "it has %d outputs and makes at most %d", n->nout, op->max_out);
     for (int i = 0; i < n->nin; i++)
-        if (!n->in[i] && (i < op->min_in || op->max_in < 0))
+        if (!n->in[i] && op_info[n->op].max_in < 0)
             return node_error(im->d, n, "input %d is missing", i);
     return 0;
 }
 
 int append_node(Import *im, Node *n)
 {
-    if (n->op != OP_Opaque) TRY(check_arity(im, n));
+    if (n->op != OP_Opaque) TRY(trim(im, n));
     node_append(im->g, n);
     return node_infer(n, im->d);
 }

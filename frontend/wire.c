@@ -231,7 +231,7 @@ static int scan_message(Scan *s, const Desc *desc, const uint8_t *p, const uint8
         return diag_error(s->d, "messages are nested deeper than %d", (int)WIRE_MAX_DEPTH);
     TRY(charge(s, rounded(desc->sizeof_message) + ROUND));
     while (p < end) {
-        Item it;
+        Item it = {0};
         TRY(read_item(s, desc, p, end, &it));
         TRY(scan_field(s, desc, &it, &seen, depth));
         p = it.end;

@@ -73,6 +73,8 @@ typedef struct Value {
                              (dims as Shape delivers them); NULL if unknown */
     const char *doc;
     Bytes opaque_type; /* serialized TypeProto when not a tensor */
+    Bytes declared;    /* serialized TypeProto of a graph input or output as the file has it;
+                          written back while it agrees with `type` */
     Bytes extra;       /* unknown protobuf fields of its ValueInfo, kept verbatim */
 } Value;
 
@@ -114,7 +116,8 @@ struct Node {
     Value **in;       /* an entry is NULL where an optional input is omitted */
     Value **out;      /* likewise for optional outputs */
     int nin, nout;
-    int ncapture; /* the last so many inputs are outer values used inside a subgraph */
+    int ncapture; /* the last so many inputs are outer values used inside a subgraph, where the
+                     attribute's bytes call the K-th "ehap:capture:K" */
     Attr *attrs;
     int nattrs;
     const char *op_type, *domain; /* OP_Opaque: what the file said */
