@@ -2,8 +2,13 @@
  *
  * A kernel works on strided tensors. Layout is decided by the plan, per value: activations
  * around convolutions and pools are channels-last (strides of NHWC under the logical shape
- * N,C,H,W), everything else is row-major. A kernel that cannot take the layouts at hand says
- * so in prepare by asking for a copy; all others follow strides. */
+ * N,C,H,W), everything else is row-major. A kernel that cannot follow strides says so with
+ * KF_ROW_MAJOR and gets copies.
+ *
+ * What the plan promises on a device with channels_last, at rank 4 and 5: the images that a spatial
+ * op reads and writes (table in runtime/layout.c) are channels-last, its other operands (weights,
+ * scales) row-major. Element-wise kernels mostly see operands of one layout, but must be right for
+ * all. Omitted operands have rank -1 and no data. A tensor may have no elements. */
 #ifndef EHAP_RUNTIME_KERNEL_H
 #define EHAP_RUNTIME_KERNEL_H
 
@@ -31,7 +36,7 @@ typedef struct Prepare {
         *out; /* shapes and strides; no data, except of constants. in[i].rank < 0: omitted */
     int nin, nout;
     const void *const *const_data; /* per input: a constant's bytes, or NULL */
-    void *state;                   /* out: kept for run */
+    void *state;                   /* out: kept for run; freed by release, also after errors */
     size_t scratch;                /* out: bytes wanted while running, 64-byte aligned */
     Diag *diag;
 } Prepare;
@@ -51,7 +56,13 @@ enum KernelFlags {
     KF_INPLACE = 1 << 0,   /* out[0] may share the memory of an input of equal size and layout */
     KF_F16 = 1 << 1,       /* handles F16 storage itself; otherwise the executor converts */
     KF_ROW_MAJOR = 1 << 2, /* wants all operands row-major */
+    KF_BF16 = 1 << 3,      /* likewise for BF16 storage */
 };
+
+/* For device tables. Copy: equal shapes, any layouts and types (Identity, Cast). View: the same
+ * elements in row-major order under another shape (Reshape and kin, where the plan could not make
+ * an alias). */
+extern const Kernel kernel_copy, kernel_view;
 
 typedef struct Device {
     const char *name;
@@ -60,6 +71,7 @@ typedef struct Device {
     bool threads;
 } Device;
 
-extern const Device device_ref, device_cpu;
+/* ref_last ("ref-last") is ref with channels-last values, for testing the plan. */
+extern const Device device_ref, device_ref_last, device_cpu;
 
 #endif

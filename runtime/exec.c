@@ -1,0 +1,117 @@
+/* Instances: a program's memory, its operands resolved to pointers, and the loop over steps. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/element.h"
+#include "runtime/program.h"
+
+struct Instance {
+    const Program *p;
+    char *memory, *scratch;
+    Tensor *operands;   /* of all steps, Step.operand onwards */
+    const void **bound; /* by graph input */
+};
+
+static void run_copy(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                     void *scratch)
+{
+    (void)n, (void)state, (void)scratch;
+    tensor_copy(in, out);
+}
+
+static void run_view(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                     void *scratch)
+{
+    (void)n, (void)state, (void)scratch;
+    const size_t size = (size_t)tensor_count(out) * dtype_size(out->dtype);
+    if (size) memmove(out->data, in->data, size);
+}
+
+const Kernel kernel_copy = {.run = run_copy, .flags = KF_F16 | KF_BF16};
+const Kernel kernel_view = {.run = run_view, .flags = KF_F16 | KF_BF16 | KF_INPLACE | KF_ROW_MAJOR};
+
+static Tensor resolve(const Instance *i, const Slot *s)
+{
+    Tensor t = s->t;
+    if (s->buffer < 0) return t;
+    const Buffer *b = &i->p->buffers[buffer_root(i->p, s->buffer)];
+    if (b->kind == BUF_ARENA) t.data = i->memory + b->offset;
+    if (b->kind == BUF_INPUT) t.data = (void *)(uintptr_t)i->bound[b->input]; /* only read */
+    return t;
+}
+
+static void resolve_all(Instance *i)
+{
+    for (int k = 0; k < i->p->nsteps; k++) {
+        const Step *s = &i->p->steps[k];
+        for (int j = 0; j < s->nin + s->nout; j++)
+            i->operands[s->operand + j] = resolve(i, &s->slot[j]);
+    }
+}
+
+int instance_new(Instance **out, const Program *p, Diag *d)
+{
+    Instance *i = calloc(1, sizeof *i);
+    size_t operands;
+    *out = NULL;
+    if (i && mul_ok((size_t)p->noperands + 1, sizeof(Tensor), &operands)) {
+        i->p = p;
+        i->operands = malloc(operands);
+        i->bound = calloc((size_t)p->graph->ninputs + 1, sizeof *i->bound);
+        /* 64 more, so that even an empty tensor has an address of its own. */
+        i->memory = aligned_alloc(64, program_peak_bytes(p) + 64);
+    }
+    if (!i || !i->operands || !i->bound || !i->memory) {
+        instance_free(i);
+        return diag_error(d, "out of memory: the program needs %zu bytes", program_peak_bytes(p));
+    }
+    i->scratch = i->memory + p->memory;
+    resolve_all(i);
+    *out = i;
+    return 0;
+}
+
+void instance_free(Instance *i)
+{
+    if (!i) return;
+    free(i->memory);
+    free(i->bound);
+    free(i->operands);
+    free(i);
+}
+
+void instance_bind(Instance *i, int input, const void *data)
+{
+    const Program *p = i->p;
+    i->bound[input] = data;
+    for (int k = p->bind_begin[input]; k < p->bind_begin[input + 1]; k++)
+        i->operands[p->bind_at[k]].data = (void *)(uintptr_t)data;
+}
+
+void instance_run(Instance *i, int stage)
+{
+    const Program *p = i->p;
+    for (int k = 0; k < p->graph->ninputs; k++)
+        if (!i->bound[k] && p->bind_begin[k] < p->bind_begin[k + 1] && p->input_stage[k] <= stage)
+            trap(TRAP_INTERNAL, "input '%s' is not bound", p->graph->inputs[k]->name);
+    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
+        const Step *s = &p->steps[k];
+        const Tensor *in = i->operands + s->operand;
+        s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
+    }
+}
+
+void instance_run_all(Instance *i)
+{
+    for (int stage = 0; stage < MAX_STAGES; stage++) instance_run(i, stage);
+}
+
+void instance_read(const Instance *i, int output, void *dst)
+{
+    const Slot *s = &i->p->value[i->p->graph->outputs[output]->id];
+    const Tensor from = resolve(i, s);
+    Tensor to = from;
+    to.data = dst;
+    tensor_set_strides(&to, false);
+    tensor_copy(&from, &to);
+}

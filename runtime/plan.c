@@ -1,0 +1,441 @@
+/* From a graph to steps: which nodes run in which stage, in which layout each value lives, which
+ * operands need a copy before or after a kernel, and which values are views of others.
+ *
+ * Nodes keep the graph's order within their stage. A copy (another layout, or F16 widened to F32
+ * for a kernel that does not read it) is a step of its own with a buffer that lives for that one
+ * kernel, so that memory.c sees every byte. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/op.h"
+#include "runtime/element.h"
+#include "runtime/layout.h"
+#include "runtime/program.h"
+
+/* device_cpu is absent from builds of the runtime without runtime/cpu. */
+extern const Device device_cpu __attribute__((weak));
+
+typedef struct Plan {
+    Program *p;
+    const Graph *g;
+    Diag *d;
+    uint8_t *stage; /* by value id */
+    bool *needed;   /* by node index */
+    bool *last;     /* by value id: channels-last */
+    Slot *border;   /* by value id: an input as bound, until its copy in `value` has been made */
+    int cap_steps;
+} Plan;
+
+/* ---- what runs, and when ------------------------------------------------------------ */
+
+static const Device *device_find(const char *name)
+{
+    static const Device *const all[] = {&device_ref, &device_ref_last, &device_cpu};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+        if (all[k] && strcmp(all[k]->name, name) == 0) return all[k];
+    return NULL;
+}
+
+/* Values known at compile time need no node: constants, and small integers such as shapes. */
+static bool known(const Value *v)
+{
+    int64_t count = type_count(&v->type);
+    if (v->data) return true;
+    if (!v->elems || count < 0 || !(dtype_is_int(v->type.dtype) || v->type.dtype == DT_BOOL))
+        return false;
+    for (int64_t i = 0; i < count; i++)
+        if (dim_is_sym(v->elems[i])) return false;
+    return true;
+}
+
+/* Backwards from the outputs: the nodes whose results somebody reads. */
+static void mark_needed(Plan *pl)
+{
+    bool *read = NEW_ARRAY(pl->p->arena, bool, pl->g->nvalues);
+    for (int o = 0; o < pl->g->noutputs; o++) read[pl->g->outputs[o]->id] = true;
+    for (int k = pl->g->nnodes - 1; k >= 0; k--) {
+        const Node *n = pl->g->nodes[k];
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o] && read[n->out[o]->id] && !known(n->out[o])) pl->needed[k] = true;
+        for (int i = 0; i < n->nin && pl->needed[k]; i++)
+            if (n->in[i]) read[n->in[i]->id] = true;
+    }
+}
+
+static int check_value(Plan *pl, const Node *n, const Value *v)
+{
+    char text[256];
+    if (!dtype_size(v->type.dtype) || type_bytes(&v->type) < 0)
+        return node_error(pl->d, n, "'%s' has no static size: %s", v->name,
+                          type_print(pl->g, &v->type, text, sizeof text));
+    return 0;
+}
+
+static int check_node(Plan *pl, const Node *n)
+{
+    if (!pl->p->device->kernels[n->op].run)
+        return node_error(pl->d, n, "device '%s' has no kernel for this operator",
+                          pl->p->device->name);
+    for (int i = 0; i < n->nin; i++)
+        if (n->in[i]) TRY(check_value(pl, n, n->in[i]));
+    for (int o = 0; o < n->nout; o++)
+        if (n->out[o]) TRY(check_value(pl, n, n->out[o]));
+    return 0;
+}
+
+static int node_stage(const Plan *pl, const Node *n)
+{
+    int stage = 0;
+    for (int i = 0; i < n->nin; i++)
+        if (n->in[i] && pl->stage[n->in[i]->id] > stage) stage = pl->stage[n->in[i]->id];
+    return stage;
+}
+
+/* ---- slots -------------------------------------------------------------------------- */
+
+static int buffer_add(Program *p, Buffer b)
+{
+    if (p->nbuffers == p->cap_buffers) {
+        const int cap = p->cap_buffers ? 2 * p->cap_buffers : 64;
+        Buffer *grown = NEW_ARRAY(p->arena, Buffer, cap);
+        for (int k = 0; k < p->nbuffers; k++) grown[k] = p->buffers[k];
+        p->buffers = grown;
+        p->cap_buffers = cap;
+    }
+    b.same = -1;
+    p->buffers[p->nbuffers] = b;
+    return p->nbuffers++;
+}
+
+static Tensor tensor_of(const Type *type, bool channels_last)
+{
+    Tensor t = {.dtype = type->dtype, .rank = type->rank};
+    for (int i = 0; i < t.rank; i++) t.dim[i] = type->dim[i];
+    tensor_set_strides(&t, channels_last);
+    return t;
+}
+
+static Slot slot_in_arena(Plan *pl, Tensor t, int stage)
+{
+    const size_t size = (size_t)tensor_count(&t) * dtype_size(t.dtype);
+    const Buffer b = {.kind = BUF_ARENA, .size = size, .first = -1, .stage = stage};
+    return (Slot){buffer_add(pl->p, b), t};
+}
+
+static Slot slot_of_const(Plan *pl, const Value *v)
+{
+    Tensor t = tensor_of(&v->type, false);
+    const void *data = v->data;
+    if (!known(v)) trap(TRAP_INTERNAL, "value '%s' is read before it is computed", v->name);
+    if (!data) {
+        const int64_t count = tensor_count(&t);
+        t.data = NEW_ARRAY(pl->p->arena, int64_t, count + 1);
+        for (int64_t i = 0; i < count; i++) element_store_int(&t, i, v->elems[i]);
+        data = t.data;
+    }
+    t.data = (void *)(uintptr_t)data; /* kernels only read it */
+    return (Slot){buffer_add(pl->p, (Buffer){.kind = BUF_CONST, .data = data}), t};
+}
+
+static void add_inputs(Plan *pl)
+{
+    Program *p = pl->p;
+    for (int k = 0; k < pl->g->ninputs; k++) {
+        const Value *v = pl->g->inputs[k];
+        const int stage = p->input_stage[k];
+        const Buffer b = {.kind = BUF_INPUT, .input = k, .stage = stage};
+        Slot bound = {buffer_add(p, b), tensor_of(&v->type, false)};
+        p->value[v->id] = pl->border[v->id] = bound;
+        pl->stage[v->id] = (uint8_t)stage;
+        const Tensor home = tensor_of(&v->type, pl->last[v->id]);
+        if (tensor_is_row_major(&home))
+            pl->border[v->id].buffer = -1;
+        else
+            p->value[v->id] = slot_in_arena(pl, home, stage);
+    }
+}
+
+/* ---- steps -------------------------------------------------------------------------- */
+
+static Step *step_add(Plan *pl, const Node *n, const Kernel *kernel, int stage, int nin, int nout)
+{
+    Program *p = pl->p;
+    if (p->nsteps == pl->cap_steps) {
+        pl->cap_steps = pl->cap_steps ? 2 * pl->cap_steps : 64;
+        Step *grown = NEW_ARRAY(p->arena, Step, pl->cap_steps);
+        for (int k = 0; k < p->nsteps; k++) grown[k] = p->steps[k];
+        p->steps = grown;
+    }
+    Step *s = &p->steps[p->nsteps++];
+    *s = (Step){.node = n, .kernel = kernel, .stage = stage, .nin = nin, .nout = nout};
+    s->slot = NEW_ARRAY(p->arena, Slot, nin + nout + 1);
+    s->operand = p->noperands;
+    p->noperands += nin + nout;
+    return s;
+}
+
+static void emit_copy(Plan *pl, const Node *n, int stage, Slot from, Slot to)
+{
+    Step *s = step_add(pl, n, &kernel_copy, stage, 1, 1);
+    s->copy = true;
+    s->slot[0] = from;
+    s->slot[1] = to;
+}
+
+/* Brings an input that lives channels-last into its layout, once per run of its stage. */
+static void emit_border(Plan *pl, const Value *v)
+{
+    if (pl->border[v->id].buffer < 0) return;
+    emit_copy(pl, NULL, pl->stage[v->id], pl->border[v->id], pl->p->value[v->id]);
+    pl->border[v->id].buffer = -1;
+}
+
+/* The tensor that kernel k gets for an operand that lives as `t`: other type, other layout. */
+static Tensor wanted(const Kernel *k, Need need, Tensor t)
+{
+    const bool last = tensor_is_channels_last(&t) && !tensor_is_row_major(&t);
+    if ((t.dtype == DT_F16 && !(k->flags & KF_F16)) ||
+        (t.dtype == DT_BF16 && !(k->flags & KF_BF16)))
+        t.dtype = DT_F32;
+    t.data = NULL;
+    tensor_set_strides(&t, need == NEED_LAST || (need == NEED_ANY && last));
+    return t;
+}
+
+static bool same_tensor(const Tensor *a, const Tensor *b)
+{
+    return a->dtype == b->dtype && tensor_same_layout(a, b);
+}
+
+/* The slot that the kernel reads for input i, after a copy if it cannot take the value as it is. */
+static Slot operand_in(Plan *pl, const Node *n, const Kernel *k, int stage, int i)
+{
+    const Value *v = n->in[i];
+    if (!v) return (Slot){-1, {.rank = -1}};
+    if (pl->p->value[v->id].buffer < 0) pl->p->value[v->id] = slot_of_const(pl, v);
+    if (pl->stage[v->id] == stage) emit_border(pl, v);
+    const Slot home = pl->p->value[v->id];
+    const Tensor t = wanted(k, layout_need_in(pl->p->device, n, i), home.t);
+    if (same_tensor(&t, &home.t)) return home;
+    const Slot temp = slot_in_arena(pl, t, stage);
+    emit_copy(pl, n, stage, home, temp);
+    return temp;
+}
+
+/* Ops whose output is their first input under another shape. */
+static const bool is_view[OP_COUNT] = {
+    [OP_Identity] = true, [OP_Reshape] = true,   [OP_Flatten] = true,
+    [OP_Squeeze] = true,  [OP_Unsqueeze] = true,
+};
+
+/* Makes the output an alias of the input's memory if both layouts allow. */
+static bool alias(Plan *pl, const Node *n, int stage)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    if (!is_view[n->op]) return false;
+    if (pl->p->value[x->id].buffer < 0) pl->p->value[x->id] = slot_of_const(pl, x);
+    const Slot from = pl->p->value[x->id];
+    Slot to = {from.buffer, tensor_of(&y->type, pl->last[y->id])};
+    if (from.t.dtype != to.t.dtype || pl->p->buffers[from.buffer].kind == BUF_CONST) return false;
+    if (!(tensor_is_row_major(&from.t) && tensor_is_row_major(&to.t)) &&
+        !tensor_same_layout(&from.t, &to.t))
+        return false;
+    if (pl->stage[x->id] == stage) emit_border(pl, x);
+    pl->p->value[y->id] = to;
+    return true;
+}
+
+static void emit_node(Plan *pl, const Node *n, int stage)
+{
+    const Kernel *k = &pl->p->device->kernels[n->op];
+    Slot *slot = NEW_ARRAY(pl->p->arena, Slot, n->nin + n->nout + 1), *out = slot + n->nin;
+    if (alias(pl, n, stage)) return;
+    for (int i = 0; i < n->nin; i++) slot[i] = operand_in(pl, n, k, stage, i);
+    for (int o = 0; o < n->nout; o++) {
+        const Value *v = n->out[o];
+        out[o] = (Slot){-1, {.rank = -1}};
+        if (!v) continue;
+        const Tensor home = tensor_of(&v->type, pl->last[v->id]);
+        const Tensor t = wanted(k, layout_need_out(pl->p->device, n, o), home);
+        pl->p->value[v->id] = out[o] = slot_in_arena(pl, home, stage);
+        if (!same_tensor(&t, &home)) out[o] = slot_in_arena(pl, t, stage);
+    }
+    step_add(pl, n, k, stage, n->nin, n->nout)->slot = slot;
+    for (int o = 0; o < n->nout; o++)
+        if (n->out[o] && out[o].buffer != pl->p->value[n->out[o]->id].buffer)
+            emit_copy(pl, n, stage, out[o], pl->p->value[n->out[o]->id]);
+}
+
+static void emit_stages(Plan *pl)
+{
+    for (int s = 0; s < MAX_STAGES; s++) {
+        pl->p->stage_begin[s] = pl->p->nsteps;
+        for (int k = 0; k < pl->g->nnodes; k++) {
+            const Node *n = pl->g->nodes[k];
+            if (pl->needed[k] && node_stage(pl, n) == s) emit_node(pl, n, s);
+        }
+        for (int i = 0; i < pl->g->ninputs; i++)
+            if (pl->stage[pl->g->inputs[i]->id] == s) emit_border(pl, pl->g->inputs[i]);
+    }
+    pl->p->stage_begin[MAX_STAGES] = pl->p->nsteps;
+}
+
+/* ---- kernels ------------------------------------------------------------------------ */
+
+static int prepare_step(Program *p, Step *s, Diag *d)
+{
+    const int n = s->nin + s->nout;
+    Tensor *t = NEW_ARRAY(p->arena, Tensor, n + 1);
+    const void **data = NEW_ARRAY(p->arena, const void *, s->nin + 1);
+    Prepare pr = {.node = s->node,
+                  .in = t,
+                  .out = t + s->nin,
+                  .nin = s->nin,
+                  .nout = s->nout,
+                  .const_data = data,
+                  .diag = d};
+    for (int k = 0; k < n; k++) t[k] = s->slot[k].t;
+    for (int i = 0; i < s->nin; i++) data[i] = t[i].data;
+    const int status = s->kernel->prepare ? s->kernel->prepare(&pr) : 0;
+    s->state = pr.state;
+    if (pr.scratch > p->scratch) p->scratch = pr.scratch;
+    return status;
+}
+
+/* Which operands follow which bound input (lists by counting sort). */
+static void list_bindings(Program *p)
+{
+    const int ninputs = p->graph->ninputs;
+    int *at = NEW_ARRAY(p->arena, int, ninputs + 2);
+    p->bind_at = NEW_ARRAY(p->arena, int, p->noperands + 1);
+    p->bind_begin = at;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int k = 0; k < p->nsteps; k++)
+            for (int i = 0; i < p->steps[k].nin; i++) {
+                const int b = p->steps[k].slot[i].buffer;
+                if (b < 0 || p->buffers[b].kind != BUF_INPUT) continue;
+                int *count = &at[p->buffers[b].input + 1];
+                if (pass == 0)
+                    ++*count;
+                else
+                    p->bind_at[(*count)++] = p->steps[k].operand + i;
+            }
+        if (pass == 0) {
+            for (int k = 0; k <= ninputs; k++) at[k + 1] += at[k];
+            memmove(at + 1, at, sizeof(int) * (size_t)(ninputs + 1));
+        }
+    }
+}
+
+static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
+{
+    p->arena = arena_new();
+    p->graph = g;
+    p->device = device_find(o->device ? o->device : "cpu");
+    if (!p->device) return diag_error(d, "there is no device '%s'", o->device);
+    p->value = NEW_ARRAY(p->arena, Slot, g->nvalues);
+    Plan pl = {.p = p, .g = g, .d = d};
+    pl.stage = NEW_ARRAY(p->arena, uint8_t, g->nvalues);
+    pl.needed = NEW_ARRAY(p->arena, bool, g->nnodes);
+    pl.border = NEW_ARRAY(p->arena, Slot, g->nvalues);
+    for (uint32_t v = 0; v < g->nvalues; v++) p->value[v].buffer = pl.border[v].buffer = -1;
+    uint8_t *input_stage = NEW_ARRAY(p->arena, uint8_t, g->ninputs);
+    p->input_stage = input_stage;
+    for (int k = 0; k < g->ninputs; k++) {
+        input_stage[k] = o->stage ? o->stage[k] : 0;
+        if (o->stage && o->stage[k] >= MAX_STAGES)
+            return diag_error(d, "input '%s' is in stage %d, the last stage is %d",
+                              g->inputs[k]->name, o->stage[k], MAX_STAGES - 1);
+        TRY(check_value(&pl, NULL, g->inputs[k]));
+    }
+    mark_needed(&pl);
+    for (int k = 0; k < g->nnodes; k++)
+        if (pl.needed[k]) TRY(check_node(&pl, g->nodes[k]));
+    pl.last = layout_choose(p->device, g, p->arena);
+    add_inputs(&pl);
+    for (int k = 0; k < g->nnodes; k++) {
+        const int stage = node_stage(&pl, g->nodes[k]);
+        for (int i = 0; i < g->nodes[k]->nout; i++)
+            if (g->nodes[k]->out[i] && !known(g->nodes[k]->out[i]))
+                pl.stage[g->nodes[k]->out[i]->id] = (uint8_t)stage;
+    }
+    emit_stages(&pl);
+    for (int k = 0; k < g->noutputs; k++) {
+        Slot *s = &p->value[g->outputs[k]->id];
+        if (s->buffer < 0 && known(g->outputs[k])) *s = slot_of_const(&pl, g->outputs[k]);
+        if (s->buffer < 0)
+            return diag_error(d, "nothing computes output '%s'", g->outputs[k]->name);
+    }
+    for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));
+    list_bindings(p);
+    return program_place(p, o->no_reuse, d);
+}
+
+int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag *d)
+{
+    Trap t;
+    Program *p = calloc(1, sizeof *p);
+    *out = NULL;
+    if (!p) return diag_error(d, "out of memory");
+    if (trap_enter(&t) == 0) {
+        const int status = compile(p, g, o, d);
+        trap_leave(&t);
+        if (status == 0) {
+            *out = p;
+            return 0;
+        }
+    } else {
+        diag_error(d, "%s", t.message);
+    }
+    program_free(p);
+    return -1;
+}
+
+void program_free(Program *p)
+{
+    if (!p) return;
+    for (int k = 0; k < p->nsteps; k++)
+        if (p->steps[k].state && p->steps[k].kernel->release)
+            p->steps[k].kernel->release(p->steps[k].state);
+    arena_free(p->arena);
+    free(p);
+}
+
+size_t program_peak_bytes(const Program *p) { return p->memory + p->scratch; }
+
+/* ---- text --------------------------------------------------------------------------- */
+
+static void print_slot(const Program *p, FILE *f, const Slot *s)
+{
+    if (s->buffer < 0) {
+        fputs(" -", f);
+        return;
+    }
+    const Buffer *b = &p->buffers[buffer_root(p, s->buffer)];
+    char text[256];
+    const Type type = type_of(s->t.dtype, s->t.rank, s->t.dim);
+    fprintf(f, " %s%s", type_print(NULL, &type, text, sizeof text),
+            tensor_is_row_major(&s->t) ? "" : " last");
+    if (b->kind == BUF_ARENA) fprintf(f, "@%zu", b->offset);
+    if (b->kind == BUF_INPUT) fprintf(f, "@%s", p->graph->inputs[b->input]->name);
+    if (b->kind == BUF_CONST) fputs("@const", f);
+}
+
+void program_print(const Program *p, void *file)
+{
+    FILE *f = file;
+    fprintf(f, "device %s, %d steps, %zu bytes (scratch %zu)\n", p->device->name, p->nsteps,
+            program_peak_bytes(p), p->scratch);
+    for (int k = 0; k < p->nsteps; k++) {
+        const Step *s = &p->steps[k];
+        const char *name = s->node && s->node->name ? s->node->name : "";
+        fprintf(f, "%4d stage %d %s%s %s:", k, s->stage, s->copy ? "copy " : "",
+                s->node ? node_op_name(s->node) : "input", name);
+        for (int i = 0; i < s->nin + s->nout; i++) {
+            if (i == s->nin) fputs(" ->", f);
+            print_slot(p, f, &s->slot[i]);
+        }
+        fputc('\n', f);
+    }
+}

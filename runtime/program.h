@@ -1,0 +1,70 @@
+/* The compiled form, shared by plan.c (makes it), memory.c (places buffers), exec.c (runs it). */
+#ifndef EHAP_RUNTIME_PROGRAM_H
+#define EHAP_RUNTIME_PROGRAM_H
+
+#include "runtime/kernel.h"
+
+typedef enum BufferKind {
+    BUF_ARENA, /* `size` bytes at `offset` of the instance's memory */
+    BUF_CONST, /* `data` */
+    BUF_INPUT, /* whatever is bound to graph input `input` */
+} BufferKind;
+
+/* Memory of one or several values. An arena buffer is live in steps first … last, both included;
+ * last is LIVE_FOREVER if a later stage or the caller reads it. */
+typedef struct Buffer {
+    BufferKind kind;
+    int input;
+    const void *data;
+    size_t size, offset;
+    int first, last;
+    int stage; /* that writes it */
+    int same;  /* taken over in place by this buffer's memory; -1: its own */
+} Buffer;
+
+enum { LIVE_FOREVER = INT32_MAX };
+
+/* A tensor of a program: a view of a buffer from its beginning. buffer < 0: omitted operand. */
+typedef struct Slot {
+    int buffer;
+    Tensor t; /* data NULL but for constants */
+} Slot;
+
+struct Step {
+    const Node *node; /* what it is for */
+    const Kernel *kernel;
+    void *state;
+    bool copy; /* moves one operand to another layout or type; the kernel is not of node->op */
+    int stage, nin, nout;
+    Slot *slot;  /* nin inputs, then nout outputs */
+    int operand; /* index of slot[0] among the operands of all steps */
+};
+
+struct Program {
+    Arena *arena;
+    const Graph *graph;
+    const Device *device;
+    Step *steps;
+    int nsteps, noperands;
+    int stage_begin[MAX_STAGES + 1]; /* steps of stage s: [begin[s], begin[s + 1]) */
+    Buffer *buffers;
+    int nbuffers, cap_buffers;
+    Slot *value;                /* by value id: where the value lives; buffer < 0 if nowhere */
+    const uint8_t *input_stage; /* by graph input */
+    int *bind_begin, *bind_at;  /* operands that read input k: bind_at[bind_begin[k] …) */
+    size_t memory, scratch;
+};
+
+/* Sets last of every arena buffer from the steps and stages (keep: nothing dies), lets kernels
+ * that can work in place do so, and gives each buffer its offset and the program its memory size.
+ * -1 if the sum of sizes overflows. */
+int program_place(Program *p, bool keep, Diag *d);
+
+/* Buffer of a slot after in-place merging. */
+static inline int buffer_root(const Program *p, int b)
+{
+    while (p->buffers[b].same >= 0) b = p->buffers[b].same;
+    return b;
+}
+
+#endif

@@ -1,0 +1,189 @@
+/* Element-wise functions, by the formulas of scalar.h in double; integers exactly. */
+#include "runtime/ref/ref.h"
+#include "runtime/unary.h"
+
+#include <math.h>
+
+/* ---- one operand -------------------------------------------------------------------- */
+
+static double unary(enum Unary fn, int order, double x, double a, double b)
+{
+#define CASE(name, T, ...)                                                                         \
+    case UNARY_##name:                                                                             \
+        return order == 0   ? scalar_##name##0_double(x, a, b)                                     \
+               : order == 1 ? scalar_##name##1_double(x, a, b)                                     \
+                            : scalar_##name##2_double(x, a, b);
+    switch (fn) {
+        SCALAR_UNARY_LIST(CASE, double, SCALAR_MATH_double, SCALAR_F_double)
+    default:
+        return 0;
+    }
+#undef CASE
+}
+
+int ref_unary_prepare(Prepare *p)
+{
+    UnarySpec spec;
+    return unary_spec(&spec, p->node, p->diag);
+}
+
+REF_KERNEL(unary)
+{
+    UNUSED_STATE;
+    UnarySpec s;
+    Diag silent = {0};
+    if (unary_spec(&s, n, &silent) < 0) trap(TRAP_INTERNAL, "ref: an unprepared unary node");
+    FOR_EACH(at, out)
+    {
+        const int64_t from = ref_index(in, &at), to = ref_index(out, &at);
+        const int64_t i = is_exact_int(in) ? element_load_int(in, from) : 0;
+        if (is_exact_int(in) && s.fn == UNARY_Neg)
+            element_store_int(out, to, (int64_t)(0 - (uint64_t)i));
+        else if (is_exact_int(in) && s.fn == UNARY_Abs)
+            element_store_int(out, to, i < 0 ? (int64_t)(0 - (uint64_t)i) : i);
+        else
+            element_store(out, to, unary(s.fn, 0, load(in, from), (double)s.a, (double)s.b));
+    }
+}
+
+/* (d, x) -> d f^(order)(x), both broadcast */
+REF_KERNEL(derivative)
+{
+    UNUSED_STATE;
+    UnarySpec s;
+    Diag silent = {0};
+    const Tensor d = ref_broadcast(&in[0], out), x = ref_broadcast(&in[1], out);
+    if (unary_spec(&s, n, &silent) < 0) trap(TRAP_INTERNAL, "ref: an unprepared Derivative");
+    FOR_EACH(at, out)
+    {
+        const double f =
+            unary(s.fn, s.order, load(&x, ref_index(&x, &at)), (double)s.a, (double)s.b);
+        element_store(out, ref_index(out, &at), load(&d, ref_index(&d, &at)) * f);
+    }
+}
+
+REF_KERNEL(copy)
+{
+    UNUSED_STATE;
+    tensor_copy(in, out);
+}
+
+/* The mask of an inference-mode Dropout is all true. */
+REF_KERNEL(dropout)
+{
+    UNUSED_STATE;
+    tensor_copy(in, out);
+    if (node_attr(n, "seed") == NULL && n->nout > 1 && out[1].rank >= 0) ref_fill(&out[1], 1);
+}
+
+REF_KERNEL(clip)
+{
+    UNUSED_STATE;
+    const bool has_lo = node_in(n, 1) != NULL, has_hi = node_in(n, 2) != NULL;
+    const double lo = has_lo ? load(&in[1], 0) : -INFINITY,
+                 hi = has_hi ? load(&in[2], 0) : INFINITY;
+    FOR_EACH(at, out)
+    {
+        const int64_t from = ref_index(in, &at), to = ref_index(out, &at);
+        if (is_exact_int(in)) {
+            int64_t x = element_load_int(in, from);
+            if (has_lo && x < element_load_int(&in[1], 0)) x = element_load_int(&in[1], 0);
+            if (has_hi && x > element_load_int(&in[2], 0)) x = element_load_int(&in[2], 0);
+            element_store_int(out, to, x);
+        } else {
+            element_store(out, to, scalar_Clip0_double(load(in, from), lo, hi));
+        }
+    }
+}
+
+/* ---- two and more ------------------------------------------------------------------- */
+
+static double binary(Op op, double x, double y)
+{
+#define CASE(name, T, ...)                                                                         \
+    case OP_##name:                                                                                \
+        return scalar_##name##_double(x, y);
+    switch ((int)op) {
+        SCALAR_BINARY_LIST(CASE, double, SCALAR_MATH_double)
+    case OP_Sum:
+        return x + y;
+    case OP_Greater:
+        return x > y;
+    case OP_Less:
+        return x < y;
+    case OP_Equal:
+        return x == y;
+    default:
+        trap(TRAP_INTERNAL, "ref: '%d' is no binary op", (int)op);
+    }
+#undef CASE
+}
+
+/* Wraps around like machine arithmetic; division truncates, and by zero gives 0. */
+static int64_t binary_int(Op op, int64_t x, int64_t y)
+{
+    const uint64_t a = (uint64_t)x, b = (uint64_t)y;
+    switch ((int)op) {
+    case OP_Add:
+    case OP_Sum:
+        return (int64_t)(a + b);
+    case OP_Sub:
+        return (int64_t)(a - b);
+    case OP_Mul:
+        return (int64_t)(a * b);
+    case OP_Div:
+        return y == 0 ? 0 : y == -1 ? (int64_t)(0 - a) : x / y;
+    case OP_Max:
+        return x > y ? x : y;
+    case OP_Min:
+        return x < y ? x : y;
+    case OP_Greater:
+        return x > y;
+    case OP_Less:
+        return x < y;
+    case OP_Equal:
+        return x == y;
+    case OP_PRelu:
+        return x < 0 ? (int64_t)(a * b) : x;
+    default:
+        return (int64_t)binary(op, (double)x, (double)y);
+    }
+}
+
+/* Any number of operands, folded from the left. */
+REF_KERNEL(binary)
+{
+    UNUSED_STATE;
+    bool exact = true;
+    for (int i = 0; i < n->nin; i++) exact = exact && is_exact_int(&in[i]);
+    FOR_EACH(at, out)
+    {
+        double x = 0;
+        int64_t k = 0;
+        for (int i = 0; i < n->nin; i++) {
+            const Tensor t = ref_broadcast(&in[i], out);
+            const int64_t from = ref_index(&t, &at);
+            if (exact)
+                k = i ? binary_int(n->op, k, element_load_int(&t, from))
+                      : element_load_int(&t, from);
+            else
+                x = i ? binary(n->op, x, load(&t, from)) : load(&t, from);
+        }
+        if (exact)
+            element_store_int(out, ref_index(out, &at), k);
+        else
+            element_store(out, ref_index(out, &at), x);
+    }
+}
+
+REF_KERNEL(where)
+{
+    UNUSED_STATE;
+    const Tensor c = ref_broadcast(&in[0], out);
+    const Tensor yes = ref_broadcast(&in[1], out), no = ref_broadcast(&in[2], out);
+    FOR_EACH(at, out)
+    {
+        const Tensor *from = element_load_int(&c, ref_index(&c, &at)) ? &yes : &no;
+        ref_move(from, ref_index(from, &at), out, ref_index(out, &at));
+    }
+}
