@@ -21,12 +21,16 @@ bool lanes_open(const Lanes *l, const Value *v, int axis);
 void lanes_tie(Lanes *l, const Value *v, int axis, int64_t i, const Value *w, int axis2, int64_t j);
 /* Unites axis with axis2 index by index (equal sizes). */
 void lanes_tie_axis(Lanes *l, const Value *v, int axis, const Value *w, int axis2);
-/* Opens an axis without tying it. */
+/* Unites them if one of the two is open: how a rule passes channels on. */
+void lanes_pass(Lanes *l, const Value *v, int axis, const Value *w, int axis2);
+/* Opens an axis without tying it: the rule says that its lanes may go on their own. */
 void lanes_open_axis(Lanes *l, const Value *v, int axis);
 /* Pins the lanes of an axis / all open axes of a value: they are never removed. `by` names
- * the node in the report; NULL means a graph output or input. */
+ * the node in the report; NULL means a graph output or input. An axis that is still closed is
+ * pinned when it is opened. Axes that a node's rule does not touch are pinned without asking. */
 void lanes_pin(Lanes *l, const Value *v, int axis, const Node *by);
 void lanes_pin_value(Lanes *l, const Value *v, const Node *by);
+void lanes_pin_lane(Lanes *l, const Value *v, int axis, int64_t i, const Node *by);
 /* Two classes that must keep equal counts of survivors in every group of a grouped
  * convolution are tied by position by its rule; no separate notion is needed. */
 
@@ -42,5 +46,7 @@ void lanes_set_removed(Lanes *l, const bool *removed);
 bool lanes_removed(Lanes *l, const Value *v, int axis, int64_t i); /* false if not open */
 /* Number of surviving lanes among [from, to) of an axis; to - from if not open. */
 int64_t lanes_survivors(Lanes *l, const Value *v, int axis, int64_t from, int64_t to);
+/* Number of lanes of an open axis, as it was before removing; the dimension if not open. */
+int64_t lanes_size(const Lanes *l, const Value *v, int axis);
 
 #endif

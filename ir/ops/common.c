@@ -177,3 +177,24 @@ int broadcast_inputs(const Node *n, int from, int to, Type *t, Diag *d)
         if (node_in(n, i)) TRY(broadcast_two(n, t, n->in[i], d));
     return 0;
 }
+
+/* The axis of v that lies on the k-th axis of `size` counted from the end (from skip on), or -1. */
+static int aligned_axis(const Value *v, int k, int skip, int64_t size)
+{
+    int axis = v ? v->type.rank - skip - k : -1;
+    return axis >= 0 && v->type.dim[axis] == size ? axis : -1;
+}
+
+void lanes_broadcast(Lanes *l, const Node *n, int nin, const Value *y, int skip_in, int skip_out)
+{
+    for (int k = 1; k <= y->type.rank - skip_out; k++) {
+        int to = y->type.rank - skip_out - k;
+        bool open = false;
+        for (int i = 0; i < nin; i++)
+            open |= lanes_open(l, n->in[i], aligned_axis(n->in[i], k, skip_in, y->type.dim[to]));
+        for (int i = 0; i < nin && open; i++) {
+            int from = aligned_axis(n->in[i], k, skip_in, y->type.dim[to]);
+            if (from >= 0) lanes_tie_axis(l, n->in[i], from, y, to);
+        }
+    }
+}

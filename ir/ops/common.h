@@ -3,7 +3,7 @@
 #ifndef EHAP_IR_OPS_COMMON_H
 #define EHAP_IR_OPS_COMMON_H
 
-#include "ir/op.h"
+#include "ir/lanes.h"
 
 /* A dimension while a rule computes it: a number, a symbol, or one of these. An unknown one
  * keeps what the value declared before, or becomes a fresh symbol. */
@@ -49,5 +49,10 @@ int axes_of(const Node *n, int i, int rank, bool mask[MAX_RANK], Diag *d);
 
 /* The broadcast type of inputs [from, to); dtype is that of the first. */
 int broadcast_inputs(const Node *n, int from, int to, Type *t, Diag *d);
+
+/* Ties y with those of the first nin inputs that have its size on an axis, along the axes that
+ * broadcasting aligns, if one of them is open there. The last skip_in axes of inputs and skip_out
+ * of y (rows and columns) are left out. */
+void lanes_broadcast(Lanes *l, const Node *n, int nin, const Value *y, int skip_in, int skip_out);
 
 #endif

@@ -201,4 +201,72 @@ int jvp_conv(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* group 1:    input c - weight[:, c]; weight[m] - bias[m] - output m.
+ * depthwise:  input c - weight[m] - bias[m] - output m for the multiplier's m of c.
+ * grouped:    equal positions of all groups go together, so that groups stay equally large:
+ *             input g*C' + i - weight[:, i]; weight[g*M' + j] - output g*M' + j, tied over g. */
+static void lanes_depthwise(Lanes *l, const Node *n, int in_axis)
+{
+    const Value *x = n->in[0], *w = n->in[1], *y = n->out[0];
+    int64_t c = x->type.dim[1], multiplier = c ? y->type.dim[1] / c : 0;
+    for (int64_t i = 0; i < c; i++)
+        for (int64_t j = 0; j < multiplier; j++) {
+            lanes_tie(l, x, 1, i, y, 1, i * multiplier + j);
+            lanes_tie(l, x, 1, i, w, 0, in_axis == 0 ? i : i * multiplier + j);
+        }
+}
+
+/* Axis 1 of v, in `groups` blocks, with the axis of one block or of all of them in w. */
+static void tie_groups(Lanes *l, const Value *v, int64_t groups, const Value *w, int axis)
+{
+    int64_t per = v->type.dim[1] / groups;
+    bool blocks = w->type.dim[axis] == v->type.dim[1] && groups > 1;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t i = 0; i < per; i++) {
+            lanes_tie(l, v, 1, g * per + i, w, axis, blocks ? g * per + i : i);
+            lanes_tie(l, v, 1, g * per + i, v, 1, i);
+        }
+}
+
+static bool is_depthwise(const Node *n, int64_t group)
+{
+    const Type *x = &n->in[0]->type, *y = &n->out[0]->type;
+    return group > 1 && x->dim[1] == group && y->dim[1] >= 0;
+}
+
+/* in_axis: which axis of the weight meets the input channels. */
+static void lanes_convolution(Lanes *l, const Node *n, int in_axis)
+{
+    const Value *x = n->in[0], *w = n->in[1], *b = node_in(n, 2), *y = n->out[0];
+    int64_t group = node_int(n, "group", 1);
+    if (x->type.rank < 2 || w->type.rank < 2 || y->type.rank < 2) return;
+    if (group > 1 && (x->type.dim[1] < 0 || y->type.dim[1] < 0)) return;
+    lanes_pass(l, x, 0, y, 0);
+    if (is_depthwise(n, group)) {
+        lanes_depthwise(l, n, in_axis);
+    } else if (group > 1) {
+        tie_groups(l, x, group, w, in_axis);
+        tie_groups(l, y, group, w, 1 - in_axis);
+    } else {
+        lanes_tie_axis(l, w, 1 - in_axis, y, 1);
+        lanes_tie_axis(l, x, 1, w, in_axis);
+    }
+    if (b) lanes_tie_axis(l, b, 0, y, 1);
+}
+
+void rule_lanes_conv(Lanes *l, const Node *n) { lanes_convolution(l, n, 1); }
+
+void rule_lanes_conv_transpose(Lanes *l, const Node *n) { lanes_convolution(l, n, 0); }
+
+/* A depthwise convolution has as many groups as input channels. */
+int shrink_conv(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    const Value *x = n->in[0];
+    int64_t group = node_int(n, "group", 1);
+    (void)d;
+    if (group > 1 && lanes_open(l, x, 1) && lanes_size(l, x, 1) == group)
+        node_set_attr(g, n, attr_int("group", lanes_survivors(l, x, 1, 0, group)));
+    return 0;
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -461,4 +461,21 @@ int jvp_prelu(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Each axis of the output with the axes of the operands that broadcasting puts on it and that
+ * have its size; an operand's axis of size 1 serves all lanes and belongs to none. */
+static void lanes_elementwise(Lanes *l, const Node *n, int nin)
+{
+    const Value *y = n->out[0];
+    if (!y) return;
+    lanes_broadcast(l, n, nin, y, 0, 0);
+    for (int o = 1; o < n->nout; o++)
+        for (int axis = 0; n->out[o] && axis < y->type.rank; axis++)
+            lanes_pass(l, y, axis, n->out[o], axis);
+}
+
+void rule_lanes_eltwise(Lanes *l, const Node *n) { lanes_elementwise(l, n, n->nin); }
+
+/* Bounds are scalars. */
+void rule_lanes_clip(Lanes *l, const Node *n) { lanes_elementwise(l, n, 1); }
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -193,4 +193,46 @@ int jvp_matmul(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Rows of A and columns of B are those of the output, columns of A meet rows of B. A constant
+ * opens its axes, an activation passes on what is open: so a weight makes channels on either
+ * side, and in attention the channels of query and key are tied over their product. */
+static void lanes_product(Lanes *l, const Node *n, const int axis[2], const int inner[2],
+                          const int out[2])
+{
+    const Value *y = n->out[0];
+    for (int i = 0; i < 2; i++) {
+        if (axis[i] < 0) continue;
+        if (value_is_const(n->in[i]))
+            lanes_tie_axis(l, n->in[i], axis[i], y, out[i]);
+        else
+            lanes_pass(l, n->in[i], axis[i], y, out[i]);
+    }
+    if (value_is_const(n->in[0]) || value_is_const(n->in[1]))
+        lanes_tie_axis(l, n->in[0], inner[0], n->in[1], inner[1]);
+    else
+        lanes_pass(l, n->in[0], inner[0], n->in[1], inner[1]);
+}
+
+void rule_lanes_matmul(Lanes *l, const Node *n)
+{
+    const Value *y = n->out[0];
+    int a = n->in[0]->type.rank, b = n->in[1]->type.rank, t = y->type.rank;
+    if (a < 1 || b < 1 || t < 0) return;
+    int matrices = (a > 1) + (b > 1); /* axes at the end of y that are rows and columns */
+    lanes_product(l, n, (int[]){a - 2, b > 1 ? b - 1 : -1}, (int[]){a - 1, b > 1 ? b - 2 : 0},
+                  (int[]){t - matrices, t - 1});
+    lanes_broadcast(l, n, 2, y, 2, matrices);
+}
+
+void rule_lanes_gemm(Lanes *l, const Node *n)
+{
+    int ta = node_int(n, "transA", 0) != 0, tb = node_int(n, "transB", 0) != 0;
+    const Value *c = node_in(n, 2), *y = n->out[0];
+    if (n->in[0]->type.rank != 2 || n->in[1]->type.rank != 2) return;
+    lanes_product(l, n, (int[]){ta, 1 - tb}, (int[]){1 - ta, tb}, (int[]){0, 1});
+    for (int i = 1; c && i <= c->type.rank; i++)
+        if (c->type.dim[c->type.rank - i] == y->type.dim[2 - i])
+            lanes_pass(l, c, c->type.rank - i, y, 2 - i);
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -240,4 +240,33 @@ int jvp_logsoftmax(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Parameters, and the statistics that training returns, are vectors over axis 1. */
+void rule_lanes_batchnorm(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    if (x->type.rank < 2) return;
+    for (int axis = 0; axis < x->type.rank; axis++) lanes_pass(l, x, axis, y, axis);
+    for (int i = 1; i < n->nin && lanes_open(l, x, 1); i++) lanes_tie_axis(l, n->in[i], 0, x, 1);
+    for (int o = 1; o < n->nout && lanes_open(l, x, 1); o++)
+        if (n->out[o]) lanes_tie_axis(l, n->out[o], 0, x, 1);
+}
+
+/* Axes before the normalised ones pass; a mean over lanes does not survive their removal. */
+void rule_lanes_layernorm(Lanes *l, const Node *n)
+{
+    int rank = n->in[0]->type.rank;
+    int64_t from = node_int(n, "axis", -1);
+    for (int axis = 0; axis < (from < 0 ? from + rank : from); axis++)
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) lanes_pass(l, n->in[0], axis, n->out[o], axis);
+}
+
+void rule_lanes_softmax(Lanes *l, const Node *n)
+{
+    int rank = n->in[0]->type.rank;
+    int64_t at = node_int(n, "axis", -1);
+    for (int axis = 0; axis < rank; axis++)
+        if (axis != (at < 0 ? at + rank : at)) lanes_pass(l, n->in[0], axis, n->out[0], axis);
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

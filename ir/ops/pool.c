@@ -158,4 +158,11 @@ int jvp_global_maxpool(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+void rule_lanes_pool(Lanes *l, const Node *n)
+{
+    for (int axis = 0; axis < 2 && n->in[0]->type.rank > 1; axis++)
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) lanes_pass(l, n->in[0], axis, n->out[o], axis);
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

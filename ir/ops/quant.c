@@ -75,4 +75,19 @@ int vjp_fake_quant(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Element-wise; scale and zero point of more than one element lie along `axis`. */
+void rule_lanes_quant(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    int64_t axis = node_int(n, "axis", 1);
+    for (int k = 0; k < x->type.rank; k++) lanes_pass(l, x, k, y, k);
+    if (axis < 0) axis += x->type.rank;
+    for (int i = 1; i < 3; i++) {
+        const Value *s = node_in(n, i);
+        if (s && s->type.rank == 1 && lanes_open(l, y, (int)axis) &&
+            s->type.dim[0] == y->type.dim[axis])
+            lanes_tie_axis(l, s, 0, y, (int)axis);
+    }
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -23,4 +23,6 @@ int infer_rademacher(Node *n, Diag *d)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Nothing: no channel reaches a random tensor (rule_lanes_pin). */
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -71,4 +71,22 @@ int vjp_reduce_mean(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* Axes that remain pass. A sum over lanes is the same without those that are zero; a mean or a
+ * maximum is not, and pins them by leaving them alone. */
+void rule_lanes_reduce(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    bool mask[MAX_RANK] = {0}, keep = node_int(n, "keepdims", 1) != 0;
+    Diag quiet = {0};
+    int to = 0;
+    if (x->type.rank < 0 || reduced_axes(n, x->type.rank, mask, &quiet) != 1) return;
+    for (int axis = 0; axis < x->type.rank; axis++) {
+        if (!mask[axis])
+            lanes_pass(l, x, axis, y, to);
+        else if (n->op == OP_ReduceSum && lanes_open(l, x, axis))
+            lanes_open_axis(l, x, axis);
+        to += !mask[axis] || keep;
+    }
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

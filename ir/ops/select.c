@@ -337,4 +337,267 @@ int vjp_gather_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+static int positive_axis(const Node *n, int rank)
+{
+    int64_t axis = node_int(n, "axis", 0);
+    return (int)(axis < 0 ? axis + rank : axis);
+}
+
+/* All axes but one, from input i to output o. */
+static void pass_other_axes(Lanes *l, const Value *x, const Value *y, int but)
+{
+    for (int k = 0; k < x->type.rank; k++)
+        if (k != but) lanes_pass(l, x, k, y, k);
+}
+
+/* Lanes [from, from + size of part) of `whole` are those of part. */
+static void tie_part(Lanes *l, const Value *whole, int64_t from, const Value *part, int axis)
+{
+    for (int64_t i = 0; i < part->type.dim[axis]; i++)
+        lanes_tie(l, whole, axis, from + i, part, axis, i);
+}
+
+void rule_lanes_concat(Lanes *l, const Node *n)
+{
+    const Value *y = n->out[0];
+    int axis = positive_axis(n, y->type.rank);
+    bool open = false;
+    int64_t at = 0;
+    if (y->type.rank < 0) return;
+    for (int i = 0; i < n->nin; i++) open |= lanes_open(l, n->in[i], axis);
+    for (int i = 0; i < n->nin; i++) pass_other_axes(l, n->in[i], y, axis);
+    for (int i = n->nin - 1; i >= 0; i--) pass_other_axes(l, n->in[i], y, axis);
+    for (int i = 0; i < n->nin && open; i++) {
+        tie_part(l, y, at, n->in[i], axis);
+        at += n->in[i]->type.dim[axis];
+    }
+}
+
+void rule_lanes_split(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0];
+    int axis = positive_axis(n, x->type.rank);
+    bool open = x->type.rank > 0 && lanes_open(l, x, axis);
+    int64_t at = 0;
+    for (int o = 0; o < n->nout; o++) {
+        if (!n->out[o] || x->type.rank < 0) return;
+        pass_other_axes(l, x, n->out[o], axis);
+        if (open) tie_part(l, x, at, n->out[o], axis);
+        at += n->out[o]->type.dim[axis];
+    }
+}
+
+static void set_input(Graph *g, Node *n, int i, Value *v)
+{
+    if (i >= n->nin) {
+        Value **in = NEW_ARRAY(g->arena, Value *, i + 1);
+        memcpy(in, n->in, (size_t)n->nin * sizeof *in);
+        n->in = in;
+        n->nin = i + 1;
+    }
+    n->in[i] = v;
+}
+
+/* Parts that are no longer equal are listed. */
+int shrink_split(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    const Value *x = n->in[0];
+    int axis = positive_axis(n, x->type.rank);
+    (void)d;
+    if (!lanes_open(l, x, axis)) return 0;
+    int64_t *size = NEW_ARRAY(g->arena, int64_t, n->nout);
+    for (int o = 0; o < n->nout; o++)
+        size[o] = lanes_survivors(l, n->out[o], axis, 0, lanes_size(l, n->out[o], axis));
+    set_input(g, n, 1, const_ints(g, n->nout, size));
+    node_remove_attr(n, "num_outputs");
+    return 0;
+}
+
+/* Which of the slices is along `axis`, or -1. */
+static int slice_along(const SliceArgs *s, int axis)
+{
+    for (int k = 0; k < s->n; k++)
+        if (s->axis[k] == axis) return k;
+    return -1;
+}
+
+void rule_lanes_slice(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    Diag quiet = {0};
+    SliceArgs s;
+    if (x->type.rank < 0 || slice_args(n, x->type.rank, &s, &quiet) != 1) return;
+    for (int axis = 0; axis < x->type.rank; axis++) {
+        int k = slice_along(&s, axis);
+        if (k < 0) lanes_pass(l, x, axis, y, axis);
+        if (k < 0 || !lanes_open(l, x, axis) || dim_is_sym(s.start[k]) || dim_is_sym(s.end[k]))
+            continue;
+        slice_clamp(x->type.dim[axis], &s.start[k], &s.end[k], s.step[k]);
+        for (int64_t i = 0; i < y->type.dim[axis]; i++)
+            lanes_tie(l, x, axis, s.start[k] + i * s.step[k], y, axis, i);
+    }
+}
+
+/* Where the surviving lanes of y, lane i being lane start + i*step of x, are among the survivors
+ * of x. Returns their number. */
+static int64_t new_positions(Lanes *l, const Value *x, const Value *y, int axis, int64_t start,
+                             int64_t step, int64_t *out)
+{
+    int64_t n = lanes_size(l, y, axis), left = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (!lanes_removed(l, y, axis, i))
+            out[left++] = lanes_survivors(l, x, axis, 0, start + i * step);
+    return left;
+}
+
+static bool is_range(const int64_t *p, int64_t n)
+{
+    for (int64_t i = 1; i < n; i++)
+        if (p[i] != p[0] + i) return false;
+    return n > 0;
+}
+
+static void set_slice(Graph *g, Node *n, const SliceArgs *s)
+{
+    int64_t axes[MAX_RANK];
+    for (int k = 0; k < s->n; k++) axes[k] = s->axis[k];
+    set_input(g, n, 1, const_ints(g, s->n, s->start));
+    set_input(g, n, 2, const_ints(g, s->n, s->end));
+    set_input(g, n, 3, const_ints(g, s->n, axes));
+    set_input(g, n, 4, const_ints(g, s->n, s->step));
+}
+
+/* Lanes that survive need not be evenly spaced: then a Gather in front picks them, and the slice
+ * keeps its other axes. */
+static void shrink_slice_axis(Lanes *l, Graph *g, Node *n, SliceArgs *s, int k)
+{
+    const Value *x = s->n ? n->in[0] : NULL, *y = n->out[0];
+    int axis = s->axis[k];
+    int64_t size = lanes_size(l, x, axis), start = s->start[k], end = s->end[k];
+    int64_t *at = NEW_ARRAY(g->arena, int64_t, lanes_size(l, y, axis));
+    slice_clamp(size, &start, &end, s->step[k]);
+    int64_t left = new_positions(l, x, y, axis, start, s->step[k], at);
+    if (!is_range(at, left)) {
+        g->at = n;
+        n->in[0] = build(g, OP_Gather, IN(n->in[0], const_ints(g, (int)left, at)),
+                         ATTRS(attr_int("axis", axis)));
+        g->at = NULL;
+        at[0] = 0;
+    }
+    s->start[k] = at[0];
+    s->end[k] = at[0] + left;
+    s->step[k] = 1;
+}
+
+int shrink_slice(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    Value *x = n->in[0];
+    SliceArgs s;
+    bool changed = false;
+    int known = slice_args(n, x->type.rank, &s, d);
+    TRY(known);
+    for (int k = 0; k < s.n; k++) {
+        int64_t size = lanes_size(l, x, s.axis[k]);
+        if (!lanes_open(l, x, s.axis[k]) || lanes_survivors(l, x, s.axis[k], 0, size) == size)
+            continue;
+        if (n->in[0] != x) return node_error(d, n, "channels on two sliced axes were removed");
+        shrink_slice_axis(l, g, n, &s, k);
+        changed = true;
+    }
+    if (changed) set_slice(g, n, &s);
+    return 0;
+}
+
+/* Lanes that zero (constant) padding adds belong to nobody until something is added to them:
+ * shortcuts padded with zero channels are pruned through. */
+void rule_lanes_pad(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    int64_t before[MAX_RANK], after[MAX_RANK];
+    Diag quiet = {0};
+    bool constant = strcmp(node_str(n, "mode", "constant"), "constant") == 0;
+    if (x->type.rank < 0 || pad_amounts(n, x->type.rank, before, after, &quiet) != 1) return;
+    for (int axis = 0; axis < x->type.rank; axis++) {
+        if (before[axis] == 0 && after[axis] == 0)
+            lanes_pass(l, x, axis, y, axis);
+        else if (lanes_open(l, x, axis) && constant)
+            for (int64_t i = 0; i < y->type.dim[axis]; i++)
+                if (i >= before[axis] && i - before[axis] < x->type.dim[axis])
+                    lanes_tie(l, x, axis, i - before[axis], y, axis, i);
+    }
+}
+
+/* Survivors among the lanes that the padding added, or (negative) cut off. */
+static int64_t shrunk_pad(Lanes *l, const Node *n, int axis, int64_t amount, bool end)
+{
+    const Value *v = amount < 0 ? n->in[0] : n->out[0];
+    int64_t count = amount < 0 ? -amount : amount, size = lanes_size(l, v, axis);
+    int64_t left = end ? lanes_survivors(l, v, axis, size - count, size)
+                       : lanes_survivors(l, v, axis, 0, count);
+    return amount < 0 ? -left : left;
+}
+
+int shrink_pad(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    int64_t before[MAX_RANK], after[MAX_RANK], pads[2 * MAX_RANK];
+    int rank = n->in[0]->type.rank;
+    bool changed = false;
+    int known = pad_amounts(n, rank, before, after, d);
+    TRY(known);
+    for (int k = 0; k < rank && known; k++) {
+        bool open = lanes_open(l, n->out[0], k);
+        pads[k] = open ? shrunk_pad(l, n, k, before[k], false) : before[k];
+        pads[rank + k] = open ? shrunk_pad(l, n, k, after[k], true) : after[k];
+        changed |= pads[k] != before[k] || pads[rank + k] != after[k];
+    }
+    if (!changed) return 0;
+    n->in[1] = const_ints(g, 2 * rank, pads);
+    if (n->nin > 3) n->in[3] = NULL;
+    return 0;
+}
+
+/* Element k of a constant index, counted from the front. */
+static int64_t gather_index(const Value *index, int64_t k, int64_t dim)
+{
+    int64_t i = index->type.dtype == DT_I32 ? ((const int32_t *)index->data)[k]
+                                            : ((const int64_t *)index->data)[k];
+    return i < 0 ? i + dim : i;
+}
+
+/* Lane k of the output is lane index[k] of the input. A scalar index keeps its lane. */
+void rule_lanes_gather(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
+    int64_t count = type_count(&index->type), i;
+    if (x->type.rank < 0 || index->type.rank < 0) return;
+    int axis = positive_axis(n, x->type.rank), shift = index->type.rank - 1;
+    for (int k = 0; k < x->type.rank; k++)
+        if (k != axis) lanes_pass(l, x, k, y, k < axis ? k : k + shift);
+    if (!lanes_open(l, x, axis) || !value_is_const(index) || shift > 0) return;
+    for (int64_t k = 0; k < count; k++) {
+        i = gather_index(index, k, x->type.dim[axis]);
+        if (shift == 0)
+            lanes_tie(l, x, axis, i, y, axis, k);
+        else
+            lanes_pin_lane(l, x, axis, i, n);
+    }
+}
+
+int shrink_gather(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
+    int axis = positive_axis(n, x->type.rank);
+    int64_t count = type_count(&index->type), left = 0;
+    (void)d;
+    if (!lanes_open(l, x, axis) || !value_is_const(index) || index->type.rank > 1) return 0;
+    int64_t *at = NEW_ARRAY(g->arena, int64_t, count);
+    for (int64_t k = 0; k < count; k++)
+        if (index->type.rank == 0 || !lanes_removed(l, y, axis, k))
+            at[left++] =
+                lanes_survivors(l, x, axis, 0, gather_index(index, k, lanes_size(l, x, axis)));
+    n->in[1] = const_ints(g, (int)left, at);
+    n->in[1]->type.rank = index->type.rank;
+    return 0;
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -268,4 +268,141 @@ int vjp_expand(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+/* A reshape is cut into groups of axes with equal products: [a, b, c] -> [a, b*c] has the
+ * groups a -> a and b, c -> b*c. Symbols only match themselves. */
+typedef struct AxisGroup {
+    int x, nx, y, ny; /* first axis and number of axes, of input and output */
+} AxisGroup;
+
+/* The next group from g->x + g->nx and g->y + g->ny on; false at the end or if the rest does not
+ * divide into groups (symbols). */
+static bool next_group(const Type *x, const Type *y, AxisGroup *g)
+{
+    int64_t a, b;
+    *g = (AxisGroup){g->x + g->nx, 1, g->y + g->ny, 1};
+    if (g->x >= x->rank || g->y >= y->rank) return false;
+    a = x->dim[g->x];
+    b = y->dim[g->y];
+    while (a != b) {
+        bool more_x = a < b;
+        if (a <= 0 || b <= 0 || (more_x ? g->x + g->nx >= x->rank : g->y + g->ny >= y->rank))
+            return false;
+        if (more_x)
+            a = dim_times(a, x->dim[g->x + g->nx++]);
+        else
+            b = dim_times(b, y->dim[g->y + g->ny++]);
+    }
+    /* Ones that follow go along, if only one side has them. */
+    while (g->x + g->nx < x->rank && x->dim[g->x + g->nx] == 1 &&
+           (g->y + g->ny >= y->rank || y->dim[g->y + g->ny] != 1))
+        g->nx++;
+    while (g->y + g->ny < y->rank && y->dim[g->y + g->ny] == 1 &&
+           (g->x + g->nx >= x->rank || x->dim[g->x + g->nx] != 1))
+        g->ny++;
+    return true;
+}
+
+/* How lanes of axis `at`, one of [from, from + count), repeat in the product of those axes:
+ * element k of the product has lane (k / stride) % size. */
+static int64_t axis_stride(const Type *t, int at, int from, int count)
+{
+    int64_t stride = 1;
+    for (int i = at + 1; i < from + count; i++) stride *= t->dim[i];
+    return stride;
+}
+
+static void tie_blocks(Lanes *l, const Value *part, int axis, int64_t stride, const Value *whole,
+                       int whole_axis)
+{
+    int64_t size = part->type.dim[axis], n = whole->type.dim[whole_axis];
+    if (lanes_open(l, part, axis)) lanes_open_axis(l, whole, whole_axis);
+    if (!lanes_open(l, whole, whole_axis)) return;
+    for (int64_t k = 0; k < n; k++)
+        lanes_tie(l, part, axis, k / stride % size, whole, whole_axis, k);
+}
+
+/* Which axis of a split carries the channels on: the first if features unfold to an image
+ * ([N, C*H*W] -> [N, C, H, W]), else the last (positions in a group: channel shuffle, heads). */
+static int split_axis(const Type *x, const Type *y, const AxisGroup *g)
+{
+    int last = g->y + g->ny - 1;
+    if (g->y == 1 && g->x == x->rank - 1 && y->rank == 4 && last == 3 && y->dim[1] > 1) return 1;
+    while (last > g->y && y->dim[last] == 1) last--;
+    return last;
+}
+
+static int only_axis(const Type *t, int from, int count)
+{
+    int found = -1, wide = 0;
+    for (int i = from; i < from + count; i++)
+        if (t->dim[i] != 1) {
+            found = i;
+            wide++;
+        }
+    return wide == 1 ? found : wide == 0 ? from : -1;
+}
+
+static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGroup *g)
+{
+    int one_x = only_axis(&x->type, g->x, g->nx), one_y = only_axis(&y->type, g->y, g->ny);
+    if (one_x >= 0 && one_y >= 0) {
+        lanes_pass(l, x, one_x, y, one_y);
+    } else if (one_y >= 0) {
+        for (int i = g->x; i < g->x + g->nx; i++)
+            if (lanes_open(l, x, i))
+                tie_blocks(l, x, i, axis_stride(&x->type, i, g->x, g->nx), y, one_y);
+    } else if (one_x >= 0 && lanes_open(l, x, one_x)) {
+        int i = split_axis(&x->type, &y->type, g);
+        tie_blocks(l, y, i, axis_stride(&y->type, i, g->y, g->ny), x, one_x);
+    }
+}
+
+void rule_lanes_reshape(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    AxisGroup g = {0};
+    while (next_group(&x->type, &y->type, &g)) lanes_group(l, x, y, &g);
+}
+
+void rule_lanes_transpose(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    size_t have;
+    const int64_t *perm = node_ints(n, "perm", &have);
+    for (int i = 0; i < y->type.rank; i++)
+        lanes_pass(l, x, perm ? (int)perm[i] : y->type.rank - 1 - i, y, i);
+}
+
+void rule_lanes_expand(Lanes *l, const Node *n) { lanes_broadcast(l, n, 1, n->out[0], 0, 0); }
+
+/* Sizes in a constant target shape that repeat those of channels. */
+static int shrink_target(Lanes *l, Graph *g, Node *n)
+{
+    int64_t target[MAX_RANK];
+    const Value *y = n->out[0];
+    bool changed = false;
+    int count = value_is_const(n->in[1]) ? value_ints(n->in[1], target, MAX_RANK) : 0;
+    for (int i = 0; i < count; i++) {
+        int64_t size = lanes_size(l, y, i), left;
+        if (!lanes_open(l, y, i) || target[i] != size) continue;
+        left = lanes_survivors(l, y, i, 0, size);
+        changed |= left != size;
+        target[i] = left;
+    }
+    if (changed) n->in[1] = const_ints(g, count, target);
+    return 0;
+}
+
+int shrink_reshape(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    (void)d;
+    return shrink_target(l, g, n);
+}
+
+int shrink_expand(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    (void)d;
+    return shrink_target(l, g, n);
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */
