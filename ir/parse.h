@@ -1,0 +1,61 @@
+/* The parser of the text form, in two files: parse.c has graphs and nodes, parse_value.c types,
+ * elements and attributes. */
+#ifndef EHAP_IR_PARSE_H
+#define EHAP_IR_PARSE_H
+
+#include "ir/lex.h"
+
+/* What the text says about a name, perhaps before the value exists. */
+typedef struct Entry {
+    const char *name;
+    const char *at; /* where it was first seen */
+    Value *value;   /* NULL: not defined so far */
+    int64_t symbol; /* in the table of symbols */
+    bool declared;  /* `type` was given beside the name, apart from the definition */
+    Type type;
+    const char *doc; /* from #@ value */
+    Bytes opaque_type, extra;
+    const char *noted_at; /* such a comment, or NULL */
+} Entry;
+
+/* Names to entries: open addressing, in order of insertion. */
+typedef struct Table {
+    Entry **entry;
+    uint32_t *slot; /* index into entry + 1; 0: free */
+    size_t n, cap_entries, cap_slots;
+} Table;
+
+typedef struct SideFile {
+    struct SideFile *next;
+    const char *name;
+    Bytes bytes;
+} SideFile;
+
+typedef struct Parser {
+    Lexer l;
+    Graph *g;
+    Table values, symbols;
+    const char *dir;
+    SideFile *side;
+} Parser;
+
+Entry *table_get(Parser *p, Table *t, const char *name); /* makes it if need be */
+Entry *table_find(const Table *t, const char *name);
+
+/* A growing array in the arena: appends one element of `size` bytes. */
+#define PUSH(list, x) text_put(&(list), &(x), sizeof(x))
+#define LIST(p) ((Text){.arena = (p)->l.arena})
+
+int parse_type(Parser *p, Type *out);
+/* Whether a type comes next (an identifier that is followed by another name or a bracket counts
+ * as one, so that a misspelt type is called that). */
+bool at_type(Parser *p);
+int parse_dim(Parser *p, int64_t *out);
+/* `{1, 2}` or an external reference, of a constant called `name`, aligned for its type. */
+int parse_elements(Parser *p, const Type *type, const char *name, const void **out);
+/* A string of a comment, or an external reference. */
+int parse_bytes(Parser *p, Bytes *out);
+/* name [: kind] = value */
+int parse_attr(Parser *p, Attr *out);
+
+#endif
