@@ -2,9 +2,10 @@
 #include "ir/parse.h"
 
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "ir/literal.h"
 
 /* ---- types -------------------------------------------------------------------------- */
 
@@ -21,11 +22,6 @@ static int64_t symbol_of(Parser *p, const char *spelling, const char *name)
         p->g->symbols[e->symbol - DIM_SYM_BASE] = name;
     }
     return e->symbol;
-}
-
-static bool is_numbered(const char *s)
-{
-    return s[0] == '_' && s[1] && strspn(s + 1, "0123456789") == strlen(s + 1);
 }
 
 int parse_dim(Parser *p, int64_t *out)

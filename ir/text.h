@@ -57,8 +57,9 @@ char *ir_print(const Graph *g, Arena *a, const PrintOptions *o);
  * file:line:column (d->file names the text) and show the line. */
 int ir_parse(Graph **out, Arena *a, const char *text, size_t n, const char *dir, Diag *d);
 
-/* Writes PATH, and the large constants to a file of the same name ending in .bin beside it. */
+/* Writes PATH, and the large constants to PATH.bin. */
 int ir_save(const Graph *g, const char *path, Diag *d);
+/* Reads such files, and verifies the graph. */
 int ir_load(Graph **out, Arena *a, const char *path, Diag *d);
 
 /* The whole of a file, in `a`, with a NUL behind it. */
