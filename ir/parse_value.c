@@ -130,7 +130,7 @@ static int parse_external(Parser *p, Bytes *out)
 {
     const char *open = p->l.p, *location = NULL, *where = open;
     size_t offset = 0, length = SIZE_MAX;
-    Bytes file;
+    Bytes file = {NULL, 0};
     do {
         const char *key, *value;
         TRY(lex_text(&p->l, &key));

@@ -76,7 +76,7 @@ int64_t type_bytes(const Type *t)
 const char *type_print(const Graph *g, const Type *t, char *buf, size_t size)
 {
     int n = snprintf(buf, size, "%s", dtype_name(t->dtype));
-    if (t->rank < 0) return buf;
+    if (t->rank < 0) snprintf(buf + n, size - (size_t)n, "[]");
     for (int i = 0; i < t->rank && (size_t)n < size; i++) {
         int64_t k = t->dim[i] - DIM_SYM_BASE;
         n += snprintf(buf + n, size - (size_t)n, "%s", i ? "," : "[");

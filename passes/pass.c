@@ -1,0 +1,163 @@
+/* Runs passes: pass_run is the only caller of any, so that dumping, timing, verifying and
+ * recording are in one place. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "ir/text.h"
+#include "passes/passes.h"
+
+const Pass passes[] = {
+#define PASS(pass_name, function, text) {.name = pass_name, .help = text, .run = function},
+#include "passes/passes.def"
+#undef PASS
+    {0},
+};
+
+enum { PASS_COUNT = sizeof passes / sizeof *passes - 1 };
+
+const Pass *pass_find(const char *name)
+{
+    for (const Pass *p = passes; p->name; p++)
+        if (strcmp(p->name, name) == 0) return p;
+    return NULL;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- dumps -------------------------------------------------------------------------- */
+
+static bool asked_for(const char *which, const char *pass)
+{
+    return which && (strcmp(which, "all") == 0 || strcmp(which, pass) == 0);
+}
+
+/* To DIR/03-pass.after.onnxtxt with the weights beside it, or to stderr without them. */
+static int dump(Context *c, const char *pass, int number, const char *when)
+{
+    Arena *a = arena_new();
+    int status = 0;
+    if (c->opt.dump_dir)
+        status = ir_save(
+            c->graph, arena_printf(a, "%s/%02d-%s.%s.onnxtxt", c->opt.dump_dir, number, pass, when),
+            c->diag);
+    else
+        fprintf(stderr, "# %s %s\n%s\n", when, pass, ir_print(c->graph, a, NULL));
+    arena_free(a);
+    return status;
+}
+
+/* ---- running ------------------------------------------------------------------------ */
+
+static PassRecord *record_new(Context *c, const char *name)
+{
+    Report *r = &c->report;
+    if (r->npasses == r->cap_passes) {
+        int cap = r->cap_passes ? 2 * r->cap_passes : 16;
+        PassRecord *p = NEW_ARRAY(c->arena, PassRecord, cap);
+        if (r->npasses) memcpy(p, r->passes, (size_t)r->npasses * sizeof *p);
+        r->passes = p;
+        r->cap_passes = cap;
+    }
+    r->passes[r->npasses] = (PassRecord){.name = name};
+    return &r->passes[r->npasses++];
+}
+
+int pass_run(Context *c, const Pass *p, const char *opt)
+{
+    int number = c->report.npasses;
+    if (asked_for(c->opt.dump_before, p->name)) TRY(dump(c, p->name, number, "before"));
+    record_new(c, p->name);
+    size_t outer_peak = c->peak_bytes;
+    c->peak_bytes = 0;
+    double start = now();
+    int status = p->run(c, opt);
+    PassRecord *r = &c->report.passes[number]; /* a pass may run others: the array may have moved */
+    r->seconds = now() - start;
+    r->peak_bytes = c->peak_bytes;
+    if (outer_peak > c->peak_bytes) c->peak_bytes = outer_peak;
+    if (c->opt.time_passes) diag_remark(c->diag, "pass '%s': %.3f s", p->name, r->seconds);
+    TRY(status);
+    if (c->opt.verify && graph_verify(c->graph, c->diag) < 0)
+        trap(TRAP_INTERNAL, "pass '%s' left an ill-formed graph", p->name);
+    return asked_for(c->opt.dump_after, p->name) ? dump(c, p->name, number, "after") : 0;
+}
+
+static int unknown_pass(Context *c, const char *name)
+{
+    const char *names[PASS_COUNT + 1] = {NULL};
+    for (int k = 0; k < PASS_COUNT; k++) names[k] = passes[k].name;
+    const char *near = nearest_name(name, names);
+    return near ? diag_error(c->diag, "unknown pass '%s'; did you mean '%s'?", name, near)
+                : diag_error(c->diag, "unknown pass '%s'", name);
+}
+
+/* Length of the first item of a pipeline: up to a comma outside braces. */
+static size_t item_length(const char *s)
+{
+    size_t n = 0;
+    for (int depth = 0; s[n] && (depth > 0 || s[n] != ','); n++)
+        depth += (s[n] == '{') - (s[n] == '}');
+    return n;
+}
+
+/* "name{options}" into its parts. */
+static int split_item(Context *c, const char *s, size_t n, const Pass **pass, const char **opt)
+{
+    char *name = arena_printf(c->arena, "%.*s", (int)n, s);
+    name += strspn(name, " ");
+    size_t length = strcspn(name, "{ "), end = strlen(name);
+    while (end > length && name[end - 1] == ' ') end--;
+    *opt = "";
+    if (end > length && (name[length] != '{' || name[end - 1] != '}'))
+        return diag_error(c->diag, "bad options in '%s': they are written name{key=value;…}", name);
+    if (end > length)
+        *opt = arena_printf(c->arena, "%.*s", (int)(end - length) - 2, name + length + 1);
+    name[length] = 0;
+    *pass = pass_find(name);
+    return *pass ? 0 : unknown_pass(c, name);
+}
+
+int pass_run_pipeline(Context *c, const char *pipeline)
+{
+    const Pass *p;
+    const char *opt;
+    /* The whole line is checked before anything runs. */
+    for (int running = 0; running < 2; running++)
+        for (const char *s = pipeline; *s;) {
+            size_t n = item_length(s);
+            TRY(split_item(c, s, n, &p, &opt));
+            if (running) TRY(pass_run(c, p, opt));
+            s += n + (s[n] == ',');
+        }
+    return 0;
+}
+
+const char *pass_option(Context *c, const char *opt, const char *key)
+{
+    size_t n = strlen(key);
+    for (const char *s = opt; *s;) {
+        size_t length = strcspn(s, ";");
+        if (length > n && strncmp(s, key, n) == 0 && s[n] == '=')
+            return arena_printf(c->arena, "%.*s", (int)(length - n - 1), s + n + 1);
+        s += length + (s[length] == ';');
+    }
+    return NULL;
+}
+
+void pass_progress(Context *c, double fraction, const char *fmt, ...)
+{
+    char text[256];
+    if (!c->progress) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    const char *pass = c->report.npasses ? c->report.passes[c->report.npasses - 1].name : "";
+    c->progress(c->progress_ctx, pass, fraction, text);
+}
