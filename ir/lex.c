@@ -65,10 +65,17 @@ static void skip_line(Lexer *l)
     while (l->p < l->end && *l->p != '\n') l->p++;
 }
 
+/* Our own comments are not skipped: they mean something where they may stand, and are an error
+ * elsewhere. */
+static bool at_note(const Lexer *l)
+{
+    return l->end - l->p >= 2 && l->p[0] == '#' && (l->p[1] == '@' || l->p[1] == ':');
+}
+
 char lex_peek(Lexer *l)
 {
     for (; l->p < l->end; l->p++) {
-        if (!l->in_note && *l->p == '#') skip_line(l);
+        if (!l->in_note && *l->p == '#' && !at_note(l)) skip_line(l);
         if (l->p == l->end) break;
         if (!is_blank(*l->p) && (l->in_note || *l->p != '\n')) break;
     }
@@ -98,9 +105,8 @@ bool lex_note(Lexer *l, char kind)
 {
     for (;;) {
         while (l->p < l->end && (is_blank(*l->p) || (kind == '@' && *l->p == '\n'))) l->p++;
-        if (l->end - l->p < 2 || *l->p != '#') return false;
-        if (l->p[1] == kind) break;
-        if (kind == ':') return false;
+        if (at_note(l) && l->p[1] == kind) break;
+        if (kind == ':' || at_note(l) || l->p == l->end || *l->p != '#') return false;
         skip_line(l);
     }
     l->p += 2;

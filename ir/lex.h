@@ -17,7 +17,7 @@ int lex_error(Lexer *l, const char *at, const char *fmt, ...) __attribute__((for
 /* "file:3:9", for messages that others report. */
 const char *lex_where(const Lexer *l, const char *at);
 
-/* Skips blanks and comments; returns the next character, 0 at the end. */
+/* Skips blanks and comments (but not `#@` and `#:`); returns the next character, 0 at the end. */
 char lex_peek(Lexer *l);
 bool lex_eat(Lexer *l, char c);
 int lex_expect(Lexer *l, char c, const char *after);

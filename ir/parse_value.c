@@ -36,7 +36,10 @@ int parse_dim(Parser *p, int64_t *out)
     } else if ((name = lex_identifier(&p->l))) {
         *out = symbol_of(p, name, is_numbered(name) ? NULL : name);
     } else {
+        lex_peek(&p->l);
+        const char *at = p->l.p;
         TRY(lex_int(&p->l, out));
+        if (dim_is_sym(*out)) return lex_error(&p->l, at, "%lld is too small", (long long)*out);
     }
     return 0;
 }

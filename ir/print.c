@@ -333,6 +333,7 @@ static void put_header(Printer *p)
     size_t start = p->t.n;
     p->sep = "<\n  ";
     put_int_field(p, "ir_version", m->ir_version);
+    size_t version_only = m->ir_version == 8 ? p->t.n : 0;
     if (m->nopsets) put_field(p, "opset_import");
     for (size_t i = 0; i < m->nopsets; i++) {
         text_printf(&p->t, i ? ", " : "[");
@@ -353,6 +354,7 @@ static void put_header(Printer *p)
         put_quoted(&p->t, m->props[i].value, strlen(m->props[i].value));
     }
     if (m->nprops) text_printf(&p->t, "]");
+    if (p->t.n == version_only) p->t.n = start; /* what a text without header means */
     if (p->t.n > start) text_printf(&p->t, "\n>\n");
 }
 

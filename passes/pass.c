@@ -125,8 +125,8 @@ static int split_item(Context *c, const char *s, size_t n, const Pass **pass, co
 
 int pass_run_pipeline(Context *c, const char *pipeline)
 {
-    const Pass *p;
-    const char *opt;
+    const Pass *p = NULL;
+    const char *opt = "";
     /* The whole line is checked before anything runs. */
     for (int running = 0; running < 2; running++)
         for (const char *s = pipeline; *s;) {
