@@ -315,38 +315,58 @@ static double progress_of(const Trainer *t, double start)
     return fmin(1, fmax(done, spent));
 }
 
+/* The loss over the last steps, and the best it has been. */
+typedef struct Watch {
+    double average, best;
+    int64_t steps; /* in the average */
+} Watch;
+
+/* Takes in a step's loss; false if the run has diverged. The first loss, before any update, is
+ * what a run must not lose. */
+static bool watch(Watch *w, bool finite, double loss)
+{
+    if (!finite) return false;
+    w->average += fmax(0.1, 1 / (double)++w->steps) * (loss - w->average);
+    if (w->best < 0 || (w->steps >= 10 && w->average < w->best)) w->best = w->average;
+    return w->average <= 2 * w->best + 0.1;
+}
+
+/* Back to the last good state. False if that has been done too often. */
+static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int *retreats, double *factor)
+{
+    Diag *d = t->c->diag;
+    long long at = (long long)t->step;
+    double loss = t->loss;
+    go_back(t, good);
+    w->steps = 0;
+    w->average = 0;
+    *factor *= 0.3;
+    if (++*retreats > MAX_RETREATS) {
+        diag_warning(d, "training keeps diverging: stopped at step %lld", (long long)good->step);
+        return false;
+    }
+    diag_warning(d,
+                 "training diverged at step %lld (loss %.4g): back to step %lld, rate times %.2g",
+                 at, loss, (long long)good->step, *factor);
+    return true;
+}
+
 static int train_loop(Trainer *t, Snapshot *good)
 {
-    double start = now(), factor = 1, average = 0, best = INFINITY;
+    double start = now(), factor = 1;
+    Watch w = {.best = -1};
     int retreats = 0, status = 0;
-    int64_t since = 0; /* steps since the average was started */
     for (double p = 0; p < 1; p = progress_of(t, start)) {
         double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * factor;
         bool finite = train_step(t, t->recipe.lr * share, share, &status);
         TRY(status);
-        double w = fmax(0.1, 1 / (double)++since);
-        average += finite ? w * (t->loss - average) : 0;
-        if (!finite || (since > 10 && average > 2 * best + 0.1)) {
-            if (retreats++ == MAX_RETREATS) {
-                go_back(t, good);
-                diag_warning(t->c->diag, "training keeps diverging: stopped after %lld steps",
-                             (long long)t->step);
-                return 0;
-            }
-            factor *= 0.3;
-            diag_warning(t->c->diag,
-                         "training diverged at step %lld (loss %.4g): back to step %lld, at %.3g "
-                         "of the rate",
-                         (long long)t->step, t->loss, (long long)good->step, factor);
-            go_back(t, good);
-            since = 0;
-            average = 0;
+        if (!watch(&w, finite, t->loss)) {
+            if (!retreat(t, &w, good, &retreats, &factor)) return 0;
             continue;
         }
-        if (since >= 10) best = fmin(best, average);
-        if (t->step % SNAPSHOT_EVERY == 0 && average < 1.2 * best + 0.05) save(t, good);
+        if (t->step % SNAPSHOT_EVERY == 0 && w.average < 1.2 * w.best + 0.05) save(t, good);
         pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
-                      average);
+                      w.average);
     }
     return 0;
 }

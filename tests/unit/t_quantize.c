@@ -1,0 +1,200 @@
+/* Where simulated integers go, and that the real ones compute the same. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "ir/op.h"
+#include "tests/unit/small_net.h"
+
+static const char *ops_of(Arena *a, const Graph *g)
+{
+    const char *text = "";
+    for (int i = 0; i < g->nnodes; i++)
+        text = arena_printf(a, "%s%s%s", text, i ? " " : "", node_op_name(g->nodes[i]));
+    return text;
+}
+
+static const Node *nth(const Graph *g, Op op, int n)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        if (g->nodes[i]->op == op && n-- == 0) return g->nodes[i];
+    fail_msg("no such %s", op_info[op].name);
+    return NULL;
+}
+
+static float scalar(const Value *v) { return *(const float *)v->data; }
+
+static void a_residual_block_is_laid_out_for_ort(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_string_equal(ops_of(a, c.graph), "FakeQuant " /* x */
+                                            "FakeQuant Conv Relu FakeQuant "
+                                            "FakeQuant Conv FakeQuant Add Relu FakeQuant "
+                                            "GlobalAveragePool FakeQuant Flatten FakeQuant "
+                                            "FakeQuant Gemm");
+    const Node *weight = nth(c.graph, OP_FakeQuant, 1);
+    assert_int_equal(node_int(weight, "axis", -1), 0);
+    assert_int_equal(node_int(weight, "qmax", 0), 63);
+    assert_int_equal(weight->in[1]->type.dim[0], NET_CHANNELS);
+    const Node *relu = nth(c.graph, OP_FakeQuant, 2), *conv = nth(c.graph, OP_FakeQuant, 4);
+    assert_true(scalar(relu->in[2]) == 0); /* nothing is negative after Relu */
+    assert_true(scalar(conv->in[2]) > 0);  /* before the sum there is */
+    const Node *mean = nth(c.graph, OP_FakeQuant, 6), *flat = nth(c.graph, OP_FakeQuant, 7);
+    assert_ptr_equal(mean->in[1], flat->in[1]); /* moved elements stay on their grid */
+    assert_ptr_equal(nth(c.graph, OP_Add, 0)->in[1], relu->out[0]); /* one Q per edge */
+    assert_int_equal(pass_fake_quant(&c, ""), -1);                  /* once is enough */
+    arena_free(a);
+}
+
+/* A strided slice and a pad, as in option-A shortcuts: one grid all along. */
+static void shortcuts_stay_on_one_grid(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    Graph *g = c.graph = graph_new(a, "pads");
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    Value *h = build(g, OP_Relu, IN(net_conv(g, x, "a", 2, 4, false)), NO_ATTRS);
+    Value *s = build(g, OP_Slice,
+                     IN(h, CONST_INTS(g, 0), CONST_INTS(g, 4), CONST_INTS(g, 1), CONST_INTS(g, 2)),
+                     NO_ATTRS);
+    Value *p = build(g, OP_Pad, IN(s, CONST_INTS(g, 0, 1, 0, 0, 0, 1, 0, 0)), NO_ATTRS);
+    Value *y = build(g, OP_Add, IN(net_conv(g, h, "b", 4, 4, false), p), NO_ATTRS);
+    graph_add_output(g, build(g, OP_Relu, IN(y), NO_ATTRS));
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_string_equal(ops_of(a, g), "FakeQuant FakeQuant Conv Relu FakeQuant "
+                                      "Slice FakeQuant Pad FakeQuant "
+                                      "FakeQuant Conv FakeQuant Add Relu FakeQuant");
+    for (int k = 3; k <= 4; k++)
+        assert_ptr_equal(nth(g, OP_FakeQuant, k)->in[1], nth(g, OP_FakeQuant, 2)->in[1]);
+    assert_ptr_equal(g->outputs[0], nth(g, OP_FakeQuant, 7)->out[0]);
+    arena_free(a);
+}
+
+static void integers_compute_what_was_simulated(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    int64_t n = 0;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    float *simulated = small_run(a, c.graph, c.data, &n);
+    assert_int_equal(pass_quantize(&c, ""), 0);
+    assert_string_equal(ops_of(a, c.graph),
+                        "QuantizeLinear DequantizeLinear DequantizeLinear DequantizeLinear Conv "
+                        "Relu QuantizeLinear DequantizeLinear "
+                        "DequantizeLinear DequantizeLinear Conv QuantizeLinear DequantizeLinear "
+                        "Add Relu QuantizeLinear DequantizeLinear "
+                        "GlobalAveragePool QuantizeLinear DequantizeLinear "
+                        "Flatten QuantizeLinear DequantizeLinear "
+                        "DequantizeLinear DequantizeLinear Gemm");
+    float *integers = small_run(a, c.graph, c.data, &n);
+    assert_non_null(simulated);
+    assert_non_null(integers);
+    float half_step = 0; /* of what the Gemm reads, through its weights */
+    const Node *gemm = nth(c.graph, OP_Gemm, 0);
+    half_step = 0.5f * scalar(gemm->in[0]->def->in[1]) * 4 * NET_CHANNELS;
+    for (int64_t i = 0; i < n; i++) assert_float_equal(simulated[i], integers[i], half_step);
+    assert_string_equal(nth(c.graph, OP_QuantizeLinear, 0)->name, "x_QuantizeLinear");
+    arena_free(a);
+}
+
+static void biases_are_at_the_scale_of_the_products(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    float *bias = arena_memdup(a, nth(c.graph, OP_Conv, 0)->in[2]->data, 4 * sizeof(float));
+    bias[1] = 3e9f; /* does not fit at the scale of ordinary weights */
+    ((Value *)nth(c.graph, OP_Conv, 0)->in[2])->data = bias;
+    assert_int_equal(pass_quantize(&c, ""), 0);
+    const Node *conv = nth(c.graph, OP_Conv, 0);
+    const Node *b = conv->in[2]->def, *w = conv->in[1]->def, *x = conv->in[0]->def;
+    assert_int_equal(b->in[0]->type.dtype, DT_I32);
+    assert_int_equal(b->in[2]->type.dtype, DT_I32);
+    assert_int_equal(w->in[0]->type.dtype, DT_I8);
+    assert_int_equal(x->in[2]->type.dtype, DT_U8);
+    const float *sb = b->in[1]->data, *sw = w->in[1]->data;
+    const int32_t *q = b->in[0]->data;
+    for (int k = 0; k < 4; k++) {
+        assert_true(sb[k] == scalar(x->in[1]) * sw[k]);
+        assert_true(fabs((double)q[k] * (double)sb[k] - (double)bias[k]) <=
+                    0.5001 * (double)sb[k] + 1e-7 * fabs((double)bias[k]));
+    }
+    arena_free(a);
+}
+
+/* d sum((q(x) - t)^2) / dx = 2 (q(x) - t) inside the range, and nothing outside. */
+static void gradients_go_straight_through(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Graph *g = graph_new(a, "ste");
+    const float data[4] = {0.26f, -3, 1.74f, 900}, target[4] = {0, 0, 0, 0};
+    float got[4];
+    Type t = type_of(DT_F32, 1, DIMS(4));
+    Value *x = graph_add_input(g, "x", t);
+    Value *q = build(g, OP_FakeQuant, IN(x, const_f32(g, 0.5f), const_f32(g, 0)),
+                     ATTRS(attr_int("qmin", 0), attr_int("qmax", 255)));
+    Value *loss = loss_mse(g, q, value_const(g, "t", t, target), 1), *grad;
+    assert_int_equal(ad_grad(g, loss, 1, &x, &grad, &d), 0);
+    graph_add_output(g, grad);
+    Program *p;
+    Instance *inst;
+    assert_int_equal(program_compile(&p, g, &(ProgramOptions){.device = "ref"}, &d), 0);
+    assert_int_equal(instance_new(&inst, p, &d), 0);
+    instance_bind(inst, 0, data);
+    instance_run_all(inst);
+    instance_read(inst, 0, got);
+    assert_float_equal(got[0], 2 * 0.5f, 1e-6);
+    assert_float_equal(got[1], 0, 1e-6);
+    assert_float_equal(got[2], 2 * 1.5f, 1e-6);
+    assert_float_equal(got[3], 0, 1e-6);
+    instance_free(inst);
+    program_free(p);
+    arena_free(a);
+}
+
+static void bad_options_are_refused(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = small_context(a, &d, false);
+    c.opt.target = "abacus";
+    assert_int_equal(pass_fake_quant(&c, ""), -1);
+    c.opt.target = "ort";
+    c.opt.weight_bits = 9;
+    assert_int_equal(pass_fake_quant(&c, ""), -1);
+    c.opt.weight_bits = 8;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_int_equal(node_int(nth(c.graph, OP_FakeQuant, 1), "qmax", 0), 127);
+    arena_free(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_residual_block_is_laid_out_for_ort),
+        cmocka_unit_test(shortcuts_stay_on_one_grid),
+        cmocka_unit_test(integers_compute_what_was_simulated),
+        cmocka_unit_test(biases_are_at_the_scale_of_the_products),
+        cmocka_unit_test(gradients_go_straight_through),
+        cmocka_unit_test(bad_options_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
