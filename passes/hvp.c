@@ -6,6 +6,7 @@
 
 #include "ir/op.h"
 #include "passes/contract.h"
+#include "passes/schedule.h"
 
 /* ---- layers ------------------------------------------------------------------------- */
 
@@ -189,10 +190,8 @@ static int finish(Builder *b, DType precision)
     TRY(simplify_fold(b->g, b->a, b->d));
     TRY(simplify_cse(b->g, b->a));
     TRY(simplify_dce(b->g, b->a));
-    if (precision != DT_F16) return 0;
-    TRY(lower_precision(b->g, b->a, DT_F16, b->d));
-    TRY(simplify_cse(b->g, b->a));
-    return simplify_dce(b->g, b->a);
+    schedule_early(b->g, b->a);
+    return precision == DT_F16 ? lower_precision(b->g, b->a, DT_F16, b->d) : 0;
 }
 
 /* ---- second order ------------------------------------------------------------------- */

@@ -1,0 +1,145 @@
+/* Storage in half precision. A node is narrow (works on F16) if it moves a large tensor, and wide
+ * (F32) if it normalises or sums: softmax, the loss, reductions and what they alone read (the
+ * product inside a sum of products). Tensors below 1/64 of the largest stay F32: they cost nothing.
+ * Casts stand where the two meet; kernels accumulate in F32 either way. */
+#include <string.h>
+
+#include "ir/op.h"
+#include "passes/passes.h"
+
+/* Ops that are wide whatever their size. */
+static const bool always_wide[OP_COUNT] = {
+    [OP_Softmax] = true,
+    [OP_LogSoftmax] = true,
+    [OP_ReduceSum] = true,
+    [OP_ReduceMean] = true,
+    [OP_ReduceMax] = true,
+    [OP_ReduceMin] = true,
+    [OP_LayerNormalization] = true,
+    [OP_QuantizeLinear] = true,
+    [OP_DequantizeLinear] = true,
+    [OP_FakeQuant] = true,
+    [OP_FakeQuantGrad] = true,
+    [OP_Opaque] = true,
+    [OP_BatchNormTrain] = true,
+    [OP_BatchNormTrainGrad] = true,
+};
+
+/* Arithmetic that joins its only reader in being wide. */
+static const bool follows_reader[OP_COUNT] = {
+    [OP_Mul] = true,
+    [OP_Add] = true,
+    [OP_Sub] = true,
+};
+
+typedef struct Lower {
+    Graph *g;
+    DType storage;
+    int64_t large; /* elements from which a tensor is worth narrowing */
+    bool *wide;    /* by node index */
+    Value **as[2]; /* by value id: the version in F32, in `storage` */
+    uint32_t nvalues;
+} Lower;
+
+static bool is_large(const Lower *l, const Value *v)
+{
+    return v && v->type.dtype == DT_F32 && !value_is_const(v) && type_count(&v->type) >= l->large;
+}
+
+static void mark_wide(Lower *l, Arena *scratch)
+{
+    Uses uses = graph_uses(l->g, scratch);
+    int *index = NEW_ARRAY(scratch, int, l->nvalues);
+    for (int k = 0; k < l->g->nnodes; k++)
+        for (int o = 0; o < l->g->nodes[k]->nout; o++)
+            if (l->g->nodes[k]->out[o]) index[l->g->nodes[k]->out[o]->id] = k;
+    for (int k = l->g->nnodes - 1; k >= 0; k--) {
+        const Node *n = l->g->nodes[k];
+        bool large = false;
+        for (int i = 0; i < n->nin; i++) large |= is_large(l, n->in[i]);
+        for (int o = 0; o < n->nout; o++) large |= is_large(l, n->out[o]);
+        l->wide[k] = always_wide[n->op] || !large;
+        if (!follows_reader[n->op]) continue;
+        uint32_t y = n->out[0]->id;
+        Node *reader = uses.n[y] == 1 ? uses.at[y][0] : NULL;
+        if (reader && reader->out[0] && l->wide[index[reader->out[0]->id]]) l->wide[k] = true;
+    }
+}
+
+/* A constant rounded to the storage type. */
+static Value *narrow_const(const Lower *l, const Value *v)
+{
+    Type t = v->type;
+    int64_t n = type_count(&t);
+    uint16_t *data = NEW_ARRAY(l->g->arena, uint16_t, n);
+    const float *x = v->data;
+    t.dtype = l->storage;
+    for (int64_t i = 0; i < n; i++) data[i] = f32_to_f16(x[i]);
+    return value_const(l->g, v->name, t, data);
+}
+
+/* v as F32 (to == 0) or in storage precision (1); what is not one of the two stays. */
+static Value *version(Lower *l, Value *v, int to)
+{
+    DType want = to ? l->storage : DT_F32;
+    if (!v || (v->type.dtype != DT_F32 && v->type.dtype != l->storage) || v->type.dtype == want)
+        return v;
+    if (v->id >= l->nvalues) trap(TRAP_INTERNAL, "lower_precision: '%s' is new", v->name);
+    Value **have = &l->as[to][v->id];
+    if (!*have)
+        *have = to && value_is_const(v) ? narrow_const(l, v)
+                                        : build(l->g, OP_Cast, IN(v), ATTRS(attr_int("to", want)));
+    return *have;
+}
+
+static int lower_node(Lower *l, Node *n, bool wide, Diag *d)
+{
+    int to = wide ? 0 : 1;
+    for (int i = 0; i < n->nin; i++) n->in[i] = version(l, n->in[i], to);
+    if (n->op == OP_Cast && (n->out[0]->type.dtype == DT_F32))
+        node_set_attr(l->g, n, attr_int("to", to ? l->storage : DT_F32));
+    TRY(node_infer(n, d));
+    node_append(l->g, n);
+    return 0;
+}
+
+static void lower_outputs(Lower *l)
+{
+    Graph *g = l->g;
+    for (int o = 0; o < g->noutputs; o++) {
+        Value *v = g->outputs[o], *w = version(l, v, 0);
+        if (w == v) continue;
+        const char *name = v->name;
+        v->name = w->name;
+        w->name = name;
+        g->outputs[o] = w;
+    }
+}
+
+int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
+{
+    enum { WORTH = 64 };
+    if (storage != DT_F16)
+        return diag_error(d, "storage in %s is not supported", dtype_name(storage));
+    int nnodes = g->nnodes;
+    Node **nodes = g->nodes;
+    Lower l = {.g = g, .storage = storage, .large = 1, .nvalues = g->nvalues};
+    l.wide = NEW_ARRAY(scratch, bool, nnodes);
+    for (int to = 0; to < 2; to++) l.as[to] = NEW_ARRAY(scratch, Value *, g->nvalues);
+    int64_t largest = 0;
+    for (int k = 0; k < nnodes; k++)
+        for (int o = 0; o < nodes[k]->nout; o++)
+            if (is_large(&l, nodes[k]->out[o]) && type_count(&nodes[k]->out[o]->type) > largest)
+                largest = type_count(&nodes[k]->out[o]->type);
+    l.large = largest / WORTH + 1;
+    mark_wide(&l, scratch);
+    g->nodes = NULL;
+    g->nnodes = g->cap_nodes = 0;
+    for (int k = 0; k < nnodes; k++) {
+        g->at = nodes[k];
+        TRY(lower_node(&l, nodes[k], l.wide[k], d));
+    }
+    g->at = NULL;
+    lower_outputs(&l);
+    return 0;
+}
