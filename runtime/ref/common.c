@@ -1,6 +1,7 @@
 /* Index arithmetic that the reference kernels share. */
 #include <string.h>
 
+#include "ir/window.h"
 #include "runtime/ref/ref.h"
 
 void ref_move(const Tensor *from, int64_t from_offset, const Tensor *to, int64_t to_offset)
@@ -70,61 +71,18 @@ Tensor ref_image(const Tensor *t)
     return v;
 }
 
-/* auto_pad: the padding follows from the sizes. */
-static void set_auto_pad(RefWindow *w, const char *mode, const int64_t *in, const int64_t *out)
+RefWindow ref_window(const Node *n)
 {
-    const bool upper = strcmp(mode, "SAME_UPPER") == 0, lower = strcmp(mode, "SAME_LOWER") == 0;
-    for (int a = 0; a < 3 && (upper || lower); a++) {
-        const int64_t span = (w->kernel[a] - 1) * w->dilation[a] + 1;
-        const int64_t total = (out[a] - 1) * w->stride[a] + span - in[a];
-        if (total <= 0) continue;
-        w->pad[a] = upper ? total / 2 : total - total / 2;
-        w->pad_end[a] = total - w->pad[a];
+    RefWindow r = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0}, {0}};
+    Diag silent = {0};
+    Window w;
+    if (node_window(n, &w, &silent) < 0) trap(TRAP_INTERNAL, "ref: a window without a shape");
+    for (int a = 3 - w.n, k = 0; k < w.n; a++, k++) {
+        r.kernel[a] = w.kernel[k];
+        r.stride[a] = w.stride[k];
+        r.dilation[a] = w.dilation[k];
+        r.pad[a] = w.pad[k];
+        r.pad_end[a] = w.pad_end[k];
     }
-}
-
-/* Transposed convolution with a given output size: the padding follows from it. */
-static void set_transposed_pad(RefWindow *w, const Node *n, const int64_t *in, const int64_t *out)
-{
-    const bool upper = strcmp(node_str(n, "auto_pad", "NOTSET"), "SAME_UPPER") == 0;
-    size_t count = 0;
-    const int64_t *extra = node_ints(n, "output_padding", &count);
-    for (int a = 0; a < 3; a++) {
-        const int k = a - (3 - (int)count);
-        const int64_t total = w->stride[a] * (out[a] - 1) + (extra && k >= 0 ? extra[k] : 0) +
-                              (w->kernel[a] - 1) * w->dilation[a] + 1 - in[a];
-        w->pad[a] = upper ? total / 2 : total - total / 2;
-        w->pad_end[a] = total - w->pad[a];
-    }
-}
-
-static void set_axes(const Node *n, const char *name, int spatial, int from, int64_t *to)
-{
-    size_t count = 0;
-    const int64_t *list = node_ints(n, name, &count);
-    for (int k = 0; list && k < spatial && from + k < (int)count; k++)
-        to[3 - spatial + k] = list[from + k];
-}
-
-RefWindow ref_window(const Node *n, const Tensor *input, const Tensor *output, const Tensor *weight)
-{
-    RefWindow w = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0}, {0}};
-    const int spatial = input->rank - 2;
-    const Tensor x = ref_image(input), y = ref_image(output);
-    const char *mode = node_str(n, "auto_pad", "NOTSET");
-    if (weight || !node_attr(n, "kernel_shape"))
-        for (int a = 0; a < 3; a++)
-            w.kernel[a] = weight ? ref_image(weight).dim[2 + a] : x.dim[2 + a];
-    else
-        set_axes(n, "kernel_shape", spatial, 0, w.kernel);
-    set_axes(n, "strides", spatial, 0, w.stride);
-    set_axes(n, "dilations", spatial, 0, w.dilation);
-    set_axes(n, "pads", spatial, 0, w.pad);
-    set_axes(n, "pads", spatial, spatial, w.pad_end);
-    if (n->op != OP_ConvTranspose)
-        set_auto_pad(&w, mode, x.dim + 2, y.dim + 2);
-    else if (!node_attr(n, "pads") &&
-             (strncmp(mode, "SAME", 4) == 0 || node_attr(n, "output_shape")))
-        set_transposed_pad(&w, n, x.dim + 2, y.dim + 2);
-    return w;
+    return r;
 }

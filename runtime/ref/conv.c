@@ -28,7 +28,7 @@ REF_KERNEL(conv)
 {
     UNUSED_STATE;
     const Tensor x = ref_image(&in[0]), w = ref_image(&in[1]), y = ref_image(out);
-    const RefWindow win = ref_window(n, &in[0], out, &in[1]);
+    const RefWindow win = ref_window(n);
     const int64_t per_group = y.dim[1] / node_int(n, "group", 1);
     FOR_EACH(at, &y)
     {
@@ -72,7 +72,7 @@ REF_KERNEL(conv_transpose)
 {
     UNUSED_STATE;
     const Tensor x = ref_image(&in[0]), w = ref_image(&in[1]), y = ref_image(out);
-    const RefWindow win = ref_window(n, &in[0], out, &in[1]);
+    const RefWindow win = ref_window(n);
     const int64_t channels = x.dim[1] / node_int(n, "group", 1);
     FOR_EACH(at, &y)
     {
@@ -106,7 +106,7 @@ REF_KERNEL(conv_wgrad)
 {
     UNUSED_STATE;
     const Tensor x = ref_image(&in[0]), dy = ref_image(&in[1]), dw = ref_image(out);
-    const RefWindow win = ref_window(n, &in[0], &in[1], out);
+    const RefWindow win = ref_window(n);
     const int64_t per_group = dw.dim[0] / node_int(n, "group", 1);
     FOR_EACH(at, &dw)
     {

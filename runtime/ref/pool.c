@@ -53,7 +53,7 @@ REF_KERNEL(maxpool)
 {
     UNUSED_STATE;
     const Tensor x = ref_image(in), y = ref_image(out);
-    const RefWindow w = ref_window(n, in, out, NULL);
+    const RefWindow w = ref_window(n);
     const bool indices = n->nout > 1 && out[1].rank >= 0;
     const bool column_major = node_int(n, "storage_order", 0);
     const Tensor ix = indices ? ref_image(&out[1]) : y;
@@ -74,7 +74,7 @@ REF_KERNEL(maxpool_grad)
 {
     UNUSED_STATE;
     const Tensor dy = ref_image(&in[0]), x = ref_image(&in[1]), dx = ref_image(out);
-    const RefWindow w = ref_window(n, &in[1], &in[0], NULL);
+    const RefWindow w = ref_window(n);
     ref_fill(out, 0);
     FOR_EACH(at, &dy)
     {
@@ -90,7 +90,7 @@ REF_KERNEL(maxpool_pick)
 {
     UNUSED_STATE;
     const Tensor dx = ref_image(&in[0]), x = ref_image(&in[1]), dy = ref_image(out);
-    const RefWindow w = ref_window(n, &in[1], out, NULL);
+    const RefWindow w = ref_window(n);
     FOR_EACH(at, &dy)
     {
         Index best;
@@ -120,7 +120,7 @@ REF_KERNEL(avgpool)
 {
     UNUSED_STATE;
     const Tensor x = ref_image(in), y = ref_image(out);
-    const RefWindow w = ref_window(n, in, out, NULL);
+    const RefWindow w = ref_window(n);
     const bool include_pad = node_int(n, "count_include_pad", 0);
     FOR_EACH(at, &y)
     {
@@ -137,7 +137,7 @@ REF_KERNEL(avgpool_grad)
 {
     UNUSED_STATE;
     const Tensor dy = ref_image(in), dx = ref_image(out);
-    const RefWindow w = ref_window(n, out, in, NULL);
+    const RefWindow w = ref_window(n);
     const bool include_pad = node_int(n, "count_include_pad", 0);
     double *sum = scratch;
     for (int64_t k = 0; k < tensor_count(&dx); k++) sum[k] = 0;

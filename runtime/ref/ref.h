@@ -112,10 +112,7 @@ typedef struct RefWindow {
     int64_t kernel[3], stride[3], dilation[3], pad[3], pad_end[3];
 } RefWindow;
 
-/* From a node's attributes; input and output are images as the forward op has them (x, y); kernel
- * from `weight` (O, I, spatial…) or, if NULL, kernel_shape, or the whole input without one. */
-RefWindow ref_window(const Node *n, const Tensor *input, const Tensor *output,
-                     const Tensor *weight);
+RefWindow ref_window(const Node *n);
 /* The input coordinate on axis a, or -1 if it lies in the padding. */
 static inline int64_t ref_input_at(const RefWindow *w, int a, int64_t p, int64_t k, int64_t size)
 {
