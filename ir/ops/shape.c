@@ -357,10 +357,34 @@ static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGrou
     }
 }
 
+/* The target of a Reshape as a constant could say it: symbols that are known in place become 0,
+ * one other -1. Its length, or -1 if more is unknown. */
+static int constant_target(const Node *n, int64_t *target)
+{
+    const Type *x = &n->in[0]->type;
+    bool copies = node_int(n, "allowzero", 0) == 0, open = false;
+    int count = value_ints(n->in[1], target, MAX_RANK);
+    for (int i = 0; i < count; i++) open |= target[i] == -1;
+    for (int i = 0; i < count; i++) {
+        if (!dim_is_sym(target[i])) continue;
+        if (copies && i < x->rank && x->dim[i] == target[i]) {
+            target[i] = 0;
+        } else {
+            if (open) return -1;
+            target[i] = -1;
+            open = true;
+        }
+    }
+    return count;
+}
+
+/* Of Flatten, Squeeze and Unsqueeze too. */
 void rule_lanes_reshape(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
     AxisGroup g = {0};
+    int64_t target[MAX_RANK];
+    if (n->op == OP_Reshape && constant_target(n, target) < 0) return;
     while (next_group(&x->type, &y->type, &g)) lanes_group(l, x, y, &g);
 }
 
@@ -373,15 +397,16 @@ void rule_lanes_transpose(Lanes *l, const Node *n)
         lanes_pass(l, x, perm ? (int)perm[i] : y->type.rank - 1 - i, y, i);
 }
 
-void rule_lanes_expand(Lanes *l, const Node *n) { lanes_broadcast(l, n, 1, n->out[0], 0, 0); }
-
-/* Sizes in a constant target shape that repeat those of channels. */
-static int shrink_target(Lanes *l, Graph *g, Node *n)
+void rule_lanes_expand(Lanes *l, const Node *n)
 {
-    int64_t target[MAX_RANK];
+    if (value_is_const(n->in[1])) lanes_broadcast(l, n, 1, n->out[0], 0, 0);
+}
+
+/* Corrects the sizes in a target shape that repeat those of channels. */
+static void shrink_target(Lanes *l, Graph *g, Node *n, int count, int64_t *target)
+{
     const Value *y = n->out[0];
     bool changed = false;
-    int count = value_is_const(n->in[1]) ? value_ints(n->in[1], target, MAX_RANK) : 0;
     for (int i = 0; i < count; i++) {
         int64_t size = lanes_size(l, y, i), left;
         if (!lanes_open(l, y, i) || target[i] != size) continue;
@@ -390,19 +415,22 @@ static int shrink_target(Lanes *l, Graph *g, Node *n)
         target[i] = left;
     }
     if (changed) n->in[1] = const_ints(g, count, target);
-    return 0;
 }
 
 int shrink_reshape(Lanes *l, Graph *g, Node *n, Diag *d)
 {
+    int64_t target[MAX_RANK];
     (void)d;
-    return shrink_target(l, g, n);
+    shrink_target(l, g, n, constant_target(n, target), target);
+    return 0;
 }
 
 int shrink_expand(Lanes *l, Graph *g, Node *n, Diag *d)
 {
+    int64_t target[MAX_RANK];
     (void)d;
-    return shrink_target(l, g, n);
+    shrink_target(l, g, n, value_ints(n->in[1], target, MAX_RANK), target);
+    return 0;
 }
 
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -1,0 +1,360 @@
+/* The pass "remove-channels".
+ *
+ * Which lanes go is decided elsewhere (allocate); lanes of one class go together, so every
+ * constant can be sliced along each of its axes on its own: what survives of a weight is the
+ * product of what survives of its axes. Then the nodes are visited front to back: the op's shrink
+ * rule corrects what repeats a size, types are inferred, and sizes are compared with the lanes.
+ *
+ * The proof, on every run: the smaller network must compute what the larger one does with the
+ * removed lanes set to zero after every node, to rounding. The two are run side by side. */
+#include "passes/remove_channels.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ir/op.h"
+#include "passes/passes.h"
+
+static const double PROOF_LIMIT = 1e-4;
+
+static bool lost_lanes(Lanes *l, const Value *v, int axis)
+{
+    int64_t n = lanes_open(l, v, axis) ? lanes_size(l, v, axis) : 0;
+    return n && lanes_survivors(l, v, axis, 0, n) < n;
+}
+
+/* ---- removing ----------------------------------------------------------------------- */
+
+/* [outer, axis, inner bytes] without the removed lanes of the axis. */
+static void slice_constant(Graph *g, Lanes *l, Value *v, int axis)
+{
+    int64_t n = lanes_size(l, v, axis), left = lanes_survivors(l, v, axis, 0, n), outer = 1;
+    size_t inner = dtype_size(v->type.dtype);
+    for (int i = 0; i < axis; i++) outer *= v->type.dim[i];
+    for (int i = axis + 1; i < v->type.rank; i++) inner *= (size_t)v->type.dim[i];
+    char *data = arena_array(g->arena, (size_t)(outer * left), inner), *to = data;
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t i = 0; i < n; i++) {
+            if (lanes_removed(l, v, axis, i)) continue;
+            memcpy(to, (const char *)v->data + (size_t)(o * n + i) * inner, inner);
+            to += inner;
+        }
+    v->data = data;
+    v->type.dim[axis] = left;
+}
+
+static int check_not_empty(Lanes *l, const Node *n, const Value *v, Diag *d)
+{
+    for (int axis = 0; v && axis < v->type.rank; axis++) {
+        int64_t size = lanes_open(l, v, axis) ? lanes_size(l, v, axis) : 0;
+        if (size && lanes_survivors(l, v, axis, 0, size) == 0)
+            return node_error(d, n, "all %lld channels of '%s' would be removed", (long long)size,
+                              v->name);
+    }
+    return 0;
+}
+
+static int check_removable(Graph *g, Lanes *l, const bool *removed, Diag *d)
+{
+    bool pinned;
+    for (int c = 0; c < lanes_count_classes(l); c++) {
+        const Node *by = removed[c] ? lanes_pinned_by(l, c, &pinned) : NULL;
+        if (removed[c] && (by || pinned))
+            trap(TRAP_INTERNAL, "a channel pinned by '%s' was chosen for removal",
+                 by && by->name ? by->name : "an input or output");
+    }
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        for (int k = 0; k < n->nin; k++) TRY(check_not_empty(l, n, n->in[k], d));
+        for (int o = 0; o < n->nout; o++) TRY(check_not_empty(l, n, n->out[o], d));
+    }
+    return 0;
+}
+
+/* Sizes by the lanes, before inference: what it cannot tell keeps them. */
+static void shrink_types(Lanes *l, const Node *n)
+{
+    for (int o = 0; o < n->nout; o++) {
+        Value *v = n->out[o];
+        for (int axis = 0; v && axis < v->type.rank; axis++)
+            if (lanes_open(l, v, axis))
+                v->type.dim[axis] = lanes_survivors(l, v, axis, 0, lanes_size(l, v, axis));
+    }
+}
+
+static void check_sizes(Lanes *l, const Node *n)
+{
+    for (int o = 0; o < n->nout; o++) {
+        const Value *v = n->out[o];
+        for (int axis = 0; v && axis < v->type.rank; axis++) {
+            if (!lanes_open(l, v, axis)) continue;
+            int64_t want = lanes_survivors(l, v, axis, 0, lanes_size(l, v, axis));
+            if (v->type.dim[axis] != want)
+                trap(TRAP_INTERNAL, "%s: '%s' has %lld channels on axis %d after removal, not %lld",
+                     node_op_name(n), v->name, (long long)v->type.dim[axis], axis, (long long)want);
+        }
+    }
+}
+
+static void slice_inputs(Graph *g, Lanes *l, const Node *n, bool *done)
+{
+    for (int k = 0; k < n->nin; k++) {
+        Value *v = n->in[k];
+        if (!v || !v->data || done[v->id]) continue;
+        done[v->id] = true;
+        for (int axis = 0; axis < v->type.rank; axis++)
+            if (lost_lanes(l, v, axis)) slice_constant(g, l, v, axis);
+    }
+}
+
+int channels_remove(Graph *g, Lanes *l, const bool *removed, Diag *d)
+{
+    lanes_set_removed(l, removed);
+    TRY(check_removable(g, l, removed, d));
+    bool *done = NEW_ARRAY(g->arena, bool, g->nvalues);
+    for (int i = 0; i < g->nnodes; i++) slice_inputs(g, l, g->nodes[i], done);
+    Rewrite r = rewrite_begin(g);
+    for (int i = 0; i < r.nold; i++) {
+        Node *n = r.old[i];
+        ShrinkRule *shrink = op_info[n->op].shrink;
+        if (shrink) TRY(shrink(l, g, n, d));
+        shrink_types(l, n);
+        TRY(node_infer(n, d));
+        check_sizes(l, n);
+        node_append(g, n);
+    }
+    rewrite_end(&r);
+    return 0;
+}
+
+/* ---- the proof ---------------------------------------------------------------------- */
+
+/* y where the lane survives, 0 elsewhere; shaped to broadcast along the axis. Where, not Mul: a
+ * removed lane may hold infinities. */
+static Value *masked(Graph *g, Lanes *l, const Value *of, int axis, Value *y)
+{
+    int64_t n = lanes_size(l, of, axis), dim[MAX_RANK];
+    uint8_t *keep = NEW_ARRAY(g->arena, uint8_t, n);
+    uint64_t *zero = NEW(g->arena, uint64_t);
+    for (int k = 0; k < MAX_RANK; k++) dim[k] = k == axis ? n : 1;
+    for (int64_t i = 0; i < n; i++) keep[i] = !lanes_removed(l, of, axis, i);
+    Value *mask = value_const(g, "mask", type_of(DT_BOOL, of->type.rank, dim), keep);
+    Value *none = value_const(g, "zero", type_of(y->type.dtype, 0, NULL), zero);
+    return build(g, OP_Where, IN(mask, y, none), NO_ATTRS);
+}
+
+Graph *channels_masked(const Graph *g, Lanes *l, const bool *removed, Arena *a)
+{
+    Graph *m = graph_clone(g, a, NULL);
+    Rewrite r = rewrite_begin(m);
+    lanes_set_removed(l, removed);
+    for (int i = 0; i < r.nold; i++) {
+        rewrite_map_inputs(&r, r.old[i]);
+        node_append(m, r.old[i]);
+        for (int o = 0; o < r.old[i]->nout; o++) {
+            const Value *of = g->nodes[i]->out[o];
+            Value *y = r.old[i]->out[o], *z = y;
+            for (int axis = 0; of && axis < of->type.rank && dtype_is_float(of->type.dtype); axis++)
+                if (lost_lanes(l, of, axis)) z = masked(m, l, of, axis, z);
+            if (z != y) rewrite_replace(&r, y, z);
+        }
+    }
+    rewrite_end(&r);
+    return m;
+}
+
+/* Numbers for the symbols in the inputs: the batch small, the rest as the samples have it or
+ * `otherwise`. */
+static void choose_dims(const Graph *g, const Samples *s, int64_t batch, int64_t otherwise,
+                        int64_t *dims)
+{
+    for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
+    for (int i = 0; i < g->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type;
+        const Type *sample = s && i < s->ninputs ? &s->inputs[i].type : NULL;
+        for (int axis = 0; axis < t->rank; axis++) {
+            int64_t k = t->dim[axis] - DIM_SYM_BASE;
+            if (!dim_is_sym(t->dim[axis]) || dims[k] >= 0) continue;
+            bool given = sample && axis > 0 && sample->rank == t->rank - 1;
+            dims[k] = axis == 0 ? batch : given ? sample->dim[axis - 1] : otherwise;
+        }
+    }
+}
+
+static void fill_random(const Type *t, uint64_t seed, int input, void *data)
+{
+    Rng rng = rng_new(seed, (uint64_t)input);
+    int64_t n = type_count(t);
+    for (int64_t i = 0; i < n && t->dtype == DT_F32; i++) ((float *)data)[i] = rng_normal(&rng);
+    for (int64_t i = 0; i < n && t->dtype == DT_F16; i++)
+        ((uint16_t *)data)[i] = f32_to_f16(rng_normal(&rng));
+}
+
+/* The sample's rows if it has as many elements as the input wants, else random numbers (and zeros
+ * for integers). */
+static const void *input_data(const Graph *g, int input, const Samples *s, uint64_t seed, Arena *a)
+{
+    const Type *t = &g->inputs[input]->type;
+    void *data = arena_alloc(a, (size_t)type_bytes(t));
+    int64_t batch = t->rank ? t->dim[0] : 1;
+    bool usable = s && input < s->ninputs && s->count > 0 && batch > 0 &&
+                  type_count(&s->inputs[input].type) * batch == type_count(t);
+    if (!usable) {
+        fill_random(t, seed, input, data);
+        return data;
+    }
+    int64_t *index = NEW_ARRAY(a, int64_t, batch);
+    for (int64_t i = 0; i < batch; i++) index[i] = i % s->count;
+    samples_gather(s, input, index, batch, t->dtype, data);
+    return data;
+}
+
+typedef struct Running {
+    Program *program;
+    Instance *instance;
+} Running;
+
+static void stop(Running *r)
+{
+    if (r->instance) instance_free(r->instance);
+    if (r->program) program_free(r->program);
+    *r = (Running){0};
+}
+
+/* On the CPU device where it can, else on the reference device. */
+static int start(Running *r, const Graph *g, Diag *d)
+{
+    Diag quiet = {0};
+    ProgramOptions cpu = {.device = "cpu"}, ref = {.device = "ref"};
+    if (program_compile(&r->program, g, &cpu, &quiet) < 0)
+        TRY(program_compile(&r->program, g, &ref, d));
+    return instance_new(&r->instance, r->program, d);
+}
+
+static float *float_output(const Running *r, const Type *t, int o, Arena *a)
+{
+    int64_t n = type_count(t);
+    void *raw = arena_alloc(a, (size_t)type_bytes(t));
+    float *x = NEW_ARRAY(a, float, n);
+    instance_read(r->instance, o, raw);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = t->dtype == DT_F16 ? f16_to_f32(((uint16_t *)raw)[i]) : ((float *)raw)[i];
+    return x;
+}
+
+static double difference(const float *x, const float *y, int64_t n)
+{
+    double scale = 0, most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(x[i]) && isnan(y[i])) continue;
+        if (x[i] == y[i]) {
+            if (isfinite(x[i])) scale = fmax(scale, fabs((double)x[i]));
+            continue;
+        }
+        if (!isfinite(x[i]) || !isfinite(y[i])) return INFINITY;
+        scale = fmax(scale, fabs((double)x[i]));
+        most = fmax(most, fabs((double)x[i] - (double)y[i]));
+    }
+    return most == 0 ? 0 : most / fmax(scale, 1e-30);
+}
+
+static double compare_outputs(const Running *r, const Running *q, const Graph *a, const Graph *b,
+                              Arena *scratch)
+{
+    double worst = 0;
+    for (int o = 0; o < a->noutputs; o++) {
+        const Type *t = &a->outputs[o]->type;
+        if (!type_equal(t, &b->outputs[o]->type)) return INFINITY;
+        if (t->dtype != DT_F32 && t->dtype != DT_F16) continue;
+        worst = fmax(worst, difference(float_output(r, t, o, scratch),
+                                       float_output(q, t, o, scratch), type_count(t)));
+    }
+    return worst;
+}
+
+static int run_both(double *worst, const Graph *a, const Graph *b, const Samples *s, uint64_t seed,
+                    Arena *scratch, Diag *d)
+{
+    Running r = {0}, q = {0};
+    int status = start(&r, a, d);
+    if (status == 0) status = start(&q, b, d);
+    for (int i = 0; i < a->ninputs && status == 0; i++) {
+        const void *data = input_data(a, i, s, seed, scratch);
+        instance_bind(r.instance, i, data);
+        instance_bind(q.instance, i, data);
+    }
+    if (status == 0) {
+        instance_run_all(r.instance);
+        instance_run_all(q.instance);
+        *worst = compare_outputs(&r, &q, a, b, scratch);
+    }
+    stop(&r);
+    stop(&q);
+    return status;
+}
+
+static bool all_static(const Graph *g)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        for (int o = 0; o < g->nodes[i]->nout; o++)
+            if (g->nodes[i]->out[o] && !type_is_static(&g->nodes[i]->out[o]->type)) return false;
+    return true;
+}
+
+int graphs_differ(double *worst, const Graph *a, const Graph *b, const Samples *s, uint64_t seed,
+                  Diag *d)
+{
+    static const int64_t guesses[] = {32, 224, 64, 128, 16, 1};
+    Arena *scratch = arena_new();
+    int64_t *da = NEW_ARRAY(scratch, int64_t, a->nsymbols + 1);
+    int64_t *db = NEW_ARRAY(scratch, int64_t, b->nsymbols + 1);
+    Graph *x = NULL, *y = NULL;
+    Diag quiet = {0};
+    for (size_t k = 0; k < sizeof guesses / sizeof *guesses && !(x && y); k++) {
+        choose_dims(a, s, 4, guesses[k], da);
+        choose_dims(b, s, 4, guesses[k], db);
+        x = graph_specialize(a, scratch, da, &quiet);
+        y = x ? graph_specialize(b, scratch, db, &quiet) : NULL;
+        if (x && !all_static(x)) x = NULL;
+    }
+    int status = x && y ? run_both(worst, x, y, s, seed, scratch, d)
+                        : diag_error(d, "no input shape found that the network can be run on");
+    arena_free(scratch);
+    return status;
+}
+
+/* ---- the pass ----------------------------------------------------------------------- */
+
+static int64_t count_removed(Lanes *l, const bool *removed)
+{
+    int64_t n = 0;
+    for (int c = 0; c < lanes_count_classes(l); c++) n += removed[c];
+    return n;
+}
+
+int pass_remove_channels(Context *c, const char *opt)
+{
+    double worst = 0;
+    (void)opt;
+    if (!c->lanes || !c->removed)
+        return diag_error(c->diag, "no channels are chosen: run allocate before remove-channels");
+    int64_t flops = graph_flops(c->graph), params = graph_params(c->graph);
+    int64_t count = count_removed(c->lanes, c->removed);
+    Graph *before = channels_masked(c->graph, c->lanes, c->removed, c->arena);
+    TRY(channels_remove(c->graph, c->lanes, c->removed, c->diag));
+    c->lanes = NULL;
+    c->removed = NULL;
+    c->scores = NULL;
+    TRY(graphs_differ(&worst, before, c->graph, c->data, c->opt.seed, c->diag));
+    c->report.proof_max_diff = worst;
+    if (!(worst <= PROOF_LIMIT))
+        trap(TRAP_INTERNAL, "removal changed the network: outputs differ by %g of their range",
+             worst);
+    diag_remark(c->diag,
+                "removed %lld coupled channels: %.1f %% of flops and %.1f %% of parameters remain; "
+                "equal to the original with them zeroed to %.2g",
+                (long long)count,
+                100.0 * (double)graph_flops(c->graph) / (double)(flops ? flops : 1),
+                100.0 * (double)graph_params(c->graph) / (double)(params ? params : 1), worst);
+    return 0;
+}
