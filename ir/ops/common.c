@@ -67,7 +67,7 @@ void infer_elems(Node *n, int o, int count, const int64_t *elems)
     if (!v || count < 0 || count > MAX_ELEMS || type_count(&v->type) != count) return;
     int64_t *copy = arena_memdup(v->graph->arena, elems, (size_t)count * sizeof *elems);
     for (int i = 0; i < count; i++)
-        if (copy[i] == DIM_UNKNOWN) copy[i] = graph_symbol(v->graph, NULL);
+        if (copy[i] == ELEM_UNKNOWN) copy[i] = graph_symbol(v->graph, NULL);
     v->elems = copy;
 }
 

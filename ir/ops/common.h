@@ -11,6 +11,9 @@ enum { DIM_UNKNOWN = -1, DIM_BAD = -2 };
 
 enum { MAX_ELEMS = 64 }; /* elements of shape tensors that are tracked */
 
+/* An element that is a size, but not known which. */
+#define ELEM_UNKNOWN (DIM_SYM_BASE - 1)
+
 /* Sums and products of dimensions: DIM_UNKNOWN if a symbol would have to be computed with,
  * DIM_BAD if the result overflows or is negative. */
 int64_t dim_sum(int64_t a, int64_t b);
@@ -23,7 +26,7 @@ bool dim_agree(int64_t a, int64_t b, int64_t *out);
 /* Sets the type of output o, where the node has it: resolves unknown dimensions, refuses bad
  * ones and sizes beyond 2^59 elements. Rank -1 leaves the declared shape. */
 int infer_out(Node *n, int o, Type t, Diag *d);
-/* Output o has these known elements (copied; DIM_UNKNOWN among them becomes a symbol). The
+/* Output o has these known elements (copied; ELEM_UNKNOWN among them becomes a symbol). The
  * count must be that of its type, else nothing is recorded. */
 void infer_elems(Node *n, int o, int count, const int64_t *elems);
 

@@ -16,8 +16,8 @@ static bool elem_negative(int64_t a) { return a < 0 && !dim_is_sym(a); }
 static bool elem_add(int64_t a, int64_t b, int64_t *out)
 {
     if (dim_is_sym(a) || dim_is_sym(b)) {
-        *out = a == 0 ? b : b == 0 ? a : DIM_UNKNOWN;
-        return *out != DIM_UNKNOWN || (!elem_negative(a) && !elem_negative(b));
+        *out = a == 0 ? b : b == 0 ? a : ELEM_UNKNOWN;
+        return *out != ELEM_UNKNOWN || (!elem_negative(a) && !elem_negative(b));
     }
     return !__builtin_add_overflow(a, b, out);
 }
@@ -34,8 +34,8 @@ static bool elem_sub(int64_t a, int64_t b, int64_t *out)
 static bool elem_mul(int64_t a, int64_t b, int64_t *out)
 {
     if (dim_is_sym(a) || dim_is_sym(b)) {
-        *out = a == 1 ? b : b == 1 ? a : a == 0 || b == 0 ? 0 : DIM_UNKNOWN;
-        return *out != DIM_UNKNOWN || (!elem_negative(a) && !elem_negative(b));
+        *out = a == 1 ? b : b == 1 ? a : a == 0 || b == 0 ? 0 : ELEM_UNKNOWN;
+        return *out != ELEM_UNKNOWN || (!elem_negative(a) && !elem_negative(b));
     }
     return !__builtin_mul_overflow(a, b, out);
 }
@@ -43,7 +43,7 @@ static bool elem_mul(int64_t a, int64_t b, int64_t *out)
 static bool elem_div(int64_t a, int64_t b, int64_t *out)
 {
     if (dim_is_sym(a) || dim_is_sym(b)) {
-        *out = b == 1 ? a : a == b ? 1 : DIM_UNKNOWN;
+        *out = b == 1 ? a : a == b ? 1 : ELEM_UNKNOWN;
         return b > 0 || a == b;
     }
     if (b == 0 || (a == INT64_MIN && b == -1)) return false;
@@ -186,7 +186,8 @@ static Value *derivative(Ad *ad, const Node *n, int64_t order, Value *d, Value *
     attrs[k++] = attr_str("of", of);
     attrs[k++] = attr_int("order", order);
     for (int i = 0; i < 2; i++)
-        if (node_attr(n, floats[i])) attrs[k++] = attr_float(floats[i], node_float(n, floats[i], 0));
+        if (node_attr(n, floats[i]))
+            attrs[k++] = attr_float(floats[i], node_float(n, floats[i], 0));
     return build(ad->g, OP_Derivative, IN(d, x), k, attrs);
 }
 
@@ -235,8 +236,7 @@ static int derivative_order(Ad *ad, const Node *n)
 
 int vjp_derivative(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    if (ad_wants(ad, n->in[0]))
-        dx[0] = derivative(ad, n, node_int(n, "order", 1), dy[0], n->in[1]);
+    if (ad_wants(ad, n->in[0])) dx[0] = derivative(ad, n, node_int(n, "order", 1), dy[0], n->in[1]);
     if (!ad_wants(ad, n->in[1])) return 0;
     TRY(derivative_order(ad, n));
     dx[1] = derivative_by_x(ad, n, dy[0]);
@@ -351,7 +351,8 @@ int jvp_div(Ad *ad, const Node *n, Value *const *dx, Value **dy)
     Value *d = dx[0];
     if (dx[1]) {
         Value *ydb = mul(ad, n->out[0], dx[1]);
-        d = d ? build(ad->g, OP_Sub, IN(d, ydb), NO_ATTRS) : build(ad->g, OP_Neg, IN(ydb), NO_ATTRS);
+        d = d ? build(ad->g, OP_Sub, IN(d, ydb), NO_ATTRS)
+              : build(ad->g, OP_Neg, IN(ydb), NO_ATTRS);
     }
     dy[0] = build(ad->g, OP_Div, IN(d, n->in[1]), NO_ATTRS);
     return 0;
@@ -364,8 +365,8 @@ static Value *pow_by_base(Ad *ad, const Node *n, Value *d)
     double e;
     if (value_scalar(b, &e)) {
         if (e == 1) return d;
-        Value *rest = e == 2 ? a
-                             : build(ad->g, OP_Pow, IN(a, const_f32(ad->g, (float)(e - 1))), NO_ATTRS);
+        Value *rest =
+            e == 2 ? a : build(ad->g, OP_Pow, IN(a, const_f32(ad->g, (float)(e - 1))), NO_ATTRS);
         return mul(ad, d, ad_scale(ad, rest, e));
     }
     Value *less = build(ad->g, OP_Sub, IN(b, const_f32(ad->g, 1)), NO_ATTRS);

@@ -112,11 +112,11 @@ int vjp_gemm(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     bool ta = node_int(n, "transA", 0), tb = node_int(n, "transB", 0);
     float alpha = node_float(n, "alpha", 1);
     if (ad_wants(ad, a))
-        dx[0] = ta ? gemm(ad->g, b, dy[0], alpha, tb, true)
-                   : gemm(ad->g, dy[0], b, alpha, false, !tb);
+        dx[0] =
+            ta ? gemm(ad->g, b, dy[0], alpha, tb, true) : gemm(ad->g, dy[0], b, alpha, false, !tb);
     if (ad_wants(ad, b))
-        dx[1] = tb ? gemm(ad->g, dy[0], a, alpha, true, ta)
-                   : gemm(ad->g, a, dy[0], alpha, !ta, false);
+        dx[1] =
+            tb ? gemm(ad->g, dy[0], a, alpha, true, ta) : gemm(ad->g, a, dy[0], alpha, !ta, false);
     if (ad_wants(ad, node_in(n, 2))) dx[2] = ad_scale(ad, dy[0], node_float(n, "beta", 1));
     return 0;
 }
@@ -173,11 +173,11 @@ int vjp_matmul(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     if (av || bv) d = ad_reshape(ad, d, rank, shape);
     if (av) a = ad_reshape(ad, a, 2, (int64_t[]){1, k});
     if (bv) b = ad_reshape(ad, b, 2, (int64_t[]){k, 1});
-    if (ad_wants(ad, n->in[0])) dx[0] = build(ad->g, OP_MatMul, IN(d, transposed(ad->g, b)), NO_ATTRS);
+    if (ad_wants(ad, n->in[0]))
+        dx[0] = build(ad->g, OP_MatMul, IN(d, transposed(ad->g, b)), NO_ATTRS);
     if (ad_wants(ad, n->in[1]))
-        dx[1] = b->type.rank == 2
-                    ? matmul_weight_grad(ad, a, d)
-                    : build(ad->g, OP_MatMul, IN(transposed(ad->g, a), d), NO_ATTRS);
+        dx[1] = b->type.rank == 2 ? matmul_weight_grad(ad, a, d)
+                                  : build(ad->g, OP_MatMul, IN(transposed(ad->g, a), d), NO_ATTRS);
     if (av && dx[0]) dx[0] = ad_fit(ad, dx[0], &(Type){DT_F32, 2, {1, k}});
     if (av && dx[0]) dx[0] = ad_reshape(ad, dx[0], 1, &k);
     if (bv && dx[1]) dx[1] = ad_reshape(ad, dx[1], 1, &k);

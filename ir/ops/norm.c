@@ -127,8 +127,7 @@ int jvp_batchnorm(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
     if (dx[3] || dx[4]) return node_error(ad->diag, n, "has no tangent by its running statistics");
     if (dx[0]) dy[0] = mul(ad, dx[0], batchnorm_factor(ad, n));
-    if (dx[1])
-        dy[0] = plus(ad, dy[0], mul(ad, batchnorm_normal(ad, n), per_channel(ad, n, dx[1])));
+    if (dx[1]) dy[0] = plus(ad, dy[0], mul(ad, batchnorm_normal(ad, n), per_channel(ad, n, dx[1])));
     if (dx[2]) dy[0] = plus(ad, dy[0], per_channel(ad, n, dx[2]));
     return 0;
 }

@@ -244,10 +244,10 @@ int infer_gather_grad(Node *n, Diag *d)
 /* The part [from, from + size) of an axis. */
 static Value *part(Ad *ad, Value *v, int64_t axis, int64_t from, int64_t size)
 {
-    return build(ad->g, OP_Slice,
-                 IN(v, CONST_INTS(ad->g, from), CONST_INTS(ad->g, from + size),
-                    CONST_INTS(ad->g, axis)),
-                 NO_ATTRS);
+    return build(
+        ad->g, OP_Slice,
+        IN(v, CONST_INTS(ad->g, from), CONST_INTS(ad->g, from + size), CONST_INTS(ad->g, axis)),
+        NO_ATTRS);
 }
 
 static int64_t axis_attr(const Node *n, const Value *v)
