@@ -1,0 +1,222 @@
+/* Convolutions by oneDNN on channels-last activations, in one, two or three dimensions.
+ *
+ *   Conv            y = w * x + b                 forward
+ *   ConvTranspose   y = w^T * x + b               backward by data; b is added afterwards
+ *   ConvWgrad       dw from x, dy                 backward by weights
+ *
+ * All three describe one forward convolution from `src` [N,I,p…] through `weights`
+ * [O,I/g,k…] to `dst` [N,O,q…]; they differ in which of the three is computed. The upper
+ * padding given to oneDNN follows from the sizes, so that q = (p + lo + hi - extent)/s + 1
+ * holds exactly and an output_padding needs no care. Weights take the layout that oneDNN
+ * asks for: constants once, others at each run (they are small beside the activations).
+ * What oneDNN refuses (negative pads, empty tensors) goes to the naive kernel. */
+#include "ir/window.h"
+#include "runtime/cpu/cpu.h"
+#include "runtime/cpu/primitive.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct ConvState {
+    Primitive prim;
+    bool naive; /* oneDNN declined */
+} ConvState;
+
+/* The operands of the forward convolution among a node's tensors. */
+typedef struct ConvRoles {
+    ConvKind kind;
+    const Tensor *src, *weights, *bias, *dst;
+    int group;
+} ConvRoles;
+
+static ConvRoles conv_roles(const Prepare *p)
+{
+    ConvRoles r = {.group = (int)node_int(p->node, "group", 1)};
+    const Tensor *bias = p->nin > 2 && p->in[2].rank >= 0 ? &p->in[2] : NULL;
+    switch (p->node->op) {
+    case OP_Conv:
+        r = (ConvRoles){CONV_FORWARD, &p->in[0], &p->in[1], bias, &p->out[0], r.group};
+        break;
+    case OP_ConvTranspose:
+        r = (ConvRoles){CONV_BY_DATA, &p->out[0], &p->in[1], NULL, &p->in[0], r.group};
+        break;
+    default:
+        r = (ConvRoles){CONV_BY_WEIGHTS, &p->in[0], &p->out[0], NULL, &p->in[1], r.group};
+    }
+    return r;
+}
+
+/* Stride, dilation and pads as oneDNN wants them; false if it will not have them. */
+static bool conv_shape(ConvShape *c, const Prepare *p, const ConvRoles *r)
+{
+    Window w;
+    memset(c, 0, sizeof *c);
+    if (node_window(p->node, &w, p->diag) < 0) return false;
+    for (int i = 0; i < w.n; i++) {
+        int64_t extent = (w.kernel[i] - 1) * w.dilation[i] + 1;
+        c->stride[i] = w.stride[i];
+        c->dilation[i] = w.dilation[i] - 1;
+        c->pad_lo[i] = w.pad[i];
+        c->pad_hi[i] =
+            (r->dst->dim[i + 2] - 1) * w.stride[i] + extent - r->src->dim[i + 2] - w.pad[i];
+        if (c->pad_lo[i] < 0 || c->pad_hi[i] <= -c->stride[i]) return false;
+    }
+    return tensor_count(r->src) > 0 && tensor_count(r->dst) > 0 && tensor_count(r->weights) > 0;
+}
+
+/* The strides of a dense tensor where only axes of size 1 differ from them (what oneDNN
+ * recognises), else the tensor's own. */
+static int describe(MemDesc *md, const Tensor *t, bool channels_last)
+{
+    dnnl_dims_t dim = {0}, stride = {0};
+    Tensor dense = *t;
+    bool like = channels_last ? tensor_is_channels_last(t) : tensor_is_row_major(t);
+    if (like) tensor_set_strides(&dense, channels_last);
+    for (int i = 0; i < t->rank; i++) dim[i] = t->dim[i], stride[i] = dense.stride[i];
+    return md_strided(md, t->rank, dim, stride) == dnnl_success ? 0 : -1;
+}
+
+static int describe_channels_last(MemDesc *md, const Tensor *t)
+{
+    Tensor dense = *t;
+    tensor_set_strides(&dense, true);
+    return describe(md, &dense, true);
+}
+
+/* Weights [O,I/g,k…] become [g,O/g,I/g,k…] for oneDNN when there are groups. */
+static Tensor grouped_weights(const Tensor *w, int group)
+{
+    if (group == 1) return *w;
+    Tensor t = *w;
+    t.rank++;
+    for (int i = 1; i < t.rank; i++) t.dim[i] = w->dim[i - 1], t.stride[i] = w->stride[i - 1];
+    t.dim[0] = group;
+    t.dim[1] = w->dim[0] / group;
+    t.stride[0] = t.dim[1] * w->stride[0];
+    return t;
+}
+
+typedef struct ConvDescs {
+    MemDesc src, weights, bias, dst;          /* given to oneDNN */
+    MemDesc user_src, user_weights, user_dst; /* as the tensors lie */
+} ConvDescs;
+
+static int describe_all(ConvDescs *d, const ConvRoles *r)
+{
+    Tensor w = grouped_weights(r->weights, r->group);
+    dnnl_dims_t wdim = {0};
+    for (int i = 0; i < w.rank; i++) wdim[i] = w.dim[i];
+    if (md_any(&d->weights, w.rank, wdim) != dnnl_success) return -1;
+    if (r->bias) TRY(describe(&d->bias, r->bias, false));
+    TRY(describe(&d->user_weights, &w, false));
+    TRY(describe(&d->user_src, r->src, true));
+    TRY(describe(&d->user_dst, r->dst, true));
+    TRY(describe_channels_last(&d->src, r->src));
+    return describe_channels_last(&d->dst, r->dst);
+}
+
+static void free_descs(ConvDescs *d)
+{
+    MemDesc *all[] = {&d->src,      &d->weights,      &d->bias,    &d->dst,
+                      &d->user_src, &d->user_weights, &d->user_dst};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) md_free(all[i]);
+}
+
+/* Operands in the order in which conv_run passes their data. */
+static int add_operands(Primitive *q, dnnl_primitive_desc_t pd, const ConvRoles *r,
+                        const ConvDescs *d, const Prepare *p)
+{
+    const void *w = p->const_data ? p->const_data[1] : NULL;
+    switch (r->kind) {
+    case CONV_FORWARD:
+        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, dnnl_query_src_md, &d->user_src, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, dnnl_query_weights_md, &d->user_weights, w));
+        TRY(primitive_operand(q, pd, DNNL_ARG_DST, dnnl_query_dst_md, &d->user_dst, NULL));
+        if (!r->bias) return 0;
+        return primitive_operand(q, pd, DNNL_ARG_BIAS, dnnl_query_exec_arg_md, &d->bias, NULL);
+    case CONV_BY_DATA:
+        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, &d->user_dst,
+                              NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, dnnl_query_weights_md, &d->user_weights, w));
+        return primitive_operand(q, pd, DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, &d->user_src,
+                                 NULL);
+    default:
+        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, dnnl_query_src_md, &d->user_src, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, &d->user_dst,
+                              NULL));
+        return primitive_operand(q, pd, DNNL_ARG_DIFF_WEIGHTS, dnnl_query_diff_weights_md,
+                                 &d->user_weights, NULL);
+    }
+}
+
+static int create(Primitive *q, const ConvRoles *r, const ConvShape *shape, const ConvDescs *d,
+                  const Prepare *p)
+{
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t hint = NULL, pd = NULL;
+    const MemDesc *bias = r->bias ? &d->bias : NULL;
+    int status = -1;
+    if (dnnl_engine_create(&q->engine, dnnl_cpu, 0) != dnnl_success) return -1;
+    if (primitive_attr(&attr) != dnnl_success) return -1;
+    dnnl_status_t s = conv_desc(&hint, CONV_FORWARD, q->engine, &d->src, &d->weights, bias, &d->dst,
+                                shape, NULL, attr);
+    if (s == dnnl_success && r->kind != CONV_FORWARD)
+        s = conv_desc(&pd, r->kind, q->engine, &d->src, &d->weights, NULL, &d->dst, shape, hint,
+                      attr);
+    dnnl_primitive_desc_t use = r->kind == CONV_FORWARD ? hint : pd;
+    if (s == dnnl_success && add_operands(q, use, r, d, p) == 0) status = primitive_finish(q, use);
+    if (pd) dnnl_primitive_desc_destroy(pd);
+    if (hint) dnnl_primitive_desc_destroy(hint);
+    dnnl_primitive_attr_destroy(attr);
+    return status;
+}
+
+int cpu_conv_prepare(Prepare *p)
+{
+    ConvState *s = calloc(1, sizeof *s);
+    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    ConvRoles r = conv_roles(p);
+    ConvDescs d = {0};
+    ConvShape shape;
+    int threads = single_thread_begin();
+    s->naive = p->in[0].dtype != DT_F32 || !conv_shape(&shape, p, &r) || describe_all(&d, &r) < 0 ||
+               create(&s->prim, &r, &shape, &d, p) < 0;
+    single_thread_end(threads);
+    free_descs(&d);
+    p->state = s;
+    p->scratch = s->naive ? 0 : s->prim.scratch;
+    return 0;
+}
+
+/* y[n,c,…] += b[c] */
+static void add_bias(const Tensor *y, const Tensor *b)
+{
+    Tensor wide = along_axis(b, 1, y->rank);
+    cpu_add_into(y, &wide);
+}
+
+void cpu_conv_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                  void *scratch)
+{
+    const ConvState *s = state;
+    if (s->naive) {
+        cpu_naive_run(n, NULL, in, out, scratch);
+        return;
+    }
+    bool has_bias = n->nin > 2 && in[2].data;
+    if (n->op == OP_Conv) {
+        void *data[] = {in[0].data, in[1].data, out[0].data, has_bias ? in[2].data : NULL};
+        primitive_run(&s->prim, data, scratch);
+        return;
+    }
+    void *data[] = {in[0].data, in[1].data, out[0].data};
+    primitive_run(&s->prim, data, scratch);
+    if (n->op == OP_ConvTranspose && has_bias) add_bias(&out[0], &in[2]);
+}
+
+void cpu_conv_release(void *state)
+{
+    ConvState *s = state;
+    primitive_free(&s->prim);
+    free(s);
+}

@@ -1,0 +1,96 @@
+/* Shared by the CPU kernels; kernels.c lists them. */
+#ifndef EHAP_RUNTIME_CPU_CPU_H
+#define EHAP_RUNTIME_CPU_CPU_H
+
+#include "runtime/cpu/nest.h"
+#include "runtime/element.h"
+#include "runtime/kernel.h"
+
+/* A kernel's functions as kernels.c names them: cpu_<name>_prepare, _run, _release. */
+#define CPU_RUN(name)                                                                              \
+    void cpu_##name##_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,   \
+                          void *scratch)
+#define CPU_PREPARE(name) int cpu_##name##_prepare(Prepare *p)
+#define CPU_RELEASE(name) void cpu_##name##_release(void *state)
+
+CPU_PREPARE(conv);
+CPU_RUN(conv);
+CPU_RELEASE(conv);
+CPU_PREPARE(matmul);
+CPU_RUN(matmul);
+CPU_RELEASE(matmul);
+CPU_PREPARE(unary);
+CPU_RUN(unary);
+CPU_RELEASE(free); /* frees state */
+CPU_RUN(clip);
+CPU_RUN(binary);
+CPU_RUN(variadic);
+CPU_RUN(where);
+CPU_RUN(cast);
+CPU_PREPARE(reduce);
+CPU_RUN(reduce);
+CPU_PREPARE(pool);
+CPU_RUN(pool);
+CPU_PREPARE(global_pool);
+CPU_RUN(global_pool);
+CPU_PREPARE(softmax);
+CPU_RUN(softmax);
+CPU_PREPARE(batchnorm);
+CPU_RUN(batchnorm);
+CPU_PREPARE(batchnorm_train);
+CPU_RUN(batchnorm_train);
+CPU_PREPARE(batchnorm_train_grad);
+CPU_RUN(batchnorm_train_grad);
+CPU_PREPARE(layernorm);
+CPU_RUN(layernorm);
+CPU_RUN(quantize);
+CPU_RUN(dequantize);
+CPU_RUN(fake_quant);
+CPU_PREPARE(fake_quant_grad);
+CPU_RUN(fake_quant_grad);
+CPU_RUN(identity);
+CPU_RUN(dropout);
+CPU_PREPARE(reshape);
+CPU_RUN(reshape);
+CPU_RUN(transpose);
+CPU_RUN(concat);
+CPU_RUN(split);
+CPU_RUN(slice);
+CPU_RUN(slice_grad);
+CPU_RUN(pad);
+CPU_RUN(gather);
+CPU_RUN(gather_grad);
+CPU_PREPARE(rademacher);
+CPU_RUN(rademacher);
+
+/* The reference kernel of the node's op: for types and shapes too rare to deserve more. */
+CPU_PREPARE(naive);
+CPU_RUN(naive);
+
+/* A view: the same data from element `offset` on. */
+Tensor tensor_at(const Tensor *t, int64_t offset);
+/* A [C] vector seen along `axis` of a shape of `rank`: [1,…,C,…,1]. */
+Tensor along_axis(const Tensor *v, int axis, int rank);
+/* Dense row-major tensor of the same shape. */
+Tensor dense_like(const Tensor *t, DType dtype, void *data);
+/* An omitted input has no data. */
+static inline const Tensor *optional(const Node *n, const Tensor *in, int i)
+{
+    return i < n->nin && in[i].data ? &in[i] : NULL;
+}
+int axis_index(int64_t axis, int rank); /* counted from the end if negative */
+
+/* Sums over dimensions, in double. The walk is over t[0]; further operands broadcast to its
+ * shape; `kept` has dimension 1 where t[0] is reduced. Element e of kept (in row-major order)
+ * receives
+ *   REDUCE_SUM   acc[e] = sum x0          REDUCE_DOT   and acc[count(kept) + e] = sum x0 x1
+ *   REDUCE_MAX, REDUCE_MIN likewise, from -inf and inf.
+ * term, if not NULL, computes what is reduced from all the operands. */
+typedef enum Reduction { REDUCE_SUM, REDUCE_DOT, REDUCE_MAX, REDUCE_MIN } Reduction;
+void cpu_accumulate(Reduction r, MapFn *term, const void *ctx, int operands, const Tensor *const *t,
+                    const Tensor *kept, double *acc);
+double cpu_row_sum(const float *x, int n);
+/* dst (float or half, any layout) from row-major doubles. */
+void store_doubles(const Tensor *dst, double *x);
+
+#endif

@@ -1,0 +1,163 @@
+/* Matrix products by oneDNN, and Gemm's alpha, beta and C in one pass afterwards.
+ *
+ * Operands are described by their strides, so transposition costs nothing; leading dimensions
+ * broadcast where one side has 1. An operand that is dense along neither of its last two axes
+ * is reordered in scratch. */
+#include "runtime/cpu/cpu.h"
+#include "runtime/cpu/primitive.h"
+#include "runtime/cpu/simd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct MatmulState {
+    Primitive prim;
+    bool naive; /* integers, empty operands, or what oneDNN declines */
+} MatmulState;
+
+/* a, b, y as matrices with equal numbers of leading dimensions. */
+typedef struct Product {
+    Tensor a, b, y;
+} Product;
+
+static void insert_axis(Tensor *t, int at)
+{
+    for (int i = t->rank; i > at; i--) t->dim[i] = t->dim[i - 1], t->stride[i] = t->stride[i - 1];
+    t->dim[at] = 1;
+    t->stride[at] = at + 1 <= t->rank ? t->stride[at + 1] * t->dim[at + 1] : 1;
+    t->rank++;
+}
+
+static void swap_last(Tensor *t)
+{
+    int i = t->rank - 1, j = t->rank - 2;
+    int64_t d = t->dim[i], s = t->stride[i];
+    t->dim[i] = t->dim[j], t->stride[i] = t->stride[j];
+    t->dim[j] = d, t->stride[j] = s;
+}
+
+static Product product_of(const Node *n, const Tensor *in, const Tensor *out)
+{
+    Product p = {in[0], in[1], out[0]};
+    bool row = p.a.rank == 1, column = p.b.rank == 1;
+    if (n->op == OP_Gemm) {
+        if (node_int(n, "transA", 0)) swap_last(&p.a);
+        if (node_int(n, "transB", 0)) swap_last(&p.b);
+        return p;
+    }
+    if (row) insert_axis(&p.a, 0);
+    if (column) insert_axis(&p.b, 1);
+    if (column) insert_axis(&p.y, p.y.rank);
+    if (row) insert_axis(&p.y, p.y.rank - 1);
+    while (p.a.rank < p.y.rank) insert_axis(&p.a, 0);
+    while (p.b.rank < p.y.rank) insert_axis(&p.b, 0);
+    return p;
+}
+
+static int describe(MemDesc *md, const Tensor *t)
+{
+    dnnl_dims_t dim = {0}, stride = {0};
+    for (int i = 0; i < t->rank; i++) dim[i] = t->dim[i], stride[i] = t->stride[i];
+    return md_strided(md, t->rank, dim, stride) == dnnl_success ? 0 : -1;
+}
+
+/* A layout that oneDNN multiplies fast: the tensor's own if it is a row-major matrix or the
+ * transpose of one, in every batch; else dense. */
+static Tensor wanted(const Tensor *t, bool may_transpose)
+{
+    Tensor w = *t, dense = *t;
+    tensor_set_strides(&dense, false);
+    if (tensor_is_row_major(t)) return dense;
+    swap_last(&w);
+    if (may_transpose && tensor_is_row_major(&w)) {
+        tensor_set_strides(&w, false);
+        swap_last(&w);
+        return w;
+    }
+    return dense;
+}
+
+typedef struct ProductDescs {
+    MemDesc user[3], want[3]; /* a, b, y */
+} ProductDescs;
+
+static int create(Primitive *q, const Product *p, ProductDescs *d, const void *const *constants)
+{
+    static const int arg[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
+    static const dnnl_query_t query[3] = {dnnl_query_src_md, dnnl_query_weights_md,
+                                          dnnl_query_dst_md};
+    const Tensor *t[3] = {&p->a, &p->b, &p->y};
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    if (dnnl_engine_create(&q->engine, dnnl_cpu, 0) != dnnl_success) return -1;
+    for (int k = 0; k < 3; k++) {
+        Tensor w = wanted(t[k], k < 2), own = *t[k];
+        if (tensor_same_layout(&w, &own)) own = w; /* strides of axes of 1 as oneDNN likes them */
+        TRY(describe(&d->user[k], &own));
+        TRY(describe(&d->want[k], &w));
+    }
+    if (primitive_attr(&attr) != dnnl_success) return -1;
+    dnnl_status_t s = matmul_desc(&pd, q->engine, &d->want[0], &d->want[1], &d->want[2], attr);
+    dnnl_primitive_attr_destroy(attr);
+    if (s != dnnl_success) return -1;
+    int status = 0;
+    for (int k = 0; k < 3 && status == 0; k++)
+        status = primitive_operand(q, pd, arg[k], query[k], &d->user[k],
+                                   k < 2 && constants ? constants[k] : NULL);
+    if (status == 0) status = primitive_finish(q, pd);
+    dnnl_primitive_desc_destroy(pd);
+    return status;
+}
+
+int cpu_matmul_prepare(Prepare *p)
+{
+    MatmulState *s = calloc(1, sizeof *s);
+    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a matrix product");
+    ProductDescs d = {0};
+    Product product = product_of(p->node, p->in, p->out);
+    bool empty = tensor_count(&p->in[0]) == 0 || tensor_count(&p->in[1]) == 0;
+    int threads = single_thread_begin();
+    s->naive =
+        empty || p->in[0].dtype != DT_F32 || create(&s->prim, &product, &d, p->const_data) < 0;
+    single_thread_end(threads);
+    for (int k = 0; k < 3; k++) md_free(&d.user[k]), md_free(&d.want[k]);
+    p->state = s;
+    p->scratch = s->naive ? 0 : s->prim.scratch;
+    return 0;
+}
+
+typedef struct Blend {
+    float alpha, beta;
+} Blend;
+
+CLONES static void blend(const void *ctx, int n, float *y, const float *const *x)
+{
+    const Blend k = *(const Blend *)ctx;
+    const float *p = x[0], *c = x[1];
+    INDEPENDENT
+    for (int i = 0; i < n; i++) y[i] = p[i] * k.alpha + c[i] * k.beta;
+}
+
+void cpu_matmul_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                    void *scratch)
+{
+    const MatmulState *s = state;
+    if (s->naive) {
+        cpu_naive_run(n, NULL, in, out, scratch);
+        return;
+    }
+    void *data[] = {in[0].data, in[1].data, out[0].data};
+    primitive_run(&s->prim, data, scratch);
+    if (n->op != OP_Gemm) return;
+    const Tensor *c = optional(n, in, 2);
+    Blend k = {node_float(n, "alpha", 1), c ? node_float(n, "beta", 1) : 0};
+    const Tensor *t[] = {&out[0], &out[0], c ? c : &out[0]};
+    if (c || k.alpha != 1.f) block_map(3, t, blend, &k);
+}
+
+void cpu_matmul_release(void *state)
+{
+    MatmulState *s = state;
+    primitive_free(&s->prim);
+    free(s);
+}

@@ -1,0 +1,210 @@
+/* Reductions: over any axes of any layout, accumulated in double.
+ *
+ * The input is walked in memory order (nest.h), so over N, H, W of a channels-last tensor a
+ * block is rows of C floats that are added column by column; over the last axis of a
+ * row-major one it is summed along the row in 8 lanes. The lanes are part of the program, not
+ * of the machine: every instruction set adds in the same order. */
+#include "runtime/cpu/cpu.h"
+#include "runtime/cpu/simd.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct Accumulate {
+    Reduction r;
+    MapFn *term;
+    const void *ctx;
+    double *first, *second; /* second: of the products */
+} Accumulate;
+
+/* ---- kernels over one row ----------------------------------------------------------- */
+
+enum { LANES = 8 };
+
+CLONES double cpu_row_sum(const float *x, int n)
+{
+    double lane[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) lane[k] += (double)x[i + k];
+    for (; i < n; i++) lane[i % LANES] += (double)x[i];
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
+           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+CLONES static double row_dot(const float *x, const float *y, int n)
+{
+    double lane[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) lane[k] += (double)x[i + k] * (double)y[i + k];
+    for (; i < n; i++) lane[i % LANES] += (double)x[i] * (double)y[i];
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
+           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+static double larger(double a, double b) { return a != a || a > b ? a : b; }
+static double smaller(double a, double b) { return a != a || a < b ? a : b; }
+
+static void reduce_row(const Accumulate *a, const float *x, const float *y, int n, int64_t at)
+{
+    switch (a->r) {
+    case REDUCE_DOT:
+        a->second[at] += row_dot(x, y, n); /* fall through */
+    case REDUCE_SUM:
+        a->first[at] += cpu_row_sum(x, n);
+        break;
+    case REDUCE_MAX:
+        for (int i = 0; i < n; i++) a->first[at] = larger((double)x[i], a->first[at]);
+        break;
+    default:
+        for (int i = 0; i < n; i++) a->first[at] = smaller((double)x[i], a->first[at]);
+    }
+}
+
+/* ---- kernels over columns: one accumulator per column ------------------------------- */
+
+CLONES static void columns_sum(double *restrict acc, const float *restrict x, int rows, int cols)
+{
+    for (int r = 0; r < rows; r++, x += cols)
+        for (int c = 0; c < cols; c++) acc[c] += (double)x[c];
+}
+
+CLONES static void columns_dot(double *restrict acc, const float *x, const float *y, int rows,
+                               int cols)
+{
+    for (int r = 0; r < rows; r++, x += cols, y += cols)
+        for (int c = 0; c < cols; c++) acc[c] += (double)x[c] * (double)y[c];
+}
+
+CLONES static void columns_max(double *restrict acc, const float *restrict x, int rows, int cols)
+{
+    for (int r = 0; r < rows; r++, x += cols)
+        for (int c = 0; c < cols; c++) acc[c] = larger((double)x[c], acc[c]);
+}
+
+CLONES static void columns_min(double *restrict acc, const float *restrict x, int rows, int cols)
+{
+    for (int r = 0; r < rows; r++, x += cols)
+        for (int c = 0; c < cols; c++) acc[c] = smaller((double)x[c], acc[c]);
+}
+
+static void reduce_columns(const Accumulate *a, const float *x, const float *y, const Block *b,
+                           int64_t at)
+{
+    switch (a->r) {
+    case REDUCE_DOT:
+        columns_dot(a->second + at, x, y, b->rows, b->cols); /* fall through */
+    case REDUCE_SUM:
+        columns_sum(a->first + at, x, b->rows, b->cols);
+        break;
+    case REDUCE_MAX:
+        columns_max(a->first + at, x, b->rows, b->cols);
+        break;
+    default:
+        columns_min(a->first + at, x, b->rows, b->cols);
+    }
+}
+
+/* ---- walking ------------------------------------------------------------------------ */
+
+/* The accumulator is the last operand of the nest. */
+static void reduce_block(void *ctx, const Block *b, const Nest *n)
+{
+    const Accumulate *a = ctx;
+    int last = n->operands - 1, in = n->loops - 1;
+    int64_t at = b->at[last], inner = n->stride[last][in];
+    int64_t outer = in > 0 ? n->stride[last][in - 1] : 0;
+    const float *x = b->x[0], *y = last > 1 ? b->x[1] : x;
+    float terms[BLOCK];
+    if (a->term) {
+        a->term(a->ctx, b->rows * b->cols, terms, b->x);
+        x = terms;
+    }
+    if (inner == 1 && (outer == 0 || b->rows == 1)) {
+        reduce_columns(a, x, y, b, at);
+    } else if (inner == 0 && outer == 0) {
+        reduce_row(a, x, y, b->rows * b->cols, at);
+    } else if (inner == 0) {
+        for (int r = 0; r < b->rows; r++)
+            reduce_row(a, x + (int64_t)r * b->cols, y + (int64_t)r * b->cols, b->cols,
+                       at + r * outer);
+    } else {
+        for (int r = 0; r < b->rows; r++)
+            for (int c = 0; c < b->cols; c++) {
+                int64_t i = (int64_t)r * b->cols + c;
+                reduce_row(a, x + i, y + i, 1, at + r * outer + c * inner);
+            }
+    }
+}
+
+void cpu_accumulate(Reduction r, MapFn *term, const void *ctx, int operands, const Tensor *const *t,
+                    const Tensor *kept, double *acc)
+{
+    const Tensor *all[NEST_OPERANDS];
+    Tensor places = dense_like(kept, DT_F64, NULL);
+    int64_t count = tensor_count(kept);
+    double start = r == REDUCE_MAX ? -INFINITY : r == REDUCE_MIN ? INFINITY : 0;
+    Accumulate a = {r, term, ctx, acc, acc + count};
+    Nest n;
+    for (int64_t i = 0; i < count * (r == REDUCE_DOT ? 2 : 1); i++) acc[i] = start;
+    for (int k = 0; k < operands; k++) all[k] = t[k];
+    all[operands] = &places;
+    nest_make(&n, operands + 1, all);
+    block_read(&n, all, reduce_block, &a);
+}
+
+/* ---- the ops ------------------------------------------------------------------------ */
+
+/* The output with its reduced axes kept as 1. */
+static Tensor kept_shape(const Node *n, const Tensor *in)
+{
+    const Tensor *x = &in[0], *axes = optional(n, in, 1);
+    Tensor kept = *x;
+    int64_t count = axes ? tensor_count(axes) : 0;
+    if (count == 0 && node_int(n, "noop_with_empty_axes", 0)) return kept;
+    for (int i = 0; i < x->rank && count == 0; i++) kept.dim[i] = 1;
+    for (int64_t i = 0; i < count; i++)
+        kept.dim[axis_index(element_load_int(axes, i * axes->stride[0]), x->rank)] = 1;
+    return kept;
+}
+
+void store_doubles(const Tensor *dst, double *x)
+{
+    Tensor src = dense_like(dst, DT_F64, x);
+    if (dst->dtype != DT_F32 || !tensor_is_row_major(dst)) {
+        tensor_copy(&src, dst);
+        return;
+    }
+    float *y = dst->data;
+    for (int64_t i = 0; i < tensor_count(dst); i++) y[i] = (float)x[i];
+}
+
+int cpu_reduce_prepare(Prepare *p)
+{
+    p->scratch = (size_t)tensor_count(&p->out[0]) * sizeof(double);
+    return 0;
+}
+
+void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                    void *scratch)
+{
+    Tensor kept = kept_shape(n, in);
+    const Tensor *x[] = {&in[0]};
+    Reduction r = n->op == OP_ReduceMax   ? REDUCE_MAX
+                  : n->op == OP_ReduceMin ? REDUCE_MIN
+                                          : REDUCE_SUM;
+    double *acc = scratch;
+    (void)state;
+    if (in[0].dtype != DT_F32 && in[0].dtype != DT_F16) {
+        cpu_naive_run(n, NULL, in, out, scratch);
+        return;
+    }
+    cpu_accumulate(r, NULL, NULL, 1, x, &kept, acc);
+    int64_t count = tensor_count(&kept);
+    if (n->op == OP_ReduceMean && count > 0) {
+        double each = (double)count / (double)tensor_count(&in[0]);
+        for (int64_t i = 0; i < count; i++) acc[i] *= each;
+    }
+    store_doubles(&out[0], acc);
+}
