@@ -13,9 +13,6 @@
 #include "runtime/layout.h"
 #include "runtime/program.h"
 
-/* device_cpu is absent from builds of the runtime without runtime/cpu. */
-extern const Device device_cpu __attribute__((weak));
-
 typedef struct Plan {
     Program *p;
     const Graph *g;
@@ -33,7 +30,7 @@ static const Device *device_find(const char *name)
 {
     static const Device *const all[] = {&device_ref, &device_ref_last, &device_cpu};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-        if (all[k] && strcmp(all[k]->name, name) == 0) return all[k];
+        if (strcmp(all[k]->name, name) == 0) return all[k];
     return NULL;
 }
 
