@@ -27,7 +27,7 @@ typedef struct Options {
     const char *keep_nodes, *exclude; /* comma-separated node names */
     const char *target;               /* "ort" */
     int weight_bits;                  /* 7 or 8; 0: 7 */
-    uint64_t seed;
+    int64_t seed;
     int threads;                                     /* 0: all */
     const char *device;                              /* "cpu" */
     size_t memory;                                   /* bytes the run may plan for; 0: no limit */

@@ -1,0 +1,79 @@
+/* ehapc as a library: a trained ONNX model in, a smaller, faster INT8 one out.
+ *
+ *     ehap *e = ehap_new(NULL, NULL);
+ *     if (ehap_set(e, "flops", "0.5") || ehap_set(e, "data", "train.npz") ||
+ *         ehap_load(e, "in.onnx") || ehap_compress(e) || ehap_save(e, "out.onnx"))
+ *         …                               the message has been reported
+ *     ehap_free(e);
+ *
+ * Every function that can fail returns one of the statuses below, which are also the exit
+ * statuses of the program. One ehap is used by one thread at a time; different ones are
+ * independent. Options have the names of the command line's flags. */
+#ifndef EHAP_H
+#define EHAP_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    EHAP_OK = 0,
+    EHAP_BAD_INPUT = 1, /* the model, the data or a path is at fault; a message says how */
+    EHAP_USAGE = 2,     /* an option or its value is */
+    EHAP_NOTHING = 3,   /* nothing could be removed; messages say what pins what */
+    EHAP_INTERNAL = 4,  /* a bug in ehapc, or memory ran out */
+};
+
+typedef struct ehap ehap;
+
+enum { EHAP_ERROR, EHAP_WARNING, EHAP_REMARK, EHAP_NOTE };
+
+/* One finished message, without a newline: "error: in.onnx: node 'conv1' (Conv): …". */
+typedef void ehap_message_fn(void *ctx, int severity, const char *text);
+/* Progress of the running pass, 0 to 1; `text` may be "". */
+typedef void ehap_progress_fn(void *ctx, const char *pass, double fraction, const char *text);
+
+const char *ehap_version(void);
+
+/* NULL when memory runs out. on_message NULL: messages go to stderr. */
+ehap *ehap_new(ehap_message_fn *on_message, void *ctx);
+void ehap_free(ehap *e); /* NULL is allowed */
+void ehap_on_progress(ehap *e, ehap_progress_fn *f, void *ctx);
+
+/* Sets an option by the name of its flag, "flops" for --flops; value NULL for a switch.
+ * Strings are copied. EHAP_USAGE names the option and what it takes. */
+int ehap_set(ehap *e, const char *option, const char *value);
+
+/* Reads and canonicalizes a model; once per ehap. The file is never written to. */
+int ehap_load(ehap *e, const char *path);
+
+/* The whole job: score, remove, refit, fine-tune with simulated INT8, quantize. */
+int ehap_compress(ehap *e);
+/* Score (or take the scores of --scores), remove, refit; fine-tune if steps were asked for. */
+int ehap_prune(ehap *e);
+/* Calibrate, fine-tune if steps were asked for, quantize. */
+int ehap_quantize(ehap *e);
+/* Passes by name: "canonicalize,sensitivity{criterion=l2},allocate,remove-channels". */
+int ehap_run_passes(ehap *e, const char *pipeline);
+
+/* Scores every prunable channel and writes them as JSON to `path`. */
+int ehap_score(ehap *e, const char *path);
+/* Writes the model as it stands; the file appears whole or not at all. */
+int ehap_save(ehap *e, const char *path);
+/* What happened since ehap_load, as JSON. */
+int ehap_write_report(ehap *e, const char *path);
+/* To stdout: the before/after table; per node, shapes, parameters and FLOPs. */
+int ehap_print_summary(ehap *e);
+int ehap_inspect(ehap *e);
+
+/* Runs the model on the arrays of an .npz, by input name; writes arrays by output name. */
+int ehap_infer(ehap *e, const char *in_npz, const char *out_npz);
+/* Runs an ONNX test-data folder (input_k.pb, output_k.pb) and compares, to 1e-3 relative and
+ * 1e-5 absolute; EHAP_BAD_INPUT where they differ. */
+int ehap_check_test_data(ehap *e, const char *dir);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

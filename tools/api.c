@@ -1,0 +1,308 @@
+/* The public API: every entry runs inside a trap, so that exhausted memory and broken
+ * invariants end as a message and EHAP_INTERNAL instead of an abort. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "backend/backend.h"
+#include "ir/text.h"
+#include "tools/session.h"
+
+double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *ehap_version(void) { return EHAP_VERSION; }
+
+static void sink(void *ctx, Severity sev, const char *text)
+{
+    ehap *e = ctx;
+    if (e->on_message)
+        e->on_message(e->message_ctx, (int)sev, text);
+    else
+        fprintf(stderr, "%s\n", text);
+}
+
+static void defaults(ehap *e)
+{
+    Options *o = &e->c.opt;
+    o->keep = 0.5;
+    o->criterion = "gate-ggn";
+    o->precision = "fp32";
+    o->target = "ort";
+    o->device = "auto";
+    e->preprocess = (Preprocess){.scale = 1};
+    Report *r = &e->c.report;
+    r->accuracy_input = r->accuracy_pruned = r->accuracy_reconstructed = -1;
+    r->accuracy_trained = r->accuracy_output = r->proof_max_diff = -1;
+}
+
+ehap *ehap_new(ehap_message_fn *on_message, void *ctx)
+{
+    Trap t;
+    ehap *e = calloc(1, sizeof *e);
+    if (!e) return NULL;
+    if (trap_enter(&t)) {
+        free(e);
+        return NULL;
+    }
+    e->arena = arena_new();
+    trap_leave(&t);
+    e->on_message = on_message;
+    e->message_ctx = ctx;
+    e->diag = (Diag){.sink = sink, .ctx = e};
+    e->c.arena = e->arena;
+    e->c.diag = &e->diag;
+    e->start = now_seconds();
+    defaults(e);
+    return e;
+}
+
+void ehap_free(ehap *e)
+{
+    if (!e) return;
+    arena_free(e->arena);
+    free(e);
+}
+
+void ehap_on_progress(ehap *e, ehap_progress_fn *f, void *ctx)
+{
+    e->c.progress = f;
+    e->c.progress_ctx = ctx;
+}
+
+typedef int Entry(ehap *e, const char *a, const char *b);
+
+/* Leaves the graph as it was when the invariant broke, for the report of the bug. */
+static void dump_crash(ehap *e)
+{
+    Trap t;
+    if (!e->c.graph || trap_enter(&t)) return;
+    if (ir_save(e->c.graph, "ehapc-crash.onnxtxt", &e->diag) == 0)
+        diag_note(&e->diag,
+                  "the graph is in ehapc-crash.onnxtxt; please report it with the command");
+    trap_leave(&t);
+}
+
+static int guarded(ehap *e, Entry *f, const char *a, const char *b)
+{
+    Trap t;
+    if (trap_enter(&t)) {
+        diag_error(&e->diag, "%s", t.message);
+        if (t.kind == TRAP_INTERNAL)
+            dump_crash(e);
+        else
+            diag_note(&e->diag, "--memory or a smaller --batch may help");
+        return EHAP_INTERNAL;
+    }
+    int status = f(e, a, b);
+    trap_leave(&t);
+    return status;
+}
+
+static int64_t file_bytes(Arena *a, const char *path)
+{
+    struct stat st;
+    int64_t n = stat(path, &st) == 0 ? st.st_size : 0;
+    if (stat(arena_printf(a, "%s.data", path), &st) == 0) n += st.st_size;
+    return n;
+}
+
+static int do_set(ehap *e, const char *name, const char *value)
+{
+    return option_set(e, name, value);
+}
+
+int ehap_set(ehap *e, const char *option, const char *value)
+{
+    return guarded(e, do_set, option, value);
+}
+
+static int need_model(ehap *e)
+{
+    if (e->c.graph) return EHAP_OK;
+    diag_error(&e->diag, "no model has been loaded");
+    return EHAP_USAGE;
+}
+
+static int do_load(ehap *e, const char *path, const char *unused)
+{
+    (void)unused;
+    Context *c = &e->c;
+    if (c->graph) {
+        diag_error(&e->diag, "a model has been loaded already");
+        return EHAP_USAGE;
+    }
+    if (strcmp(c->opt.device, "auto") == 0) c->opt.device = "cpu";
+    e->in_path = e->diag.file = arena_strdup(e->arena, path);
+    if (onnx_read(&c->graph, e->arena, path, &e->diag) < 0) return EHAP_BAD_INPUT;
+    e->input = (ModelStats){e->in_path, graph_params(c->graph), graph_flops(c->graph),
+                            file_bytes(e->arena, path)};
+    return EHAP_OK;
+}
+
+int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL); }
+
+/* The reference that everything is held against: the model in canonical form. */
+static int begin(ehap *e)
+{
+    int status = need_model(e);
+    if (status || e->c.original) return status;
+    if (pass_run(&e->c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
+    e->c.original = graph_clone(e->c.graph, e->arena, NULL);
+    e->input.params = graph_params(e->c.graph);
+    e->input.flops = graph_flops(e->c.graph);
+    return EHAP_OK;
+}
+
+static int do_prune(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = begin(e);
+    if (!status) status = pipeline_prepare(e);
+    if (!status) status = pipeline_prune(e);
+    if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
+        status = pipeline_train(e);
+    return status;
+}
+
+int ehap_prune(ehap *e) { return guarded(e, do_prune, NULL, NULL); }
+
+static int do_quantize(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = begin(e);
+    if (!status) status = pipeline_prepare(e);
+    return status ? status : pipeline_quantize(e);
+}
+
+int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
+
+static int do_compress(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = begin(e);
+    if (!status) status = pipeline_prepare(e);
+    if (!status) status = pipeline_prune(e);
+    if (!status && e->c.opt.steps >= 0) status = pipeline_train(e);
+    return status ? status : pipeline_quantize(e);
+}
+
+int ehap_compress(ehap *e) { return guarded(e, do_compress, NULL, NULL); }
+
+static int do_passes(ehap *e, const char *pipeline, const char *unused)
+{
+    (void)unused;
+    int status = begin(e);
+    if (!status &&
+        (e->data || e->eval || strstr(pipeline, "sensitivity") || strstr(pipeline, "train") ||
+         strstr(pipeline, "reconstruct") || strstr(pipeline, "fake-quant")))
+        status = pipeline_prepare(e);
+    if (!status && e->scores && scores_read(&e->c.scores, e->arena, e->scores, &e->diag) < 0)
+        status = EHAP_BAD_INPUT;
+    if (status) return status;
+    int ran = pass_run_pipeline(&e->c, pipeline);
+    return ran < 0 ? EHAP_BAD_INPUT : ran > 0 ? EHAP_NOTHING : EHAP_OK;
+}
+
+int ehap_run_passes(ehap *e, const char *pipeline) { return guarded(e, do_passes, pipeline, NULL); }
+
+static int do_score(ehap *e, const char *path, const char *unused)
+{
+    (void)unused;
+    int status = begin(e);
+    if (!status) status = pipeline_prepare(e);
+    if (status) return status;
+    if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;
+    return scores_write(e->c.scores, path, &e->diag) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
+}
+
+int ehap_score(ehap *e, const char *path) { return guarded(e, do_score, path, NULL); }
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int do_save(ehap *e, const char *path, const char *unused)
+{
+    (void)unused;
+    Context *c = &e->c;
+    int status = need_model(e);
+    if (status) return status;
+    if (same_file(e->in_path, path)) {
+        diag_error(&e->diag, "'%s' is the input: it is never written to", path);
+        return EHAP_BAD_INPUT;
+    }
+    KeyValue props[] = {
+        {"ehapc.version", EHAP_VERSION},
+        {"ehapc.target", c->opt.target},
+        {"ehapc.criterion", c->scores ? c->scores->criterion : ""},
+        {"ehapc.seed", arena_printf(e->arena, "%lld", (long long)c->opt.seed)},
+        {"ehapc.scores", scores_digest(e->arena, c->scores)},
+    };
+    EmitOptions o = {.external_data = c->graph->info.external_data,
+                     .props = props,
+                     .nprops = sizeof props / sizeof *props};
+    if (onnx_write(c->graph, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
+                             graph_flops(c->graph), file_bytes(e->arena, path)};
+    return EHAP_OK;
+}
+
+int ehap_save(ehap *e, const char *path) { return guarded(e, do_save, path, NULL); }
+
+static int do_report(ehap *e, const char *path, const char *unused)
+{
+    (void)unused;
+    if (e->c.original) report_layers(e);
+    return report_write(e, path) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
+}
+
+int ehap_write_report(ehap *e, const char *path) { return guarded(e, do_report, path, NULL); }
+
+static int do_summary(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    report_print(e, stdout);
+    return EHAP_OK;
+}
+
+int ehap_print_summary(ehap *e) { return guarded(e, do_summary, NULL, NULL); }
+
+static int do_inspect(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = begin(e);
+    if (status) return status;
+    report_layers(e);
+    inspect_print(e, stdout);
+    return EHAP_OK;
+}
+
+int ehap_inspect(ehap *e) { return guarded(e, do_inspect, NULL, NULL); }
+
+static int do_infer(ehap *e, const char *in, const char *out)
+{
+    int status = need_model(e);
+    return status ? status : run_arrays(e, in, out);
+}
+
+int ehap_infer(ehap *e, const char *in_npz, const char *out_npz)
+{
+    return guarded(e, do_infer, in_npz, out_npz);
+}
+
+static int do_test_data(ehap *e, const char *dir, const char *unused)
+{
+    (void)unused;
+    int status = need_model(e);
+    return status ? status : run_test_data(e, dir);
+}
+
+int ehap_check_test_data(ehap *e, const char *dir) { return guarded(e, do_test_data, dir, NULL); }

@@ -1,0 +1,197 @@
+/* The options: one table for the command line, the library and the help text. */
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/options.h"
+#include "tools/session.h"
+
+typedef enum Kind {
+    STRING,
+    INT,
+    LONG,
+    NUMBER,
+    REAL,
+    SIZE,
+    DURATION,
+    SWITCH,
+    BUDGET,
+    PREPROCESS
+} Kind;
+
+/* One line per flag: name, argument, kind, where it goes, least and largest value, help. */
+#define OPT(field) offsetof(ehap, c.opt.field)
+static const struct {
+    const char *name, *arg;
+    Kind kind;
+    size_t at;
+    double lo, hi;
+    const char *help;
+} options[] = {
+    {"data", "A,B,…", STRING, offsetof(ehap, data), 0, 0,
+     "samples to score, refit and train with: files or folders (CIFAR .bin, idx, .npy, .npz, .pb)"},
+    {"eval", "A,B,…", STRING, offsetof(ehap, eval), 0, 0,
+     "labelled samples to measure accuracy on"},
+    {"preprocess", "KEY=V,…", PREPROCESS, 0, 0, 0,
+     "scale=1/255,mean=a:b:c,std=a:b:c,layout=nchw: x = (stored * scale - mean) / std"},
+    {"flops", "F", BUDGET, BUDGET_FLOPS, 0, 1, "fraction of the multiply-adds to keep"},
+    {"params", "F", BUDGET, BUDGET_PARAMS, 0, 1, "fraction of the parameters to keep"},
+    {"channels", "F", BUDGET, BUDGET_CHANNELS, 0, 1, "fraction of the channels to keep"},
+    {"criterion", "NAME", STRING, OPT(criterion), 0, 0,
+     "gate-ggn, gate-fisher, ehap, ehap-ggn, taylor, l1, l2, bn-scale, apoz, random"},
+    {"scores", "FILE", STRING, offsetof(ehap, scores), 0, 0,
+     "use the scores of `ehapc sensitivity`"},
+    {"precision", "P", STRING, OPT(precision), 0, 0, "fp32 or fp16: storage while scoring"},
+    {"probes", "N", INT, OPT(probes), 1, 1e6, "at most so many random probes"},
+    {"batch", "N", INT, OPT(batch), 1, 1e6, "samples to score with, and per training step"},
+    {"rounds", "N", INT, OPT(rounds), 1, 100, "score and remove in so many rounds"},
+    {"align", "N", INT, OPT(align), 1, 1024, "keep channels in multiples of N (8)"},
+    {"keep", "A,B,…", STRING, OPT(keep_nodes), 0, 0, "nodes whose channels all stay"},
+    {"exclude", "A,B,…", STRING, OPT(exclude), 0, 0, "nodes neither pruned nor quantized"},
+    {"steps", "N", LONG, OPT(steps), 0, 1e9, "training steps (0: none)"},
+    {"epochs", "E", NUMBER, OPT(epochs), 0, 1e6, "training length in passes over the data"},
+    {"time", "T", DURATION, OPT(seconds), 0, 1e9, "training length in time: 90s, 10m, 2h"},
+    {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate"},
+    {"target", "T", STRING, OPT(target), 0, 0, "who will run the output: ort"},
+    {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
+     "7 (safe where int8 products saturate) or 8 (VNNI, ARM)"},
+    {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
+    {"threads", "N", INT, OPT(threads), 1, 4096,
+     "at most so many (all); the output does not depend on it"},
+    {"device", "D", STRING, OPT(device), 0, 0, "auto, cpu or ref (naive, exact)"},
+    {"memory", "SIZE", SIZE, OPT(memory), 0, 0, "plan for at most so much: 512M, 2G"},
+    {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},
+    {"time-passes", NULL, SWITCH, OPT(time_passes), 0, 0, "print the time of each pass"},
+    {"print-ir-before", "PASS", STRING, OPT(dump_before), 0, 0,
+     "dump the graph before PASS, or all"},
+    {"print-ir-after", "PASS", STRING, OPT(dump_after), 0, 0, "dump the graph after PASS, or all"},
+    {"dump-dir", "DIR", STRING, OPT(dump_dir), 0, 0, "write dumps there instead of stderr"},
+};
+
+enum { NOPTIONS = sizeof options / sizeof *options };
+
+void options_help(FILE *to)
+{
+    for (int i = 0; i < NOPTIONS; i++) {
+        char flag[64];
+        snprintf(flag, sizeof flag, "--%s%s%s", options[i].name, options[i].arg ? " " : "",
+                 options[i].arg ? options[i].arg : "");
+        fprintf(to, "  %-22s %s\n", flag, options[i].help);
+    }
+}
+
+bool option_takes_value(const char *name, bool *known)
+{
+    *known = false;
+    for (int i = 0; i < NOPTIONS; i++)
+        if (strcmp(options[i].name, name) == 0) {
+            *known = true;
+            return options[i].arg != NULL;
+        }
+    return false;
+}
+
+static bool parse_number(const char *s, double *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtod(s, &end);
+    return end != s && !*end && !errno && *out == *out;
+}
+
+/* "2G" -> 2^31; "10m" -> 600. The unit is one letter of `units`, each worth by[k]. */
+static bool parse_with_unit(const char *s, const char *units, const double *by, double *out)
+{
+    char *end;
+    *out = strtod(s, &end);
+    if (end == s || *out < 0 || *out != *out) return false;
+    if (!*end) return true;
+    const char *u = strchr(units, tolower((unsigned char)*end));
+    if (!u || end[1]) return false;
+    *out *= by[u - units];
+    return true;
+}
+
+static int bad_value(ehap *e, const char *name, const char *value, const char *wants)
+{
+    diag_error(&e->diag, "--%s takes %s, not '%s'", name, wants, value);
+    return EHAP_USAGE;
+}
+
+static int set_number(ehap *e, int i, const char *value)
+{
+    double x;
+    char wants[96];
+    void *p = (char *)e + options[i].at;
+    Kind kind = options[i].kind;
+    bool whole = kind == INT || kind == LONG;
+    snprintf(wants, sizeof wants, "a%s number from %g to %g", whole ? " whole" : "", options[i].lo,
+             options[i].hi);
+    if (!parse_number(value, &x) || x < options[i].lo || x > options[i].hi ||
+        (whole && x != (double)(int64_t)x))
+        return bad_value(e, options[i].name, value, wants);
+    if (kind == INT) *(int *)p = (int)x;
+    if (kind == LONG) *(int64_t *)p = (int64_t)x;
+    if (kind == NUMBER) *(double *)p = x;
+    if (kind == REAL) *(float *)p = (float)x;
+    return EHAP_OK;
+}
+
+static int set_budget(ehap *e, int i, const char *value)
+{
+    double x;
+    if (!parse_number(value, &x) || !(x > 0) || x > 1)
+        return bad_value(e, options[i].name, value, "a fraction to keep, 0 < F <= 1");
+    e->c.opt.budget = (Budget)options[i].at;
+    e->c.opt.keep = x;
+    return EHAP_OK;
+}
+
+int option_set(ehap *e, const char *name, const char *value)
+{
+    static const double bytes[] = {1 << 10, 1 << 20, 1 << 30, 1099511627776.0};
+    static const double seconds[] = {1, 60, 3600};
+    int i = 0;
+    double x;
+    while (i < NOPTIONS && strcmp(options[i].name, name) != 0) i++;
+    if (i == NOPTIONS) {
+        diag_error(&e->diag, "unknown option '--%s'", name);
+        return EHAP_USAGE;
+    }
+    void *p = (char *)e + options[i].at;
+    if ((options[i].arg != NULL) != (value != NULL)) {
+        diag_error(&e->diag, value ? "--%s takes no value" : "--%s needs a value", name);
+        return EHAP_USAGE;
+    }
+    switch (options[i].kind) {
+    case SWITCH:
+        *(bool *)p = true;
+        return EHAP_OK;
+    case STRING:
+        *(const char **)p = arena_strdup(e->arena, value);
+        return EHAP_OK;
+    case INT:
+    case LONG:
+    case NUMBER:
+    case REAL:
+        return set_number(e, i, value);
+    case BUDGET:
+        return set_budget(e, i, value);
+    case SIZE:
+        if (!parse_with_unit(value, "kmgt", bytes, &x) || x < 1 || x > 1e18)
+            return bad_value(e, name, value, "a size like 512M or 2G");
+        *(size_t *)p = (size_t)x;
+        return EHAP_OK;
+    case DURATION:
+        if (!parse_with_unit(value, "smh", seconds, &x) || x <= 0)
+            return bad_value(e, name, value, "a time like 90s, 10m or 2h");
+        *(double *)p = x;
+        return EHAP_OK;
+    case PREPROCESS:
+        return preprocess_parse(&e->preprocess, value, &e->diag) < 0 ? EHAP_USAGE : 0;
+    default:
+        return EHAP_USAGE;
+    }
+}

@@ -1,0 +1,110 @@
+/* The main job, pass by pass:
+ *
+ *   prepare     read samples (or make them from the model), measure the input
+ *   prune       per round: sensitivity, allocate, remove-channels; then reconstruct
+ *   train       BatchNormalization back in, fine-tune in float, fold it again
+ *   quantize    fake-quant, fine-tune on the grid, QuantizeLinear/DequantizeLinear */
+#include <math.h>
+#include <string.h>
+
+#include "passes/synthesize.h"
+#include "tools/session.h"
+
+/* Samples made when none are given, and how many of the given ones agreement is measured on. */
+enum { SYNTHETIC = 2048, AGREEMENT = 2000 };
+
+static int status_of(int pass_status)
+{
+    return pass_status < 0 ? EHAP_BAD_INPUT : pass_status > 0 ? EHAP_NOTHING : EHAP_OK;
+}
+
+static int run(ehap *e, const char *pass, const char *opt)
+{
+    const Pass *p = pass_find(pass);
+    if (!p) trap(TRAP_INTERNAL, "no pass '%s'", pass);
+    return status_of(pass_run(&e->c, p, opt));
+}
+
+/* Top-1 on the evaluation samples; without labels, agreement with the original. */
+static int measure(ehap *e, double *accuracy)
+{
+    Context *c = &e->c;
+    Samples some = *(c->eval ? c->eval : c->data);
+    bool labels = c->eval && c->eval->labels;
+    Eval ev;
+    if (!c->eval && some.count > AGREEMENT) some.count = AGREEMENT;
+    if (evaluate(&ev, c->graph, labels ? NULL : c->original, &some, &c->opt, &e->diag) < 0)
+        return EHAP_BAD_INPUT;
+    *accuracy = labels ? ev.accuracy : ev.agreement;
+    c->report.accuracy_is_agreement = !labels;
+    return EHAP_OK;
+}
+
+int pipeline_prepare(ehap *e)
+{
+    Context *c = &e->c;
+    Samples *s;
+    if (c->data) return EHAP_OK;
+    if (e->eval) {
+        if (samples_read(&s, e->arena, e->eval, &e->preprocess, c->original, &e->diag) < 0)
+            return EHAP_BAD_INPUT;
+        c->eval = s;
+    }
+    if (e->data) {
+        if (samples_read(&s, e->arena, e->data, &e->preprocess, c->original, &e->diag) < 0)
+            return EHAP_BAD_INPUT;
+    } else {
+        if (samples_synthesize(&s, e->arena, c->original, SYNTHETIC, &c->opt, &e->diag) < 0)
+            return EHAP_BAD_INPUT;
+        diag_remark(&e->diag, "no --data given: %s", s->source);
+    }
+    c->data = s;
+    return measure(e, &c->report.accuracy_input);
+}
+
+static const char *const budget_name[] = {"flops", "params", "channels"};
+
+/* One round's share of the way: what remains shrinks by the same factor each time. */
+static int prune_round(ehap *e, int round, int rounds)
+{
+    Context *c = &e->c;
+    double keep = pow(c->opt.keep, (double)(round + 1) / rounds);
+    int status = e->scores ? EHAP_OK : run(e, "sensitivity", "");
+    if (status == EHAP_OK)
+        status =
+            run(e, "allocate", arena_printf(e->arena, "%s=%.9g", budget_name[c->opt.budget], keep));
+    return status ? status : run(e, "remove-channels", "");
+}
+
+int pipeline_prune(ehap *e)
+{
+    Context *c = &e->c;
+    int rounds = c->opt.rounds && !e->scores ? c->opt.rounds : 1, status;
+    if (e->scores && scores_read(&c->scores, e->arena, e->scores, &e->diag) < 0)
+        return EHAP_BAD_INPUT;
+    for (int r = 0; r < rounds; r++)
+        if ((status = prune_round(e, r, rounds))) return status;
+    if ((status = measure(e, &c->report.accuracy_pruned))) return status;
+    if ((status = run(e, "reconstruct", ""))) return status;
+    return measure(e, &c->report.accuracy_reconstructed);
+}
+
+int pipeline_train(ehap *e)
+{
+    int status = run(e, "insert-bn", "");
+    if (!status) status = run(e, "train", "");
+    if (!status) status = run(e, "fold-bn", "");
+    return status;
+}
+
+int pipeline_quantize(ehap *e)
+{
+    Context *c = &e->c;
+    int status = run(e, "fold-bn", "");
+    if (!status) status = run(e, "fake-quant", "");
+    if (!status && c->opt.steps >= 0) status = run(e, "train", "qat=1");
+    if (!status) status = measure(e, &c->report.accuracy_trained);
+    if (!status) status = run(e, "quantize", "");
+    if (!status) status = measure(e, &c->report.accuracy_output);
+    return status;
+}

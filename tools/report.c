@@ -1,0 +1,185 @@
+/* The report: what went in, what came out, what each pass took, which channels stayed. */
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "ir/lanes.h"
+#include "ir/op.h"
+#include "tools/session.h"
+
+/* The axis of a product's output that its weight's channels make; -1: not a product of an
+ * activation and a constant. */
+static int channel_axis(const Node *n)
+{
+    bool conv = n->op == OP_Conv || n->op == OP_ConvTranspose;
+    bool product = n->op == OP_Gemm || n->op == OP_MatMul;
+    if (!(conv || product) || !n->in[1] || !value_is_const(n->in[1])) return -1;
+    return conv ? 1 : n->out[0]->type.rank - 1;
+}
+
+static const Node *node_named(const Graph *g, const char *name)
+{
+    for (int i = 0; name && i < g->nnodes; i++)
+        if (g->nodes[i]->name && strcmp(g->nodes[i]->name, name) == 0) return g->nodes[i];
+    return NULL;
+}
+
+/* NULL if some channel of the axis may go; else what keeps all of them. */
+static const char *pinned_by(Arena *a, Lanes *l, const Value *v, int axis)
+{
+    const char *why = NULL;
+    for (int64_t i = 0; i < v->type.dim[axis]; i++) {
+        bool pinned = false;
+        int c = lanes_class(l, v, axis, i);
+        const Node *by = c < 0 ? NULL : lanes_pinned_by(l, c, &pinned);
+        if (c >= 0 && !pinned) return NULL;
+        if (why) continue;
+        if (by)
+            why = arena_printf(a, "node '%s' (%s)", by->name ? by->name : "", node_op_name(by));
+        else
+            why = c < 0 ? "no rule follows its channels" : "a graph input or output";
+    }
+    return why;
+}
+
+void report_layers(ehap *e)
+{
+    Arena *a = e->arena;
+    Graph *before = graph_clone(e->c.original, a, NULL);
+    Lanes *l = lanes_new(before, a);
+    Report *r = &e->c.report;
+    lanes_run(l);
+    r->layers = NEW_ARRAY(a, LayerReport, before->nnodes);
+    r->nlayers = 0;
+    for (int i = 0; i < before->nnodes; i++) {
+        const Node *n = before->nodes[i];
+        int axis = channel_axis(n);
+        if (axis < 0) continue;
+        const Node *now = node_named(e->c.graph, n->name);
+        int now_axis = now ? (now->op == n->op ? axis : -1) : -1;
+        int64_t was = n->out[0]->type.dim[axis];
+        r->layers[r->nlayers++] = (LayerReport){
+            .node = n->name ? n->name : n->out[0]->name,
+            .before = was,
+            .after = now_axis >= 0 ? now->out[0]->type.dim[now_axis] : was,
+            .pinned_by = pinned_by(a, l, n->out[0], axis),
+        };
+    }
+}
+
+static cJSON *stats_json(const ModelStats *s)
+{
+    cJSON *o = cJSON_CreateObject();
+    if (s->path) cJSON_AddStringToObject(o, "path", s->path);
+    cJSON_AddNumberToObject(o, "params", (double)s->params);
+    cJSON_AddNumberToObject(o, "flops", (double)s->flops);
+    cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
+    return o;
+}
+
+/* The accuracies, in the order of the work. */
+typedef struct Stage {
+    const char *name;
+    double accuracy;
+} Stage;
+
+enum { STAGES = 5 };
+
+static void stages(const Report *r, Stage s[STAGES])
+{
+    s[0] = (Stage){"input", r->accuracy_input};
+    s[1] = (Stage){"pruned", r->accuracy_pruned};
+    s[2] = (Stage){"reconstructed", r->accuracy_reconstructed};
+    s[3] = (Stage){"trained", r->accuracy_trained};
+    s[4] = (Stage){"output", r->accuracy_output};
+}
+
+static cJSON *accuracy_json(const Report *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    Stage s[STAGES];
+    stages(r, s);
+    cJSON_AddStringToObject(o, "kind", r->accuracy_is_agreement ? "agreement" : "top-1");
+    for (int i = 0; i < STAGES; i++)
+        if (s[i].accuracy >= 0) cJSON_AddNumberToObject(o, s[i].name, s[i].accuracy);
+    return o;
+}
+
+static cJSON *passes_json(const Report *r)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < r->npasses; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", r->passes[i].name);
+        cJSON_AddNumberToObject(o, "seconds", r->passes[i].seconds);
+        cJSON_AddNumberToObject(o, "peak_bytes", (double)r->passes[i].peak_bytes);
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
+static cJSON *layers_json(const Report *r)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < r->nlayers; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "node", r->layers[i].node);
+        cJSON_AddNumberToObject(o, "before", (double)r->layers[i].before);
+        cJSON_AddNumberToObject(o, "after", (double)r->layers[i].after);
+        if (r->layers[i].pinned_by) cJSON_AddStringToObject(o, "pinned_by", r->layers[i].pinned_by);
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
+static double peak_rss_bytes(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)u.ru_maxrss * 1024;
+}
+
+int report_write(ehap *e, const char *path)
+{
+    const Report *r = &e->c.report;
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "ehapc", EHAP_VERSION);
+    cJSON_AddItemToObject(root, "input", stats_json(&e->input));
+    if (e->output.params) cJSON_AddItemToObject(root, "output", stats_json(&e->output));
+    cJSON_AddItemToObject(root, "accuracy", accuracy_json(r));
+    if (r->proof_max_diff >= 0) cJSON_AddNumberToObject(root, "proof_max_diff", r->proof_max_diff);
+    if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
+    cJSON_AddItemToObject(root, "passes", passes_json(r));
+    cJSON_AddItemToObject(root, "layers", layers_json(r));
+    cJSON_AddNumberToObject(root, "seconds", now_seconds() - e->start);
+    cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
+    char *text = cJSON_Print(root);
+    cJSON_Delete(root);
+    int status = text ? text_write(path, text, &e->diag) : diag_error(&e->diag, "out of memory");
+    free(text);
+    return status;
+}
+
+static void print_row(FILE *to, const char *what, int64_t before, int64_t after)
+{
+    fprintf(to, "  %-12s %14lld %14lld   %5.1f %%\n", what, (long long)before, (long long)after,
+            before ? 100.0 * (double)after / (double)before : 0);
+}
+
+void report_print(ehap *e, FILE *to)
+{
+    const Report *r = &e->c.report;
+    Stage s[STAGES];
+    fprintf(to, "  %-12s %14s %14s\n", "", "before", "after");
+    print_row(to, "parameters", e->input.params, e->output.params);
+    print_row(to, "FLOPs", e->input.flops, e->output.flops);
+    print_row(to, "file bytes", e->input.bytes, e->output.bytes);
+    stages(r, s);
+    fprintf(to,
+            "  %s:", r->accuracy_is_agreement ? "agreement with the original" : "top-1 accuracy");
+    for (int i = 0; i < STAGES; i++)
+        if (s[i].accuracy >= 0) fprintf(to, "  %s %.2f %%", s[i].name, 100 * s[i].accuracy);
+    fprintf(to, "\n  %.1f s, peak memory %.0f MiB\n", now_seconds() - e->start,
+            peak_rss_bytes() / 1048576);
+}

@@ -1,0 +1,59 @@
+/* The state behind the public handle, shared by the files of tools/. */
+#ifndef EHAP_TOOLS_SESSION_H
+#define EHAP_TOOLS_SESSION_H
+
+#include "ehap.h"
+#include "frontend/frontend.h"
+#include "passes/passes.h"
+
+/* What is said of a model file before and after. */
+typedef struct ModelStats {
+    const char *path;
+    int64_t params, flops, bytes; /* flops per sample; bytes of the file, external data too */
+} ModelStats;
+
+struct ehap {
+    Arena *arena; /* of everything below */
+    Diag diag;
+    Context c;
+    const char *in_path, *data, *eval, *scores;
+    Preprocess preprocess;
+    ModelStats input, output;
+    ehap_message_fn *on_message;
+    void *message_ctx;
+    double start; /* seconds, monotonic */
+};
+
+double now_seconds(void);
+
+/* options.c: the one table of flags. */
+/* EHAP_OK, or EHAP_USAGE after a message. */
+int option_set(ehap *e, const char *name, const char *value);
+
+/* report.c */
+int report_write(ehap *e, const char *path);
+void report_print(ehap *e, FILE *to);
+/* Channels before and after, by node, with what pins the rest. Call when the job is done. */
+void report_layers(ehap *e);
+
+/* scores_json.c */
+int scores_write(const Scores *s, const char *path, Diag *d);
+const char *scores_digest(Arena *a, const Scores *s); /* 16 hex digits; "" for NULL */
+int scores_read(Scores **out, Arena *a, const char *path, Diag *d);
+
+/* text_file.c: whole small files; writing is by temporary file and rename. */
+int text_write(const char *path, const char *text, Diag *d);
+char *text_read(Arena *a, const char *path, Diag *d); /* NULL after an error */
+
+/* pipeline.c: the main job and its two halves. Statuses as in ehap.h. */
+int pipeline_prepare(ehap *e); /* samples, the original, accuracy of the input */
+int pipeline_prune(ehap *e);
+int pipeline_train(ehap *e);
+int pipeline_quantize(ehap *e);
+
+/* run_model.c, inspect.c */
+int run_arrays(ehap *e, const char *in_npz, const char *out_npz);
+int run_test_data(ehap *e, const char *dir);
+void inspect_print(ehap *e, FILE *to);
+
+#endif
