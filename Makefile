@@ -1,0 +1,31 @@
+# A few lines over CMake: what README's commands call.
+#   make        the release build
+#   make demo   the main job on examples/fashion_resnet.onnx, with the before/after table
+#   make check  every test, in a release build and under the sanitizers
+JOBS ?= $(shell nproc)
+FASHION = /usr/share/datasets/fashion-mnist
+export OMP_WAIT_POLICY = passive
+
+all: deps
+	cmake --preset release && cmake --build --preset release -j $(JOBS)
+
+deps:
+	cmake/install-deps.sh
+
+demo: all
+	build/release/tools/ehapc examples/fashion_resnet.onnx -o build/fashion_int8.onnx \
+	  --data $(FASHION)/train-images-idx3-ubyte.gz --eval $(FASHION)/t10k-images-idx3-ubyte.gz \
+	  --preprocess scale=1/255,mean=0.2860,std=0.3530 --flops 0.5 --steps 200 --json build/demo.json
+
+check: all
+	cmake --preset dev && cmake --build --preset dev -j $(JOBS)
+	ctest --test-dir build/dev -LE slow -j $(JOBS) --output-on-failure
+	ctest --test-dir build/release -j $(JOBS) --output-on-failure
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+clean:
+	rm -rf build
+
+.PHONY: all deps demo check format clean
