@@ -10,8 +10,8 @@
 #include "passes/synthesize.h"
 #include "tools/session.h"
 
-/* Samples made when none are given, and how many of the given ones agreement is measured on. */
-enum { SYNTHETIC = 2048, AGREEMENT = 2000 };
+/* How many samples agreement is measured on, where there is no --eval. */
+enum { AGREEMENT = 2000 };
 
 static int status_of(int pass_status)
 {
@@ -54,7 +54,7 @@ int pipeline_prepare(ehap *e)
         if (samples_read(&s, e->arena, e->data, &e->preprocess, c->original, &e->diag) < 0)
             return EHAP_BAD_INPUT;
     } else {
-        if (samples_synthesize(&s, e->arena, c->original, SYNTHETIC, &c->opt, &e->diag) < 0)
+        if (synthesize(&s, c, 0) < 0)
             return EHAP_BAD_INPUT;
         diag_remark(&e->diag, "no --data given: %s", s->source);
     }
