@@ -1,0 +1,201 @@
+/* The readers of sample files: what they accept, and how they refuse the rest. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cmocka.h>
+
+#include "frontend/frontend.h"
+#include "ir/samples.h"
+
+typedef struct Fixture {
+    Arena *a;
+    Graph *g;
+    char dir[64], message[2048];
+    Diag d;
+} Fixture;
+
+static void keep_message(void *ctx, Severity sev, const char *text)
+{
+    Fixture *f = ctx;
+    if (sev == SEV_ERROR) snprintf(f->message, sizeof f->message, "%s", text);
+}
+
+/* A model with the input float[N,2,2,3]. */
+static int setup(void **state)
+{
+    Fixture *f = calloc(1, sizeof *f);
+    f->a = arena_new();
+    f->g = graph_new(f->a, "m");
+    graph_add_input(f->g, "x", type_of(DT_F32, 4, (int64_t[]){graph_symbol(f->g, "N"), 2, 2, 3}));
+    strcpy(f->dir, "/tmp/ehapc_data_XXXXXX");
+    f->d = (Diag){.sink = keep_message, .ctx = f};
+    *state = f;
+    return mkdtemp(f->dir) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    Fixture *f = *state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", f->dir);
+    arena_free(f->a);
+    int status = system(command);
+    free(f);
+    return status;
+}
+
+static const char *put(Fixture *f, const char *name, const void *bytes, size_t n)
+{
+    const char *path = arena_printf(f->a, "%s/%s", f->dir, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, n, file), n);
+    assert_int_equal(fclose(file), 0);
+    return path;
+}
+
+static Samples *read_ok(Fixture *f, const char *list, const char *pre)
+{
+    Samples *s = NULL;
+    Preprocess p = {.scale = 1};
+    if (pre) assert_int_equal(preprocess_parse(&p, pre, &f->d), 0);
+    assert_int_equal(samples_read(&s, f->a, list, &p, f->g, &f->d), 0);
+    return s;
+}
+
+static void read_fails(Fixture *f, const char *list, const char *message)
+{
+    Samples *s;
+    Preprocess p = {.scale = 1};
+    f->message[0] = '\0';
+    assert_int_equal(samples_read(&s, f->a, list, &p, f->g, &f->d), -1);
+    if (!strstr(f->message, message)) fail_msg("'%s' is not in '%s'", message, f->message);
+}
+
+static void test_records(void **state)
+{
+    Fixture *f = *state;
+    uint8_t bytes[26];
+    for (int i = 0; i < 26; i++) bytes[i] = (uint8_t)i;
+    Samples *s = read_ok(f, put(f, "a.bin", bytes, 26), "scale=1/2,mean=1:2,std=4:5");
+    assert_int_equal(s->count, 2);
+    assert_int_equal(s->labels[0], 0);
+    assert_int_equal(s->labels[1], 13);
+    assert_int_equal(s->nclasses, 14);
+    assert_int_equal(s->inputs[0].channel_axis, 0);
+    float x[12];
+    samples_gather(s, 0, (int64_t[]){1}, 1, DT_F32, x);
+    assert_float_equal(x[0], (14 * 0.5 - 1) / 4, 1e-6);
+    assert_float_equal(x[6], (20 * 0.5 - 2) / 5, 1e-6);
+    read_fails(f, put(f, "short.bin", bytes, 25), "has 25 bytes, not a multiple of 13");
+    read_fails(f, put(f, "empty.bin", bytes, 0), "has 0 bytes");
+    read_fails(f, arena_printf(f->a, "%s/none.bin", f->dir), "cannot open");
+    read_fails(f, put(f, "what.xyz", bytes, 3), "no known kind");
+}
+
+static void test_idx(void **state)
+{
+    Fixture *f = *state;
+    uint8_t images[4 + 16 + 24] = {0, 0, 8, 4, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 7};
+    uint8_t labels[] = {0, 0, 8, 1, 0, 0, 0, 2, 5, 6};
+    put(f, "t-labels-idx1-ubyte", labels, sizeof labels);
+    Samples *s = read_ok(f, put(f, "t-images-idx3-ubyte", images, sizeof images), NULL);
+    assert_int_equal(s->count, 2);
+    assert_int_equal(s->labels[1], 6);
+    assert_int_equal(((const uint8_t *)s->inputs[0].data)[0], 7);
+    read_fails(f, put(f, "u-images-idx3-ubyte", images, 40), "its header says");
+    labels[7] = 1;
+    put(f, "v-labels-idx1-ubyte", labels, 9);
+    read_fails(f, put(f, "v-images-idx3-ubyte", images, sizeof images), "one label for each");
+}
+
+static void test_gzip(void **state)
+{
+    Fixture *f = *state;
+    uint8_t images[4 + 16 + 12] = {0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 9};
+    const char *path = arena_printf(f->a, "%s/g-images-idx3-ubyte.gz", f->dir);
+    gzFile z = gzopen(path, "wb");
+    assert_int_equal(gzwrite(z, images, sizeof images), sizeof images);
+    assert_int_equal(gzclose(z), Z_OK);
+    Samples *s = read_ok(f, path, NULL);
+    assert_int_equal(s->count, 1);
+    assert_int_equal(((const uint8_t *)s->inputs[0].data)[0], 9);
+    assert_int_equal(truncate(path, 20), 0);
+    read_fails(f, path, "");
+}
+
+static void test_npz(void **state)
+{
+    Fixture *f = *state;
+    float x[24];
+    int64_t y[] = {3, 1};
+    for (int i = 0; i < 24; i++) x[i] = (float)i;
+    NamedArray arrays[] = {{"x", type_of(DT_F32, 4, (int64_t[]){2, 2, 2, 3}), x},
+                           {"labels", type_of(DT_I64, 1, (int64_t[]){2}), y}};
+    const char *path = arena_printf(f->a, "%s/a.npz", f->dir);
+    assert_int_equal(npz_write(path, arrays, 2, &f->d), 0);
+    Samples *s = read_ok(f, path, NULL);
+    assert_int_equal(s->count, 2);
+    assert_int_equal(s->labels[0], 3);
+    assert_memory_equal(s->inputs[0].data, x, sizeof x);
+    arrays[0].name = "z";
+    assert_int_equal(npz_write(path, arrays, 2, &f->d), 0);
+    NamedArray three[] = {arrays[0], arrays[1], {"q", arrays[0].type, x}};
+    assert_int_equal(npz_write(path, three, 3, &f->d), 0);
+    read_fails(f, path, "array 'z' is not an input of the model");
+    assert_int_equal(npz_write("/nonexistent/a.npz", arrays, 2, &f->d), -1);
+    read_fails(f, put(f, "junk.npz", x, sizeof x), "cannot open");
+}
+
+/* Every truncation and every flipped byte of an .npy: samples or an error, nothing between. */
+static void test_npy_damage(void **state)
+{
+    Fixture *f = *state;
+    uint8_t npy[128 + 48] = "\x93NUMPY\x01\0v\0{'descr': '<f4', 'fortran_order': True, "
+                            "'shape': (1, 2, 2, 3), }";
+    memset(npy + strlen((char *)npy + 10) + 10, ' ', 4);
+    float x[12];
+    for (int i = 0; i < 12; i++) x[i] = (float)i;
+    memcpy(npy + 128, x, sizeof x);
+    Samples *s = read_ok(f, put(f, "a.npy", npy, sizeof npy), NULL);
+    const float *got = s->inputs[0].data; /* (c, h, w) of Fortran order: c + 2 h + 4 w */
+    assert_float_equal(got[1], 4, 0);
+    assert_float_equal(got[3], 2, 0);
+    Preprocess p = {.scale = 1};
+    for (size_t n = 0; n < sizeof npy; n++)
+        assert_int_equal(samples_read(&s, f->a, put(f, "b.npy", npy, n), &p, f->g, &f->d), -1);
+    for (size_t n = 0; n < 128; n++) {
+        npy[n] ^= 0x55;
+        samples_read(&s, f->a, put(f, "c.npy", npy, sizeof npy), &p, f->g, &f->d);
+        npy[n] ^= 0x55;
+    }
+}
+
+static void test_preprocess(void **state)
+{
+    Fixture *f = *state;
+    Preprocess p;
+    assert_int_equal(preprocess_parse(&p, "scale=1/255,mean=0.5:0.25,std=1:2", &f->d), 0);
+    assert_int_equal(p.n, 2);
+    assert_float_equal((float)p.scale, 1 / 255.0f, 1e-9f);
+    assert_int_equal(preprocess_parse(&p, "mean=1:2,std=1", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "std=0", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "mean=a", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "colour=1", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "scale", &f->d), -1);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {TEST(test_records), TEST(test_idx), TEST(test_gzip),
+                                       TEST(test_npz), TEST(test_npy_damage),
+                                       TEST(test_preprocess)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
