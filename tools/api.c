@@ -41,17 +41,23 @@ static void defaults(ehap *e)
     r->accuracy_trained = r->accuracy_output = r->proof_max_diff = -1;
 }
 
-ehap *ehap_new(ehap_message_fn *on_message, void *ctx)
+static Arena *arena_or_null(void)
 {
     Trap t;
+    if (trap_enter(&t)) return NULL;
+    Arena *a = arena_new();
+    trap_leave(&t);
+    return a;
+}
+
+ehap *ehap_new(ehap_message_fn *on_message, void *ctx)
+{
     ehap *e = calloc(1, sizeof *e);
     if (!e) return NULL;
-    if (trap_enter(&t)) {
+    if (!(e->arena = arena_or_null())) {
         free(e);
         return NULL;
     }
-    e->arena = arena_new();
-    trap_leave(&t);
     e->on_message = on_message;
     e->message_ctx = ctx;
     e->diag = (Diag){.sink = sink, .ctx = e};
