@@ -20,7 +20,7 @@ static uint32_t hash(const char *s)
 }
 
 /* The slot of a name, or the free one where it belongs. */
-static uint32_t *table_slot(const Table *t, const char *name)
+static uint32_t *entry_slot(const Table *t, const char *name)
 {
     size_t k = hash(name) & (t->cap_slots - 1);
     while (t->slot[k] && strcmp(t->entry[t->slot[k] - 1]->name, name) != 0)
@@ -28,13 +28,13 @@ static uint32_t *table_slot(const Table *t, const char *name)
     return &t->slot[k];
 }
 
-Entry *table_find(const Table *t, const char *name)
+Entry *entry_find(const Table *t, const char *name)
 {
-    uint32_t *slot = t->n ? table_slot(t, name) : NULL;
+    uint32_t *slot = t->n ? entry_slot(t, name) : NULL;
     return slot && *slot ? t->entry[*slot - 1] : NULL;
 }
 
-static void table_grow(Table *t, Arena *a)
+static void entry_grow(Table *t, Arena *a)
 {
     Entry **old = t->entry;
     t->cap_slots = t->cap_slots ? 2 * t->cap_slots : 64;
@@ -42,20 +42,20 @@ static void table_grow(Table *t, Arena *a)
     t->slot = NEW_ARRAY(a, uint32_t, t->cap_slots);
     for (size_t k = 0; k < t->n; k++) {
         t->entry[k] = old[k];
-        *table_slot(t, old[k]->name) = (uint32_t)k + 1;
+        *entry_slot(t, old[k]->name) = (uint32_t)k + 1;
     }
 }
 
-Entry *table_get(Parser *p, Table *t, const char *name)
+Entry *entry_get(Parser *p, Table *t, const char *name)
 {
-    Entry *e = table_find(t, name);
+    Entry *e = entry_find(t, name);
     if (e) return e;
-    if (2 * (t->n + 1) > t->cap_slots) table_grow(t, p->l.arena);
+    if (2 * (t->n + 1) > t->cap_slots) entry_grow(t, p->l.arena);
     e = NEW(p->l.arena, Entry);
     e->name = name;
     e->at = p->l.p;
     t->entry[t->n++] = e;
-    *table_slot(t, name) = (uint32_t)t->n;
+    *entry_slot(t, name) = (uint32_t)t->n;
     return e;
 }
 
@@ -145,7 +145,7 @@ static int parse_value_note(Parser *p)
 {
     const char *name, *at = p->l.p;
     TRY(lex_name(&p->l, &name, "the name of a value"));
-    Entry *e = table_get(p, &p->values, name);
+    Entry *e = entry_get(p, &p->values, name);
     e->noted_at = at;
     if (lex_word(&p->l, "doc")) return note_text(p, &e->doc);
     if (lex_word(&p->l, "type")) return parse_bytes(p, &e->opaque_type);
@@ -187,7 +187,7 @@ static int parse_declaration(Parser *p, Type *type, Entry **out, const char **at
     *at = p->l.p;
     TRY(lex_name(&p->l, &name, "the name of a value"));
     if (!*name) return lex_error(&p->l, *at, "a value must have a name");
-    *out = table_get(p, &p->values, name);
+    *out = entry_get(p, &p->values, name);
     return 0;
 }
 
@@ -284,7 +284,7 @@ typedef struct PlacedAttr {
 
 static int resolve(Parser *p, const char *name, const char *at, Value **out)
 {
-    Entry *e = table_find(&p->values, name);
+    Entry *e = entry_find(&p->values, name);
     *out = e ? e->value : NULL;
     if (*out) return 0;
     const char **names = NEW_ARRAY(p->l.arena, const char *, p->values.n + 1);
@@ -363,7 +363,7 @@ typedef struct Output {
 
 static int add_output(Parser *p, const char *name, const char *at, Text *list)
 {
-    Output o = {name ? table_get(p, &p->values, name) : NULL, at};
+    Output o = {name ? entry_get(p, &p->values, name) : NULL, at};
     PUSH(*list, o);
     return 0;
 }

@@ -39,8 +39,8 @@ typedef struct Parser {
     SideFile *side;
 } Parser;
 
-Entry *table_get(Parser *p, Table *t, const char *name); /* makes it if need be */
-Entry *table_find(const Table *t, const char *name);
+Entry *entry_get(Parser *p, Table *t, const char *name); /* makes it if need be */
+Entry *entry_find(const Table *t, const char *name);
 
 /* A growing array in the arena: appends one element of `size` bytes. */
 #define PUSH(list, x) text_put(&(list), &(x), sizeof(x))

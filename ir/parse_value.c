@@ -16,7 +16,7 @@ static const char *const type_words[] = {"float",  "double", "float16", "bfloat1
 /* `_3` is a symbol without a name, "_3" one that is called so. */
 static int64_t symbol_of(Parser *p, const char *spelling, const char *name)
 {
-    Entry *e = table_get(p, &p->symbols, spelling);
+    Entry *e = entry_get(p, &p->symbols, spelling);
     if (!e->symbol) {
         e->symbol = graph_symbol(p->g, NULL);
         p->g->symbols[e->symbol - DIM_SYM_BASE] = name;
