@@ -82,8 +82,9 @@ static Value *contract(Graph *g, Value *v, Value *h, int axis)
 }
 
 /* The contracted form of a ReduceSum node, or NULL if it is no such sum. */
-static Value *contracted(Graph *g, const Node *n)
+static Value *contracted(Graph *g, const Node *n, const Uses *uses)
 {
+    (void)uses;
     int axis = n->op == OP_ReduceSum ? kept_axis(n) : -1;
     const Node *m = axis >= 0 ? n->in[0]->def : NULL;
     if (!m || m->op != OP_Mul || !type_equal(&m->in[0]->type, &m->in[1]->type)) return NULL;
@@ -92,19 +93,51 @@ static Value *contracted(Graph *g, const Node *n)
     return NULL;
 }
 
-void contract_channel_sums(Graph *g)
+/* Replaces the output of every node for which f gives a value. */
+static void rewrite_each(Graph *g, Value *(*f)(Graph *, const Node *, const Uses *), const Uses *u)
 {
     Rewrite r = rewrite_begin(g);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
         rewrite_map_inputs(&r, n);
         g->at = n;
-        Value *q = contracted(g, n);
-        if (q)
-            rewrite_replace(&r, n->out[0], q);
+        Value *y = f(g, n, u);
+        if (y)
+            rewrite_replace(&r, n->out[0], y);
         else
             node_append(g, n);
     }
     g->at = NULL;
     rewrite_end(&r);
+}
+
+void contract_channel_sums(Graph *g) { rewrite_each(g, contracted, NULL); }
+
+/* ---- sums of products --------------------------------------------------------------- */
+
+static Value *fused(Graph *g, const Node *n, const Uses *uses)
+{
+    int64_t axes[MAX_RANK];
+    const Node *m = n->op == OP_ReduceSum ? n->in[0]->def : NULL;
+    if (!m || m->op != OP_Mul || !type_equal(&m->in[0]->type, &m->in[1]->type)) return NULL;
+    if (uses->n[n->in[0]->id] != 1) return NULL;
+    const Type *x = &m->in[0]->type, *y = &n->out[0]->type;
+    int count = node_in(n, 1) ? value_ints(n->in[1], axes, MAX_RANK) : 0;
+    if (count < 0 || x->dtype != DT_F32 || !type_is_static(y)) return NULL;
+    if (count == 0 && node_int(n, "noop_with_empty_axes", 0)) return NULL;
+    if (count == 0)
+        while (count < x->rank) {
+            axes[count] = count;
+            count++;
+        }
+    Value *s = build(g, OP_SumProduct, IN(m->in[0], m->in[1]),
+                     ATTRS(attr_ints("axes", (size_t)count, axes)));
+    if (s->type.rank == y->rank) return s;
+    return build(g, OP_Reshape, IN(s, const_ints(g, y->rank, y->dim)), NO_ATTRS);
+}
+
+void fuse_sum_products(Graph *g, Arena *scratch)
+{
+    Uses uses = graph_uses(g, scratch);
+    rewrite_each(g, fused, &uses);
 }

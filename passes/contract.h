@@ -11,4 +11,8 @@
  * of the tangent pass vanish and Conv(x, v) is one that its forward part has anyway. */
 void contract_channel_sums(Graph *g);
 
+/* ReduceSum(Mul(a, b)) of equal shapes to SumProduct: the product is never stored, and half
+ * precision stops in front of the sum. */
+void fuse_sum_products(Graph *g, Arena *scratch);
+
 #endif

@@ -187,8 +187,8 @@ static Value *no_effect(Builder *b, Type t)
 
 static int finish(Builder *b, DType precision)
 {
-    TRY(simplify_fold(b->g, b->a, b->d));
     TRY(simplify_cse(b->g, b->a));
+    fuse_sum_products(b->g, b->a);
     TRY(simplify_dce(b->g, b->a));
     schedule_early(b->g, b->a);
     return precision == DT_F16 ? lower_precision(b->g, b->a, DT_F16, b->d) : 0;

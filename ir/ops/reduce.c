@@ -37,6 +37,31 @@ int infer_reduce(Node *n, Diag *d)
     return infer_out(n, 0, t, d);
 }
 
+int infer_sum_product(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), y = input_type(n, 1), t = {.dtype = DT_F32};
+    bool mask[MAX_RANK] = {0};
+    size_t count = 0;
+    const int64_t *axes = node_ints(n, "axes", &count);
+    TRY(expect_same_dtype(n, 0, 1, d));
+    if (!axes) return node_error(d, n, "attribute 'axes' is missing");
+    if (x.rank < 0) return infer_out(n, 0, type_unknown(DT_F32), d);
+    TRY(expect_rank(n, 1, x.rank, d));
+    for (size_t k = 0; k < count; k++) {
+        int axis = 0;
+        TRY(axis_of(n, axes[k], x.rank, &axis, d));
+        mask[axis] = true;
+    }
+    for (int i = 0; i < x.rank; i++) {
+        int64_t both = x.dim[i];
+        if (y.rank == x.rank && !dim_agree(x.dim[i], y.dim[i], &both))
+            return node_error(d, n, "operands have %lld and %lld elements on axis %d",
+                              (long long)x.dim[i], (long long)y.dim[i], i);
+        if (!mask[i]) t.dim[t.rank++] = both;
+    }
+    return infer_out(n, 0, t, d);
+}
+
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ CPU_RUN(where);
 CPU_RUN(cast);
 CPU_PREPARE(reduce);
 CPU_RUN(reduce);
+CPU_RUN(sum_product);
 CPU_PREPARE(pool);
 CPU_RUN(pool);
 CPU_PREPARE(global_pool);

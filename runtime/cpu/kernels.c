@@ -68,6 +68,7 @@ static const Kernel kernels[OP_COUNT] = {
     PREP(ReduceMean, reduce, KF_F16),
     PREP(ReduceMax, reduce, KF_F16),
     PREP(ReduceMin, reduce, KF_F16),
+    [OP_SumProduct] = {cpu_reduce_prepare, cpu_sum_product_run, NULL, KF_F16},
     PREP(Reshape, reshape, ANY),
     PREP(Flatten, reshape, ANY),
     PREP(Squeeze, reshape, ANY),

@@ -208,3 +208,24 @@ void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Te
     }
     store_doubles(&out[0], acc);
 }
+
+CLONES static void products(const void *ctx, int n, float *y, const float *const *x)
+{
+    const float *restrict a = x[0], *restrict b = x[1];
+    (void)ctx;
+    for (int i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+void cpu_sum_product_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                         void *scratch)
+{
+    Tensor kept = in[0];
+    const Tensor *operands[] = {&in[0], &in[1]};
+    size_t count = 0;
+    const int64_t *axes = node_ints(n, "axes", &count);
+    double *acc = scratch;
+    (void)state;
+    for (size_t k = 0; k < count; k++) kept.dim[axis_index(axes[k], kept.rank)] = 1;
+    cpu_accumulate(REDUCE_SUM, products, NULL, 2, operands, &kept, acc);
+    store_doubles(&out[0], acc);
+}

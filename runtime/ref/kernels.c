@@ -71,6 +71,7 @@ static const Kernel kernels[OP_COUNT] = {
     K(ReduceMean, reduce),
     K(ReduceMax, reduce),
     K(ReduceMin, reduce),
+    K(SumProduct, sum_product),
     K(Reshape, reshape),
     K(Flatten, reshape),
     K(Squeeze, reshape),

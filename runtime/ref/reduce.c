@@ -72,6 +72,23 @@ REF_KERNEL(reduce)
     }
 }
 
+REF_KERNEL(sum_product)
+{
+    UNUSED_STATE;
+    bool reduced[MAX_RANK] = {false};
+    size_t count = 0;
+    const int64_t *axes = node_ints(n, "axes", &count);
+    for (size_t k = 0; k < count; k++) reduced[ref_axis(axes[k], in->rank)] = true;
+    FOR_EACH(at, out)
+    {
+        const Tensor a = group_of(&in[0], reduced, out, &at),
+                     b = group_of(&in[1], reduced, out, &at);
+        double acc = 0;
+        FOR_EACH(j, &a) acc += load(&a, ref_index(&a, &j)) * load(&b, ref_index(&b, &j));
+        element_store(out, ref_index(out, &at), acc);
+    }
+}
+
 /* GlobalAveragePool and GlobalMaxPool: all axes from 2 on. */
 REF_KERNEL(global_pool)
 {

@@ -32,6 +32,7 @@ REF_KERNEL(batchnorm_train_grad);
 REF_KERNEL(layernorm);
 REF_KERNEL(softmax);
 REF_KERNEL(reduce);
+REF_KERNEL(sum_product);
 REF_KERNEL(reshape);
 REF_KERNEL(transpose);
 REF_KERNEL(expand);
