@@ -95,7 +95,8 @@ static bool same_value(Comparison *c, const Value *x, const Value *y)
         return differ(c, "constant '%s' has other elements", x->name);
     if (!same_elems(c, x, y)) return differ(c, "'%s' has other known elements", x->name);
     if (!same_text(x->doc, y->doc)) return differ(c, "'%s' has another doc string", x->name);
-    if (!same_bytes(x->opaque_type, y->opaque_type) || !same_bytes(x->extra, y->extra))
+    if (!same_bytes(x->opaque_type, y->opaque_type) || !same_bytes(x->extra, y->extra) ||
+        !same_bytes(x->declared, y->declared))
         return differ(c, "'%s' has other bytes kept along", x->name);
     return true;
 }

@@ -140,7 +140,7 @@ static int note_text(Parser *p, const char **out)
     return 0;
 }
 
-/* value NAME (doc|type|extra) S */
+/* value NAME (doc|type|declared|extra) S */
 static int parse_value_note(Parser *p)
 {
     const char *name, *at = p->l.p;
@@ -149,8 +149,9 @@ static int parse_value_note(Parser *p)
     e->noted_at = at;
     if (lex_word(&p->l, "doc")) return note_text(p, &e->doc);
     if (lex_word(&p->l, "type")) return parse_bytes(p, &e->opaque_type);
+    if (lex_word(&p->l, "declared")) return parse_bytes(p, &e->declared_type);
     if (lex_word(&p->l, "extra")) return parse_bytes(p, &e->extra);
-    return lex_error(&p->l, p->l.p, "expected 'doc', 'type' or 'extra'");
+    return lex_error(&p->l, p->l.p, "expected 'doc', 'type', 'declared' or 'extra'");
 }
 
 static int parse_graph_note(Parser *p)
@@ -198,6 +199,7 @@ static int define(Parser *p, Entry *e, Type type, const char *at)
     e->value = value_new(p->g, e->name, type);
     e->value->doc = e->doc;
     e->value->opaque_type = e->opaque_type;
+    e->value->declared = e->declared_type;
     e->value->extra = e->extra;
     return 0;
 }

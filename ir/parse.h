@@ -14,7 +14,7 @@ typedef struct Entry {
     bool declared;  /* `type` was given beside the name, apart from the definition */
     Type type;
     const char *doc; /* from #@ value */
-    Bytes opaque_type, extra;
+    Bytes opaque_type, declared_type, extra;
     const char *noted_at; /* such a comment, or NULL */
 } Entry;
 

@@ -376,11 +376,17 @@ static void put_value_note(Printer *p, const Value *v, const char *key, const vo
     text_printf(&p->t, "\n");
 }
 
+static void put_value_bytes(Printer *p, const Value *v, const char *key, Bytes b)
+{
+    put_value_note(p, v, key, b.n ? b.p : NULL, b.n);
+}
+
 static void put_value_notes(Printer *p, const Value *v)
 {
     put_value_note(p, v, "doc", v->doc, v->doc ? strlen(v->doc) : 0);
-    put_value_note(p, v, "type", v->opaque_type.n ? v->opaque_type.p : NULL, v->opaque_type.n);
-    put_value_note(p, v, "extra", v->extra.n ? v->extra.p : NULL, v->extra.n);
+    put_value_bytes(p, v, "type", v->opaque_type);
+    put_value_bytes(p, v, "declared", v->declared);
+    put_value_bytes(p, v, "extra", v->extra);
 }
 
 typedef struct Values {

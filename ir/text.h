@@ -22,7 +22,7 @@
  *   #@ attr K NAME: KIND = VALUE   … its attribute number K, if stock syntax cannot write it; KIND
  *                           `opaque` is a serialized AttributeProto
  *   #@ graph_doc S, #@ graph_extra S, #@ model_extra S, #@ external_data,
- *   #@ value NAME doc S, #@ value NAME type S, #@ value NAME extra S    before the graph
+ *   #@ value NAME doc S, … type S, … declared S, … extra S    before the graph
  *
  * S is a string in which \xHH is a byte, or an external reference like that of `w` above. A
  * symbolic dimension without a name is written `_3`; a name that looks like that is quoted.

@@ -137,7 +137,7 @@ Value *loss_mse(Graph *g, Value *y, Value *target, double total);
 /* The classifier's logits: the value before a final Softmax, else the first float output. */
 Value *graph_logits(const Graph *g);
 
-/* simplify.c, usable by any pass on any graph: what the passes of the same names do. */
+/* fold.c, cse.c, dce.c, usable by any pass on any graph: what the passes of the same names do. */
 int simplify_fold(Graph *g, Arena *scratch, Diag *d); /* constants and shape arithmetic */
 int simplify_cse(Graph *g, Arena *scratch);
 int simplify_dce(Graph *g, Arena *scratch);
