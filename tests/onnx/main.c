@@ -1,0 +1,245 @@
+/* ONNX's own backend tests, run on every device.
+ *
+ *   run_onnx UNSUPPORTED DIR…   each DIR holds folders test_NAME (model.onnx, test_data_set_0)
+ *   run_onnx --list DIR…        prints the list of cases that fail, with the reason
+ *
+ * UNSUPPORTED names the cases that are known to fail, one a line, then the reason. It is kept true
+ * in both directions: a listed case that passes is a failure too. */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "frontend/frontend.h"
+#include "runtime/element.h"
+#include "runtime/runtime.h"
+
+        enum {
+            MAX_TENSORS = 32,
+            MAX_CASES = 4096,
+            SKIP = 77
+        };
+
+/* ---- one case ----------------------------------------------------------------------- */
+
+typedef struct Reason {
+    char text[256];
+} Reason;
+
+static void keep_first(void *ctx, Severity sev, const char *text)
+{
+    Reason *r = ctx;
+    if (sev == SEV_ERROR && !r->text[0]) snprintf(r->text, sizeof r->text, "%s", text);
+}
+
+/* Reads NAME_0.pb, NAME_1.pb … into constants of g; their number. */
+static int read_tensors(Value **out, Graph *g, const char *dir, const char *name, Diag *d)
+{
+    int n = 0;
+    for (; n < MAX_TENSORS; n++) {
+        const char *path = arena_printf(g->arena, "%s/test_data_set_0/%s_%d.pb", dir, name, n);
+        if (access(path, R_OK) != 0) break;
+        if (onnx_read_tensor(&out[n], g, path, d) < 0) return -1;
+    }
+    return n;
+}
+
+/* Gives the inputs the types of their data; integers become constants if asked, for ops whose
+ * output's shape depends on them. */
+static int set_inputs(Graph *g, Value **data, int n, bool fix, Diag *d)
+{
+    int kept = 0;
+    if (g->ninputs != n)
+        return diag_error(d, "the model has %d inputs, the data %d", g->ninputs, n);
+    for (int k = 0; k < n; k++) {
+        Value *v = g->inputs[k];
+        v->type = data[k]->type;
+        if (fix && dtype_is_int(v->type.dtype)) {
+            v->data = data[k]->data;
+        } else {
+            data[kept] = data[k];
+            g->inputs[kept++] = v;
+        }
+    }
+    g->ninputs = kept;
+    return graph_infer(g, d);
+}
+
+static int compare(const Tensor *got, const Value *want, int output, Diag *d)
+{
+    const Tensor w = {.dtype = want->type.dtype, .data = (void *)(uintptr_t)want->data};
+    const int64_t n = type_count(&want->type);
+    for (int64_t k = 0; k < n; k++) {
+        const double x = element_load(got, k), y = element_load(&w, k);
+        if (x == y || (isnan(x) && isnan(y)) || fabs(x - y) <= 1e-7 + 1e-3 * fabs(y)) continue;
+        return diag_error(d, "output %d: element %lld is %.9g, %.9g wanted", output, (long long)k,
+                          x, y);
+    }
+    return 0;
+}
+
+static int compare_outputs(const Graph *g, const Instance *i, Value *const *want, int n, Diag *d)
+{
+    char a[128], b[128];
+    for (int o = 0; o < n; o++) {
+        const Type *t = &g->outputs[o]->type;
+        if (!type_equal(t, &want[o]->type))
+            return diag_error(d, "output %d is %s, %s wanted", o, type_print(g, t, a, sizeof a),
+                              type_print(g, &want[o]->type, b, sizeof b));
+        const Tensor got = {.dtype = t->dtype,
+                            .data = arena_alloc(g->arena, (size_t)type_bytes(t) + 8)};
+        instance_read(i, o, got.data);
+        if (compare(&got, want[o], o, d) < 0) return -1;
+    }
+    return 0;
+}
+
+static int run_graph(const Graph *g, const char *device, Value *const *in, Value *const *want,
+                     int n, Diag *d)
+{
+    Program *p;
+    Instance *i;
+    if (program_compile(&p, g, &(ProgramOptions){.device = device}, d) < 0) return -1;
+    if (instance_new(&i, p, d) < 0) {
+        program_free(p);
+        return -1;
+    }
+    for (int k = 0; k < g->ninputs; k++) instance_bind(i, k, in[k]->data);
+    instance_run_all(i);
+    const int status = compare_outputs(g, i, want, n, d);
+    instance_free(i);
+    program_free(p);
+    return status;
+}
+
+static int run_case(const char *dir, const char *device, bool fix, Arena *a, Diag *d)
+{
+    Graph *g, *tensors = graph_new(a, "tensors");
+    Value *in[MAX_TENSORS], *out[MAX_TENSORS];
+    TRY(onnx_read(&g, a, arena_printf(a, "%s/model.onnx", dir), d));
+    const int nin = read_tensors(in, tensors, dir, "input", d);
+    const int nout = read_tensors(out, tensors, dir, "output", d);
+    if (nin < 0 || nout < 0) return -1;
+    if (g->noutputs != nout)
+        return diag_error(d, "the model has %d outputs, the data %d", g->noutputs, nout);
+    TRY(set_inputs(g, in, nin, fix, d));
+    return run_graph(g, device, in, out, nout, d);
+}
+
+static int guarded(const char *dir, const char *device, bool fix, Reason *why)
+{
+    Trap t;
+    Diag d = {.sink = keep_first, .ctx = why};
+    Arena *a = arena_new();
+    why->text[0] = '\0';
+    if (trap_enter(&t) == 0) {
+        const int status = run_case(dir, device, fix, a, &d);
+        trap_leave(&t);
+        arena_free(a);
+        return status;
+    }
+    snprintf(why->text, sizeof why->text, "internal: %.200s", t.message);
+    arena_free(a);
+    return -1;
+}
+
+/* On every device, integers as inputs or, if that cannot be planned, as constants. */
+static int check_case(const char *dir, Reason *why)
+{
+    static const char *const devices[] = {"ref", "ref-last", "cpu"};
+    for (size_t k = 0; k < sizeof devices / sizeof *devices; k++) {
+        Reason ignored;
+        if (guarded(dir, devices[k], false, &ignored) == 0) continue;
+        if (guarded(dir, devices[k], true, why) == 0) continue;
+        if (strstr(why->text, "there is no device")) continue;
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- the list ----------------------------------------------------------------------- */
+
+typedef struct List {
+    char *name[MAX_CASES];
+    int n;
+} List;
+
+static int read_list(List *l, const char *path)
+{
+    char line[512];
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        fprintf(stderr, "cannot open %s\n", path);
+        return -1;
+    }
+    while (l->n < MAX_CASES && fgets(line, sizeof line, f)) {
+        line[strcspn(line, " \t\n")] = '\0';
+        if (line[0] && line[0] != '#') l->name[l->n++] = strdup(line);
+    }
+    fclose(f);
+    return 0;
+}
+
+static int listed(const List *l, const char *name)
+{
+    for (int k = 0; k < l->n; k++)
+        if (strcmp(l->name[k], name) == 0) return k;
+    return -1;
+}
+
+static int is_test(const struct dirent *e) { return strncmp(e->d_name, "test_", 5) == 0; }
+
+typedef struct Totals {
+    int passed, failed, unsupported;
+} Totals;
+
+static void judge(const char *dir, const char *name, const List *known, Totals *t)
+{
+    Reason why;
+    const bool good = check_case(dir, &why) == 0;
+    t->passed += good;
+    if (!known) {
+        if (!good) printf("%s %s\n", name, why.text);
+        return;
+    }
+    const bool expected = listed(known, name) >= 0;
+    t->unsupported += expected && !good;
+    if (good == !expected) return;
+    t->failed++;
+    printf(good ? "%s passes, but is listed as unsupported%s\n" : "%s: %s\n", name,
+           good ? "" : why.text);
+}
+
+static void run_folder(const char *folder, const List *known, Totals *t)
+{
+    struct dirent **entry;
+    const char *part = strrchr(folder, '/') ? strrchr(folder, '/') + 1 : folder;
+    const int n = scandir(folder, &entry, is_test, alphasort);
+    for (int k = 0; k < n; k++) {
+        char dir[1024], name[512];
+        snprintf(dir, sizeof dir, "%s/%s", folder, entry[k]->d_name);
+        snprintf(name, sizeof name, "%s/%s", part, entry[k]->d_name);
+        judge(dir, name, known, t);
+        free(entry[k]);
+    }
+    if (n >= 0) free(entry);
+}
+
+int main(int argc, char **argv)
+{
+    static List list;
+    Totals t = {0};
+    const bool list_only = argc > 1 && strcmp(argv[1], "--list") == 0;
+    if (argc < 3 || (!list_only && read_list(&list, argv[1]) < 0)) return 2;
+    if (access(argv[2], R_OK) != 0) {
+        printf("skipped: %s is not there (Debian package libonnx-testdata)\n", argv[2]);
+        return SKIP;
+    }
+    for (int k = 2; k < argc; k++) run_folder(argv[k], list_only ? NULL : &list, &t);
+    if (!list_only)
+        printf("%d pass, %d unsupported, %d wrong\n", t.passed, t.unsupported, t.failed);
+    for (int k = 0; k < list.n; k++) free(list.name[k]);
+    return t.failed != 0;
+}
