@@ -281,7 +281,7 @@ int cpu_pool_prepare(Prepare *p)
 {
     const Node *n = p->node;
     Window w;
-    if (use_naive(n)) return cpu_naive_prepare(p);
+    if (p->in[0].dtype != DT_F32 || use_naive(n)) return cpu_naive_prepare(p);
     TRY(node_window(n, &w, p->diag));
     PoolShape *s = malloc(sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a kernel");

@@ -68,12 +68,24 @@ REF_KERNEL(copy)
     tensor_copy(in, out);
 }
 
-/* The mask of an inference-mode Dropout is all true. */
+/* Dropout drops nothing here: training in the sense of the op is not offered. */
+int ref_dropout_prepare(Prepare *p)
+{
+    double ratio = 0.5;
+    const Value *train = node_in(p->node, 2);
+    int64_t on = 0;
+    if (train && value_ints(train, &on, 1) != 1) on = 1;
+    if (node_in(p->node, 1) && !value_scalar(p->node->in[1], &ratio)) ratio = 1;
+    if (on && ratio != 0) return node_error(p->diag, p->node, "cannot run in training mode");
+    return 0;
+}
+
+/* The mask, where wanted, is all true. */
 REF_KERNEL(dropout)
 {
     UNUSED_STATE;
     tensor_copy(in, out);
-    if (node_attr(n, "seed") == NULL && n->nout > 1 && out[1].rank >= 0) ref_fill(&out[1], 1);
+    if (n->nout > 1 && out[1].rank >= 0) ref_fill(&out[1], 1);
 }
 
 REF_KERNEL(clip)

@@ -39,7 +39,7 @@ static const Kernel kernels[OP_COUNT] = {
                        .run = ref_derivative,
                        .flags = FLAGS | KF_INPLACE},
     KI(Identity, copy),
-    KI(Dropout, dropout),
+    PI(Dropout, dropout),
     K(Cast, copy),
     KI(Add, binary),
     KI(Sub, binary),

@@ -50,6 +50,7 @@ REF_KERNEL(dequantize);
 REF_KERNEL(fake_quant);
 REF_KERNEL(fake_quant_grad);
 REF_KERNEL(rademacher);
+int ref_dropout_prepare(Prepare *p);
 int ref_unary_prepare(Prepare *p);
 int ref_avgpool_grad_prepare(Prepare *p);
 int ref_fake_quant_grad_prepare(Prepare *p);
