@@ -1,6 +1,7 @@
 /* Instances: a program's memory, its operands resolved to pointers, and the loop over steps. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/element.h"
 #include "runtime/program.h"
@@ -10,6 +11,7 @@ struct Instance {
     char *memory, *scratch;
     Tensor *operands;   /* of all steps, Step.operand onwards */
     const void **bound; /* by graph input */
+    double *seconds;    /* by step, if profiled */
 };
 
 static void run_copy(const Node *n, const void *state, const Tensor *in, const Tensor *out,
@@ -88,6 +90,13 @@ void instance_bind(Instance *i, int input, const void *data)
         i->operands[p->bind_at[k]].data = (void *)(uintptr_t)data;
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 void instance_run(Instance *i, int stage)
 {
     const Program *p = i->p;
@@ -97,9 +106,13 @@ void instance_run(Instance *i, int stage)
     for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
         const Step *s = &p->steps[k];
         const Tensor *in = i->operands + s->operand;
+        const double start = i->seconds ? now() : 0;
         s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
+        if (i->seconds) i->seconds[k] += now() - start;
     }
 }
+
+void instance_profile(Instance *i, double *seconds) { i->seconds = seconds; }
 
 void instance_run_all(Instance *i)
 {

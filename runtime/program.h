@@ -60,6 +60,9 @@ struct Program {
  * -1 if the sum of sizes overflows. */
 int program_place(Program *p, bool keep, Diag *d);
 
+/* From now on runs add the time of step k to seconds[k] (borrowed; NULL ends it). */
+void instance_profile(Instance *i, double *seconds);
+
 /* Buffer of a slot after in-place merging. */
 static inline int buffer_root(const Program *p, int b)
 {

@@ -17,11 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct ConvState {
-    Primitive prim;
-    bool naive; /* oneDNN declined */
-} ConvState;
-
 /* The operands of the forward convolution among a node's tensors. */
 typedef struct ConvRoles {
     ConvKind kind;
@@ -129,23 +124,19 @@ static int add_operands(Primitive *q, dnnl_primitive_desc_t pd, const ConvRoles 
     const void *w = p->const_data ? p->const_data[1] : NULL;
     switch (r->kind) {
     case CONV_FORWARD:
-        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, dnnl_query_src_md, &d->user_src, NULL));
-        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, dnnl_query_weights_md, &d->user_weights, w));
-        TRY(primitive_operand(q, pd, DNNL_ARG_DST, dnnl_query_dst_md, &d->user_dst, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, &d->user_src, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, &d->user_weights, w));
+        TRY(primitive_operand(q, pd, DNNL_ARG_DST, &d->user_dst, NULL));
         if (!r->bias) return 0;
-        return primitive_operand(q, pd, DNNL_ARG_BIAS, dnnl_query_exec_arg_md, &d->bias, NULL);
+        return primitive_operand(q, pd, DNNL_ARG_BIAS, &d->bias, NULL);
     case CONV_BY_DATA:
-        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, &d->user_dst,
-                              NULL));
-        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, dnnl_query_weights_md, &d->user_weights, w));
-        return primitive_operand(q, pd, DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, &d->user_src,
-                                 NULL);
+        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, &d->user_dst, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_WEIGHTS, &d->user_weights, w));
+        return primitive_operand(q, pd, DNNL_ARG_DIFF_SRC, &d->user_src, NULL);
     default:
-        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, dnnl_query_src_md, &d->user_src, NULL));
-        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, &d->user_dst,
-                              NULL));
-        return primitive_operand(q, pd, DNNL_ARG_DIFF_WEIGHTS, dnnl_query_diff_weights_md,
-                                 &d->user_weights, NULL);
+        TRY(primitive_operand(q, pd, DNNL_ARG_SRC, &d->user_src, NULL));
+        TRY(primitive_operand(q, pd, DNNL_ARG_DIFF_DST, &d->user_dst, NULL));
+        return primitive_operand(q, pd, DNNL_ARG_DIFF_WEIGHTS, &d->user_weights, NULL);
     }
 }
 
@@ -173,7 +164,7 @@ static int create(Primitive *q, const ConvRoles *r, const ConvShape *shape, cons
 
 int cpu_conv_prepare(Prepare *p)
 {
-    ConvState *s = calloc(1, sizeof *s);
+    PrimitiveState *s = calloc(1, sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
     ConvRoles r = conv_roles(p);
     ConvDescs d = {0};
@@ -198,7 +189,7 @@ static void add_bias(const Tensor *y, const Tensor *b)
 void cpu_conv_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                   void *scratch)
 {
-    const ConvState *s = state;
+    const PrimitiveState *s = state;
     if (s->naive) {
         cpu_naive_run(n, NULL, in, out, scratch);
         return;
@@ -212,11 +203,4 @@ void cpu_conv_run(const Node *n, const void *state, const Tensor *in, const Tens
     void *data[] = {in[0].data, in[1].data, out[0].data};
     primitive_run(&s->prim, data, scratch);
     if (n->op == OP_ConvTranspose && has_bias) add_bias(&out[0], &in[2]);
-}
-
-void cpu_conv_release(void *state)
-{
-    ConvState *s = state;
-    primitive_free(&s->prim);
-    free(s);
 }

@@ -15,10 +15,9 @@
 
 CPU_PREPARE(conv);
 CPU_RUN(conv);
-CPU_RELEASE(conv);
 CPU_PREPARE(matmul);
 CPU_RUN(matmul);
-CPU_RELEASE(matmul);
+CPU_RELEASE(primitive);
 CPU_PREPARE(unary);
 CPU_RUN(unary);
 CPU_RELEASE(free); /* frees state */

@@ -6,7 +6,8 @@
 #define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags}
 #define PREP(op, name, flags) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags}
 #define POOL(op) [OP_##op] = {cpu_pool_prepare, cpu_pool_run, cpu_free_release, 0}
-#define DNNL(op, name) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_##name##_release, 0}
+#define DNNL(op, name)                                                                             \
+    [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, 0}
 
 enum { MAP = KF_INPLACE | KF_F16, ANY = KF_F16 | KF_BF16 };
 

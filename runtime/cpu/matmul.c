@@ -10,11 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct MatmulState {
-    Primitive prim;
-    bool naive; /* integers, empty operands, or what oneDNN declines */
-} MatmulState;
-
 /* a, b, y as matrices with equal numbers of leading dimensions. */
 typedef struct Product {
     Tensor a, b, y;
@@ -84,8 +79,6 @@ typedef struct ProductDescs {
 static int create(Primitive *q, const Product *p, ProductDescs *d, const void *const *constants)
 {
     static const int arg[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    static const dnnl_query_t query[3] = {dnnl_query_src_md, dnnl_query_weights_md,
-                                          dnnl_query_dst_md};
     const Tensor *t[3] = {&p->a, &p->b, &p->y};
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
@@ -102,8 +95,8 @@ static int create(Primitive *q, const Product *p, ProductDescs *d, const void *c
     if (s != dnnl_success) return -1;
     int status = 0;
     for (int k = 0; k < 3 && status == 0; k++)
-        status = primitive_operand(q, pd, arg[k], query[k], &d->user[k],
-                                   k < 2 && constants ? constants[k] : NULL);
+        status =
+            primitive_operand(q, pd, arg[k], &d->user[k], k < 2 && constants ? constants[k] : NULL);
     if (status == 0) status = primitive_finish(q, pd);
     dnnl_primitive_desc_destroy(pd);
     return status;
@@ -111,7 +104,7 @@ static int create(Primitive *q, const Product *p, ProductDescs *d, const void *c
 
 int cpu_matmul_prepare(Prepare *p)
 {
-    MatmulState *s = calloc(1, sizeof *s);
+    PrimitiveState *s = calloc(1, sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a matrix product");
     ProductDescs d = {0};
     Product product = product_of(p->node, p->in, p->out);
@@ -141,7 +134,7 @@ CLONES static void blend(const void *ctx, int n, float *y, const float *const *x
 void cpu_matmul_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                     void *scratch)
 {
-    const MatmulState *s = state;
+    const PrimitiveState *s = state;
     if (s->naive) {
         cpu_naive_run(n, NULL, in, out, scratch);
         return;
@@ -153,11 +146,4 @@ void cpu_matmul_run(const Node *n, const void *state, const Tensor *in, const Te
     Blend k = {node_float(n, "alpha", 1), c ? node_float(n, "beta", 1) : 0};
     const Tensor *t[] = {&out[0], &out[0], c ? c : &out[0]};
     if (c || k.alpha != 1.f) block_map(3, t, blend, &k);
-}
-
-void cpu_matmul_release(void *state)
-{
-    MatmulState *s = state;
-    primitive_free(&s->prim);
-    free(s);
 }

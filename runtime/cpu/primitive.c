@@ -5,6 +5,8 @@
  * hundred nanoseconds); primitives are immutable and shared by all threads. */
 #include "runtime/cpu/primitive.h"
 
+#include "runtime/cpu/cpu.h"
+
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,14 +81,14 @@ static int pack(Primitive *p, Operand *o, const void *constant)
     return s == dnnl_success ? 0 : -1;
 }
 
-int primitive_operand(Primitive *p, dnnl_primitive_desc_t pd, int arg, dnnl_query_t query,
-                      const MemDesc *user, const void *constant)
+int primitive_operand(Primitive *p, dnnl_primitive_desc_t pd, int arg, const MemDesc *user,
+                      const void *constant)
 {
     if (p->n == PRIMITIVE_OPERANDS) trap(TRAP_INTERNAL, "primitive with too many operands");
     Operand *o = &p->op[p->n++];
     o->arg = arg;
     o->output = arg == DNNL_ARG_DST || arg == DNNL_ARG_DIFF_SRC || arg == DNNL_ARG_DIFF_WEIGHTS;
-    MemDescRef want = dnnl_primitive_desc_query_md(pd, query, 0);
+    MemDescRef want = dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, arg);
     if (!want || md_copy(&o->user, md_ref(user)) != dnnl_success ||
         md_copy(&o->want, want) != dnnl_success)
         return -1;
@@ -161,4 +163,11 @@ void primitive_free(Primitive *p)
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     md_free(&p->pad);
     if (p->engine) dnnl_engine_destroy(p->engine);
+}
+
+void cpu_primitive_release(void *state)
+{
+    PrimitiveState *s = state;
+    primitive_free(&s->prim);
+    free(s);
 }

@@ -29,12 +29,19 @@ typedef struct Primitive {
     Operand op[PRIMITIVE_OPERANDS];
 } Primitive;
 
+/* State of the kernels of conv.c and matmul.c; cpu_primitive_release frees it. */
+typedef struct PrimitiveState {
+    bool naive; /* oneDNN does not take this type or shape: the reference kernel runs */
+    Primitive prim;
+} PrimitiveState;
+
 /* Attributes that every primitive of ours is created with: the scratchpad is the caller's. */
 dnnl_status_t primitive_attr(dnnl_primitive_attr_t *attr);
 
-/* Adds an operand whose layout is `user`; query and index name its descriptor in pd. */
-int primitive_operand(Primitive *p, dnnl_primitive_desc_t pd, int arg, dnnl_query_t query,
-                      const MemDesc *user, const void *constant);
+/* Adds an operand whose layout is `user`. constant: its bytes, if they never change; they are
+ * then reordered once and not read again. */
+int primitive_operand(Primitive *p, dnnl_primitive_desc_t pd, int arg, const MemDesc *user,
+                      const void *constant);
 /* Creates the primitive and lays out scratch. p->engine is set, operands are added. */
 int primitive_finish(Primitive *p, dnnl_primitive_desc_t pd);
 /* data[k] belongs to the k-th operand added. */

@@ -19,6 +19,8 @@
 #include <cmocka.h>
 
 #include "ir/op.h"
+#include "runtime/cpu/cpu.h"
+#include "runtime/cpu/primitive.h"
 #include "runtime/element.h"
 #include "runtime/kernel.h"
 
@@ -36,11 +38,11 @@ static const Case cases[] = {
 
 /* ---- from strings to a node ----------------------------------------------------------- */
 
-typedef struct Operand {
+typedef struct Input {
     bool omitted, constant, positive, grid;
     Type type;
     int64_t ints[MAX_RANK * 2];
-} Operand;
+} Input;
 
 static int read_list(const char *s, char separator, int64_t *out)
 {
@@ -53,9 +55,9 @@ static int read_list(const char *s, char separator, int64_t *out)
     return n;
 }
 
-static Operand read_operand(const char *s)
+static Input read_operand(const char *s)
 {
-    Operand o = {.type = {.dtype = DT_F32}};
+    Input o = {.type = {.dtype = DT_F32}};
     static const struct {
         const char *prefix;
         DType dtype;
@@ -101,7 +103,7 @@ enum { MAX_IN = 9 };
 typedef struct Problem {
     Arena *arena;
     Node *node;
-    Operand in[MAX_IN];
+    Input in[MAX_IN];
     int nin, nout;
 } Problem;
 
@@ -113,7 +115,7 @@ static Problem make_problem(const Case *c)
     Diag d = diag_stderr(NULL);
     char *save = NULL, *text = arena_strdup(p.arena, c->inputs);
     for (char *s = strtok_r(text, " ", &save); s; s = strtok_r(NULL, " ", &save)) {
-        Operand o = p.in[p.nin] = read_operand(s);
+        Input o = p.in[p.nin] = read_operand(s);
         if (o.constant)
             in[p.nin] = const_ints(g, (int)o.type.dim[0], o.ints);
         else if (!o.omitted)
@@ -146,7 +148,7 @@ static Tensor make_tensor(Arena *a, Type t, const Variant *v)
     return x;
 }
 
-static void fill(const Tensor *t, const Operand *o, Rng *r)
+static void fill(const Tensor *t, const Input *o, Rng *r)
 {
     for (int64_t i = 0; i < tensor_count(t); i++) {
         double x = (double)rng_normal(r);
@@ -198,6 +200,8 @@ static void execute(const Device *dev, Problem *p, Run *run, bool constants)
     for (int i = 0; i < p->nin; i++)
         if (constants || p->in[i].constant) data[i] = run->in[i].data;
     if (k->prepare) assert_int_equal(k->prepare(&pr), 0);
+    if (k->release == cpu_primitive_release && run->in[0].dtype == DT_F32)
+        assert_false(((const PrimitiveState *)pr.state)->naive);
     void *scratch = aligned_alloc(64, (pr.scratch + 127) & ~(size_t)63);
     assert_non_null(scratch);
     memset(scratch, 0xff, pr.scratch); /* NaN to whoever reads what it did not write */
