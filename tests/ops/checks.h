@@ -12,6 +12,7 @@ Check check_half;    /* the same with F16 storage, to F16's accuracy */
 Check check_jvp;     /* against central differences on ref */
 Check check_vjp;     /* <dy, J v> = <J' dy, v> */
 Check check_second;  /* the tangent of the gradient, against differences of the gradient */
+Check check_lanes;   /* with channels removed around it: as with these channels at zero */
 Check check_onnx;    /* written and read again: the same results */
 
 #endif

@@ -11,11 +11,9 @@
 static const struct {
     const char *name;
     Check *check;
-} checks[] = {{"devices", check_devices},
-              {"half", check_half},
-              {"jvp", check_jvp},
-              {"vjp", check_vjp},
-              {"second", check_second}};
+} checks[] = {{"devices", check_devices}, {"half", check_half},     {"jvp", check_jvp},
+              {"vjp", check_vjp},         {"second", check_second}, {"lanes", check_lanes},
+              {"onnx", check_onnx}};
 
 enum { CHECKS = sizeof checks / sizeof *checks };
 
@@ -56,7 +54,7 @@ static int check_line(const char *line, int *done)
         if (skipped(&c, checks[k].name)) continue;
         const int result = one_check(&c, k, line);
         failures += result < 0;
-        *done += result == 0;
+        done[k] += result == 0;
     }
     arena_free(a);
     return failures;
@@ -106,11 +104,12 @@ static int coverage(int n, char **files)
 
 int main(int argc, char **argv)
 {
-    int failures = 0, done = 0;
+    int failures = 0, done[CHECKS] = {0};
     if (argc > 1 && strcmp(argv[1], "--coverage") == 0) return coverage(argc - 2, argv + 2) != 0;
     for (int k = 1; k < argc; k++)
-        failures += strstr(argv[k], ".case") ? for_lines(argv[k], check_line, &done)
-                                             : check_line(argv[k], &done);
-    printf("%d checks hold, %d fail\n", done, failures);
+        failures += strstr(argv[k], ".case") ? for_lines(argv[k], check_line, done)
+                                             : check_line(argv[k], done);
+    for (int k = 0; k < CHECKS; k++) printf("%s %d, ", checks[k].name, done[k]);
+    printf("failures %d\n", failures);
     return failures != 0;
 }
