@@ -84,7 +84,18 @@ int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *
     if (memory && one && (size_t)s->threads > memory / one)
         s->threads = memory / one > 1 ? (int)(memory / one) : 1;
     s->bytes = one * (size_t)s->threads;
+    s->owner = NEW_ARRAY(a, _Atomic(Instance *), s->threads);
     return pool_new(&s->pool, s->program, s->threads, d);
+}
+
+/* A slot is claimed when its instance first asks. */
+int session_slot(Session *s, Instance *inst)
+{
+    for (int t = 0; t < s->threads; t++) {
+        Instance *owner = NULL;
+        if (atomic_compare_exchange_strong(&s->owner[t], &owner, inst) || owner == inst) return t;
+    }
+    trap(TRAP_INTERNAL, "a session of %d threads met one more instance", s->threads);
 }
 
 int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
@@ -96,9 +107,8 @@ int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instanc
 
 /* ---- feeds -------------------------------------------------------------------------- */
 
-/* The buffers of one instance, claimed when that instance first asks. */
+/* The buffers of one instance. */
 typedef struct Slot {
-    _Atomic(Instance *) owner;
     void **buffer; /* per graph input */
     int64_t *index;
 } Slot;
@@ -108,21 +118,20 @@ struct Feed {
     const Samples *samples;
     const int64_t *index;
     int64_t n, shard;
+    Session *session;
     Slot *slots;
-    int nslots;
     int *source; /* per graph input: of which samples' input; -1: the caller's */
 };
 
 Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
-               int64_t shard, const Session *session)
+               int64_t shard, Session *session)
 {
     Feed *f = NEW(a, Feed);
-    *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard};
-    f->nslots = session->threads;
-    f->slots = NEW_ARRAY(a, Slot, f->nslots);
+    *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard, .session = session};
+    f->slots = NEW_ARRAY(a, Slot, session->threads);
     f->source = NEW_ARRAY(a, int, g->ninputs);
     for (int k = 0; k < g->ninputs; k++) f->source[k] = sample_input(g, s, k);
-    for (int t = 0; t < f->nslots; t++) {
+    for (int t = 0; t < session->threads; t++) {
         f->slots[t].buffer = NEW_ARRAY(a, void *, g->ninputs);
         f->slots[t].index = NEW_ARRAY(a, int64_t, shard);
         for (int k = 0; k < g->ninputs; k++)
@@ -147,12 +156,7 @@ int64_t feed_sample(const Feed *f, int64_t shard, int64_t row)
 
 static Slot *slot_of(Feed *f, Instance *inst)
 {
-    for (int t = 0; t < f->nslots; t++) {
-        Instance *owner = NULL;
-        if (atomic_compare_exchange_strong(&f->slots[t].owner, &owner, inst) || owner == inst)
-            return &f->slots[t];
-    }
-    trap(TRAP_INTERNAL, "a feed for %d instances met one more", f->nslots);
+    return &f->slots[session_slot(f->session, inst)];
 }
 
 void feed_bind(Feed *f, int64_t shard, Instance *inst)

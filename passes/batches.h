@@ -23,6 +23,7 @@ typedef struct Session {
     Pool *pool;
     int threads;
     size_t bytes; /* planned: one instance times threads */
+    _Atomic(Instance *) *owner; /* of each slot */
 } Session;
 /* threads 0: all cores; fewer run when `memory` (0: no limit) does not hold their instances. */
 int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *po, int threads,
@@ -31,13 +32,16 @@ void session_close(Session *s); /* NULL is allowed; may be repeated */
 int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
                 int (*reduce)(void *, int64_t, Instance *), void *ctx);
 
+/* A number below session->threads that belongs to the instance alone: for buffers per thread. */
+int session_slot(Session *s, Instance *inst);
+
 /* Binds samples index[0..n) (NULL: the first n), cut into shards, to the inputs of a program's
  * graph; `index` is borrowed and may change between runs. Inputs are matched by name, else by
  * position; those beyond the samples' are the caller's to bind. Every instance has a buffer
  * per graph input. */
 typedef struct Feed Feed;
 Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
-               int64_t shard, const Session *session);
+               int64_t shard, Session *session);
 int64_t feed_shards(const Feed *f);
 int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … shard size */
 /* The sample in a row; repeats beyond feed_rows. */

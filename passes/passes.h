@@ -76,6 +76,18 @@ typedef struct Report {
     bool accuracy_is_agreement; /* with the original, when there are no labels */
 } Report;
 
+/* Which indices of an axis of the original's value `name` the graph's value of that name still
+ * has. allocate notes it for every axis that has lost lanes. */
+typedef struct Survivors {
+    const char *name;
+    int axis;
+    int64_t n;
+    const int64_t *index;
+} Survivors;
+
+/* What a pass returns, without an error, when there was nothing it could remove. */
+enum { STATUS_NOTHING = 3 };
+
 /* Everything a pass may see. Lives for one run of the tool. */
 typedef struct Context {
     Arena *arena;               /* of the run */

@@ -1,0 +1,178 @@
+/* The pass that turns scores and a budget into lane classes to remove (select_groups.c decides),
+ * names what is pinned by what, and notes which lanes of the original survive. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/scores.h"
+
+/* ---- options ------------------------------------------------------------------------ */
+
+static int parse_budget(Context *c, const char *opt, Options *o)
+{
+    static const char *const keys[] = {"flops", "params", "channels"};
+    for (int b = 0; b < 3; b++) {
+        const char *text = pass_option(c, opt, keys[b]);
+        if (!text) continue;
+        char *end;
+        o->keep = strtod(text, &end);
+        o->budget = (Budget)b;
+        if (end == text || *end)
+            return diag_error(c->diag, "allocate: '%s' of %s is no number", text, keys[b]);
+    }
+    const char *align = pass_option(c, opt, "align");
+    if (align) o->align = atoi(align);
+    if (!(o->keep > 0 && o->keep <= 1))
+        return diag_error(c->diag, "the fraction to keep is %g, it must be above 0 and at most 1",
+                          o->keep);
+    return 0;
+}
+
+/* Flags the groups of every layer whose node the comma-separated list names. */
+static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed)
+{
+    char *rest = arena_strdup(c->arena, list), *name;
+    while (rest && (name = strsep(&rest, ","))) {
+        if (!*name) continue;
+        bool found = false;
+        for (int k = 0; k < gr->nlayers; k++) {
+            const Node *n = gr->layers[k].node;
+            if (!n->name || strcmp(n->name, name) != 0) continue;
+            found = true;
+            for (int i = gr->first[k]; i < gr->first[k + 1]; i++) fixed[gr->of[i]] = true;
+        }
+        if (!found) return diag_error(c->diag, "no node with a weight is called '%s'", name);
+    }
+    return 0;
+}
+
+/* ---- the report --------------------------------------------------------------------- */
+
+/* The first thing that pins a channel of layer k, if all its channels are pinned. */
+static const char *layer_pinned_by(const Groups *gr, int k)
+{
+    const char *by = NULL, *first = NULL;
+    for (int i = gr->first[k]; i < gr->first[k + 1]; i++) {
+        if (group_is_free(gr, gr->of[i], &by)) return NULL;
+        if (!first) first = by ? by : "an axis that no rule follows";
+    }
+    return first;
+}
+
+static int64_t channels_before(const ScoredLayer *layers, int n, const ScoredLayer *now)
+{
+    for (int k = 0; k < n; k++)
+        if (strcmp(layers[k].weight->name, now->weight->name) == 0) return layers[k].channels;
+    return now->channels;
+}
+
+static void report_layers(Context *c, const Groups *gr, const bool *removed)
+{
+    ScoredLayer *old;
+    int nold = scored_layers(c->original ? c->original : c->graph, c->arena, &old);
+    c->report.nlayers = gr->nlayers;
+    c->report.layers = NEW_ARRAY(c->arena, LayerReport, gr->nlayers);
+    for (int k = 0; k < gr->nlayers; k++) {
+        const ScoredLayer *l = &gr->layers[k];
+        LayerReport *r = &c->report.layers[k];
+        *r = (LayerReport){.node = l->node->name ? l->node->name : l->weight->name,
+                           .before = channels_before(old, nold, l),
+                           .pinned_by = layer_pinned_by(gr, k)};
+        for (int i = gr->first[k]; i < gr->first[k + 1]; i++)
+            r->after += gr->of[i] >= gr->nclasses || !removed[gr->of[i]];
+    }
+}
+
+static int nothing_to_remove(Context *c)
+{
+    diag_error(c->diag, "nothing can be removed: no channel is both scored and free");
+    for (int k = 0; k < c->report.nlayers; k++) {
+        const LayerReport *r = &c->report.layers[k];
+        if (r->pinned_by)
+            diag_note(c->diag, "the %lld channels of '%s' are pinned by %s", (long long)r->before,
+                      r->node, r->pinned_by);
+        else
+            diag_note(c->diag, "the %lld channels of '%s' stay: unscored, excluded or too few",
+                      (long long)r->before, r->node);
+    }
+    return STATUS_NOTHING;
+}
+
+/* ---- survivors ---------------------------------------------------------------------- */
+
+static const Survivors *survivors_of(const Context *c, const char *name, int axis)
+{
+    for (int k = 0; k < c->nsurvivors; k++)
+        if (c->survivors[k].axis == axis && strcmp(c->survivors[k].name, name) == 0)
+            return &c->survivors[k];
+    return NULL;
+}
+
+/* Composes what survives of an axis of the current graph with what survived until now. */
+static bool note_axis(Context *c, Lanes *l, const Value *v, int axis, Survivors *out)
+{
+    const Survivors *before = survivors_of(c, v->name, axis);
+    int64_t size = v->type.dim[axis];
+    if (!lanes_open(l, v, axis) || (!before && lanes_survivors(l, v, axis, 0, size) == size))
+        return false;
+    int64_t *index = NEW_ARRAY(c->arena, int64_t, size), n = 0;
+    for (int64_t i = 0; i < size; i++)
+        if (!lanes_removed(l, v, axis, i)) index[n++] = before ? before->index[i] : i;
+    *out = (Survivors){.name = v->name, .axis = axis, .n = n, .index = index};
+    return true;
+}
+
+static void note_survivors(Context *c, Lanes *l)
+{
+    const Graph *g = c->graph;
+    bool *seen = NEW_ARRAY(c->arena, bool, g->nvalues);
+    Survivors *list = NEW_ARRAY(c->arena, Survivors, (size_t)g->nvalues * 4);
+    int n = 0;
+    for (int i = 0; i < g->nnodes; i++)
+        for (int k = 0; k < g->nodes[i]->nin + g->nodes[i]->nout; k++) {
+            const Node *m = g->nodes[i];
+            const Value *v = k < m->nin ? m->in[k] : m->out[k - m->nin];
+            if (!v || seen[v->id]) continue;
+            seen[v->id] = true;
+            for (int axis = 0; axis < v->type.rank && axis < 4; axis++)
+                n += note_axis(c, l, v, axis, &list[n]);
+        }
+    c->survivors = list;
+    c->nsurvivors = n;
+}
+
+/* ---- the pass ----------------------------------------------------------------------- */
+
+int pass_allocate(Context *c, const char *opt)
+{
+    static const char *const what[] = {"FLOPs", "parameters", "channels"};
+    Options o = c->opt;
+    double *score;
+    Selection s;
+    TRY(parse_budget(c, opt, &o));
+    if (!c->scores) return diag_error(c->diag, "allocate: there are no scores, run sensitivity");
+    Groups *gr = groups_find(c->graph, c->arena);
+    bool *fixed = NEW_ARRAY(c->arena, bool, gr->n + 1);
+    TRY(fix_nodes(c, gr, o.keep_nodes, fixed));
+    TRY(fix_nodes(c, gr, o.exclude, fixed));
+    TRY(groups_scores(&score, gr, c->scores, c->arena, c->diag));
+    select_groups(&s, c->graph, c->original ? c->original : c->graph, gr, score, fixed, &o,
+                  c->arena);
+    report_layers(c, gr, s.removed);
+    if (!s.possible) return nothing_to_remove(c);
+    if (!s.reachable)
+        diag_warning(c->diag,
+                     "%.1f %% of the %s cannot be reached: %.1f %% are left when every layer "
+                     "keeps its least channels",
+                     100 * o.keep, what[o.budget],
+                     100 * (o.budget == BUDGET_FLOPS    ? s.flops
+                            : o.budget == BUDGET_PARAMS ? s.params
+                                                        : s.channels));
+    c->lanes = gr->lanes;
+    c->removed = s.removed;
+    lanes_set_removed(c->lanes, c->removed);
+    note_survivors(c, c->lanes);
+    pass_progress(c, 1, "%d groups go: %.1f %% of FLOPs, %.1f %% of parameters stay", s.nremoved,
+                  100 * s.flops, 100 * s.params);
+    return 0;
+}

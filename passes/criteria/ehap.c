@@ -1,0 +1,14 @@
+/* ehap: the relative Hessian trace. score_c = mean over probes of v_c' (Hv)_c * |w_c|^2 / numel,
+ * v = +-1 per weight over all weights at once, H the Hessian of the mean loss over the batch. */
+#include "passes/criteria.h"
+
+int criterion_ehap(Scoring *s)
+{
+    HvpOptions o = {.loss = s->classifier ? LOSS_CROSS_ENTROPY : LOSS_MSE,
+                    .total = (double)s->n,
+                    .probe = PROBE_WEIGHT,
+                    .precision = s->precision};
+    Hvp h;
+    TRY(hvp_build(&h, s->model, s->arena, s->shard, &o, s->c->diag));
+    return probes_run(s, &h, true, relative_norms(s, 1));
+}

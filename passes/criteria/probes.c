@@ -1,0 +1,186 @@
+/* Random probes over the shards of the batch.
+ *
+ * Probes go in rounds. Within a round a shard computes what no probe changes once (stage 1) and
+ * then runs every probe of the round over it (stage 2); memory depends on neither the batch nor
+ * the number of probes. Sums over shards make one observation per probe and channel.
+ *
+ * After each round: stop if the choice for the budget at hand is stable (it shares 99 % with that
+ * of the round before) and the ranking is (the averages of the even and of the odd probes rank
+ * the groups alike, Spearman > 0.99). */
+#include <math.h>
+#include <string.h>
+
+#include "passes/criteria.h"
+
+enum { ROUND = 16, DEFAULT_PROBES = 300, MAX_SCALE_STEPS = 12 };
+
+typedef struct Probes {
+    Scoring *s;
+    const Hvp *h;
+    Session *session;
+    Feed *feed;
+    bool same_key;
+    int done, now;  /* probes before and in this round */
+    int channels;   /* flat */
+    float *part;    /* per thread: [ROUND, channels] */
+    double *sum;    /* [ROUND, channels] */
+    double *sums;   /* [channels] of even, then of odd probes, scaled */
+    Moments *m;     /* per channel */
+    bool *selected; /* by the round before; NULL: none */
+    int nclasses;
+} Probes;
+
+/* ---- one shard ---------------------------------------------------------------------- */
+
+static void bind_scalar(const Probes *q, Instance *inst, int input, float x)
+{
+    if (input < 0) return;
+    float *bound = feed_buffer(q->feed, inst, input);
+    *bound = x;
+    instance_bind(inst, input, bound);
+}
+
+static void bind_key(const Probes *q, Instance *inst, int64_t shard, int probe)
+{
+    int64_t *key = feed_buffer(q->feed, inst, q->h->in_key);
+    key[0] = (int64_t)q->s->c->opt.seed;
+    key[1] = q->same_key ? probe : probe * feed_shards(q->feed) + shard;
+    instance_bind(inst, q->h->in_key, key);
+}
+
+/* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
+static int run_probes(const Probes *q, int64_t shard, Instance *inst, int first, float *part)
+{
+    const Groups *gr = q->s->groups;
+    instance_run(inst, 0);
+    instance_run(inst, 1);
+    for (int k = first; k < q->now; k++) {
+        float *x = part + (int64_t)k * q->channels;
+        bind_key(q, inst, shard, q->done + k);
+        instance_run(inst, 2);
+        for (int l = 0; l < gr->nlayers; l++)
+            instance_read(inst, q->h->out_layer[l], x + gr->first[l]);
+        if (hvp_overflowed(x, q->channels)) return k;
+    }
+    return q->now;
+}
+
+/* FP16 starts with cotangents and tangents scaled so that small ones do not vanish; each overflow
+ * lowers both scales for the rest of the shard. Every shard starts anew: results do not depend on
+ * which thread ran what. */
+static int work(void *ctx, int64_t shard, Instance *inst)
+{
+    Probes *q = ctx;
+    float *part = q->part + (int64_t)session_slot(q->session, inst) * ROUND * q->channels;
+    bool half = q->s->precision == DT_F16;
+    float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
+    feed_bind(q->feed, shard, inst);
+    if (q->h->in_target >= 0)
+        feed_bind_targets(q->feed, shard, inst, q->h->in_target, q->s->soft);
+    for (int step = 0, done = 0; step < MAX_SCALE_STEPS; step++, loss /= 4, probe /= 4) {
+        bind_scalar(q, inst, q->h->in_loss_scale, loss);
+        bind_scalar(q, inst, q->h->in_probe_scale, probe);
+        done = run_probes(q, shard, inst, done, part);
+        if (done == q->now) return 0;
+        if (!half) break;
+    }
+    return diag_error(q->s->c->diag, "second derivatives are infinite or not numbers");
+}
+
+static int reduce(void *ctx, int64_t shard, Instance *inst)
+{
+    Probes *q = ctx;
+    const float *part = q->part + (int64_t)session_slot(q->session, inst) * ROUND * q->channels;
+    for (int64_t i = 0; i < (int64_t)q->now * q->channels; i++) q->sum[i] += (double)part[i];
+    double round = (double)(shard + 1) / (double)feed_shards(q->feed);
+    pass_progress(q->s->c, (q->done + q->now * round) / q->s->probes, "probe %d", q->done + 1);
+    return 0;
+}
+
+/* ---- when to stop ------------------------------------------------------------------- */
+
+static double *group_sums(const Probes *q, const double *x)
+{
+    const Groups *gr = q->s->groups;
+    double *sum = NEW_ARRAY(q->s->arena, double, gr->n);
+    for (int c = 0; c < q->channels; c++) sum[gr->of[c]] += x[c];
+    return sum;
+}
+
+static double overlap(const bool *x, const bool *y, int n)
+{
+    int both = 0, either = 0;
+    for (int i = 0; i < n; i++) both += x[i] && y[i], either += x[i] || y[i];
+    return either ? (double)both / either : 1;
+}
+
+static bool choice_is_stable(Probes *q)
+{
+    const Context *c = q->s->c;
+    double *mean = NEW_ARRAY(q->s->arena, double, q->channels);
+    for (int i = 0; i < q->channels; i++) mean[i] = q->m[i].mean;
+    Options o = c->opt;
+    if (!(o.keep > 0)) o.keep = 0.5;
+    Selection s;
+    select_groups(&s, q->s->model, c->original ? c->original : c->graph, q->s->groups,
+                  group_sums(q, mean), NULL, &o, q->s->arena);
+    bool stable = q->selected && overlap(q->selected, s.removed, q->nclasses) > 0.99;
+    q->selected = s.removed;
+    return stable;
+}
+
+static bool ranking_is_stable(Probes *q)
+{
+    const double *even = group_sums(q, q->sums), *odd = group_sums(q, q->sums + q->channels);
+    return rank_correlation(even, odd, q->s->groups->n, q->s->arena) > 0.99;
+}
+
+static void observe(Probes *q, const double *factor)
+{
+    for (int k = 0; k < q->now; k++)
+        for (int c = 0; c < q->channels; c++) {
+            double x = factor[c] * q->sum[(int64_t)k * q->channels + c];
+            moments_add(&q->m[c], x);
+            q->sums[(q->done + k) % 2 * q->channels + c] += x;
+        }
+    q->done += q->now;
+}
+
+static int run_rounds(Probes *q, const double *factor)
+{
+    for (bool stable = false; q->done < q->s->probes && !stable;) {
+        q->now = q->s->probes - q->done < ROUND ? q->s->probes - q->done : ROUND;
+        memset(q->sum, 0, (size_t)ROUND * (size_t)q->channels * sizeof *q->sum);
+        TRY(session_run(q->session, feed_shards(q->feed), work, reduce, q));
+        observe(q, factor);
+        stable = choice_is_stable(q) && ranking_is_stable(q);
+    }
+    return 0;
+}
+
+int probes_run(Scoring *s, const Hvp *h, bool same_key, const double *factor)
+{
+    const Context *c = s->c;
+    if (s->probes <= 0) s->probes = DEFAULT_PROBES;
+    Probes q = {.s = s,
+                .h = h,
+                .same_key = same_key,
+                .channels = s->groups->first[s->groups->nlayers],
+                .nclasses = s->groups->nclasses};
+    ProgramOptions po = {.device = c->opt.device, .stage = h->stage};
+    TRY(session_open(&q.session, s->arena, h->g, &po, c->opt.threads, c->opt.memory, c->diag));
+    q.feed = feed_new(s->arena, h->g, c->data, s->n, NULL, s->shard, q.session);
+    q.part = NEW_ARRAY(s->arena, float, (int64_t)q.session->threads *ROUND *q.channels);
+    q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
+    q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
+    q.m = NEW_ARRAY(s->arena, Moments, q.channels);
+    int status = run_rounds(&q, factor);
+    s->bytes = q.session->bytes;
+    session_close(q.session);
+    for (int i = 0; i < q.channels; i++) {
+        s->score[i] = q.m[i].mean;
+        s->error[i] = moments_error(&q.m[i]);
+    }
+    s->used = q.done;
+    return status;
+}

@@ -1,0 +1,325 @@
+/* A budget becomes a set of channels.
+ *
+ * Lane classes that touch the same axes the same number of times cost the same: they form a
+ * family (the inner channels of a block, say). Costs are exact: removing k classes of a family
+ * shrinks the dimensions of the values concerned in a clone of the graph, and the FLOPs rules
+ * of the nodes around are asked again; so what a channel saves follows from what has already
+ * gone from its neighbours.
+ *
+ * Families give up classes in ascending score, a step (the alignment) at a time. Each time the
+ * step goes that loses least per saved cost,
+ *
+ *     sum of scores * (n / kept) / saved,
+ *
+ * where n / kept (the family's size over what it would keep) stands for what second order does
+ * not see: the channels of one family make up for each other until few are left. At last what
+ * the final step has saved too much is given back where it helps most. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/scores.h"
+
+/* ---- families ----------------------------------------------------------------------- */
+
+typedef struct Use {
+    Value *value; /* of the clone */
+    int axis;
+    int64_t lanes; /* of one class */
+    struct Use *next;
+} Use;
+
+typedef struct Family {
+    Use *uses;
+    int n, removed;
+    int *classes; /* by ascending score */
+    const double *score;
+    int step, floor; /* kept in multiples of step, at least floor */
+    Node **nodes;    /* whose cost depends on it */
+    int nnodes;
+} Family;
+
+typedef struct Plan {
+    Arena *arena;
+    Graph *g; /* a clone with shrinking types */
+    Budget budget;
+    int *scored_axis; /* by value id: of a scored weight, its output channels; else -1 */
+    Family *families;
+    int n;
+} Plan;
+
+static void add_use(Arena *a, Use **head, Use **tail, Value *v, int axis)
+{
+    if (*tail && (*tail)->value == v && (*tail)->axis == axis) {
+        (*tail)->lanes++;
+        return;
+    }
+    Use *u = NEW(a, Use);
+    *u = (Use){.value = v, .axis = axis, .lanes = 1};
+    if (*tail)
+        (*tail)->next = u;
+    else
+        *head = u;
+    *tail = u;
+}
+
+/* The axes that each class touches. Values are visited once, in order of nodes. */
+static Use **class_uses(Plan *p, const Graph *g, const Groups *gr, Value *const *map)
+{
+    Arena *a = p->arena;
+    Use **head = NEW_ARRAY(a, Use *, gr->nclasses), **tail = NEW_ARRAY(a, Use *, gr->nclasses);
+    bool *seen = NEW_ARRAY(a, bool, g->nvalues);
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        for (int k = 0; k < n->nin + n->nout; k++) {
+            Value *v = k < n->nin ? n->in[k] : n->out[k - n->nin];
+            if (!v || seen[v->id]) continue;
+            seen[v->id] = true;
+            for (int axis = 0; axis < v->type.rank; axis++) {
+                if (!lanes_open(gr->lanes, v, axis)) continue;
+                for (int64_t j = 0; j < v->type.dim[axis]; j++) {
+                    int class_ = lanes_class(gr->lanes, v, axis, j);
+                    add_use(a, &head[class_], &tail[class_], map[v->id], axis);
+                }
+            }
+        }
+    }
+    return head;
+}
+
+static bool same_uses(const Use *x, const Use *y)
+{
+    for (; x && y; x = x->next, y = y->next)
+        if (x->value != y->value || x->axis != y->axis || x->lanes != y->lanes) return false;
+    return x == y;
+}
+
+/* The family with these uses, made if there is none yet; its number. */
+static int family_of(Plan *p, Use *uses)
+{
+    for (int k = 0; k < p->n; k++)
+        if (same_uses(p->families[k].uses, uses)) return k;
+    p->families[p->n] = (Family){.uses = uses};
+    return p->n++;
+}
+
+static bool touches(const Family *f, const Node *n)
+{
+    for (const Use *u = f->uses; u; u = u->next) {
+        for (int k = 0; k < n->nin; k++)
+            if (n->in[k] == u->value) return true;
+        for (int k = 0; k < n->nout; k++)
+            if (n->out[k] == u->value) return true;
+    }
+    return false;
+}
+
+/* Multiples of `align`, smaller where a family is small, and at least 5 % kept. */
+static void set_steps(Family *f, int align)
+{
+    f->step = align;
+    while (f->step > 1 && f->n < 2 * f->step) f->step /= 2;
+    int least = (f->n + 19) / 20;
+    f->floor = (least + f->step - 1) / f->step * f->step;
+}
+
+static int by_score(const void *a, const void *b, void *score)
+{
+    const double *s = score;
+    int x = *(const int *)a, y = *(const int *)b;
+    if (s[x] != s[y]) return s[x] < s[y] ? -1 : 1;
+    return x - y;
+}
+
+/* Sorts the free, scored classes into families. */
+static void find_families(Plan *p, const Graph *g, const Groups *gr, const double *score,
+                          const bool *fixed, Value *const *map)
+{
+    Use **uses = class_uses(p, g, gr, map);
+    int *family = NEW_ARRAY(p->arena, int, gr->nclasses);
+    p->families = NEW_ARRAY(p->arena, Family, gr->nclasses);
+    for (int c = 0; c < gr->nclasses; c++) {
+        family[c] = -1;
+        if (isnan(score[c]) || (fixed && fixed[c]) || !group_is_free(gr, c, NULL)) continue;
+        family[c] = family_of(p, uses[c]);
+        p->families[family[c]].n++;
+    }
+    for (int k = 0; k < p->n; k++) {
+        p->families[k].classes = NEW_ARRAY(p->arena, int, p->families[k].n);
+        p->families[k].n = 0;
+    }
+    for (int c = 0; c < gr->nclasses; c++)
+        if (family[c] >= 0) {
+            Family *f = &p->families[family[c]];
+            f->classes[f->n++] = c;
+        }
+}
+
+static void finish_family(Plan *p, Family *f, const double *score, int align)
+{
+    f->score = score;
+    qsort_r(f->classes, (size_t)f->n, sizeof *f->classes, by_score, (void *)(uintptr_t)score);
+    set_steps(f, align);
+    f->nodes = NEW_ARRAY(p->arena, Node *, p->g->nnodes);
+    for (int i = 0; i < p->g->nnodes; i++)
+        if (touches(f, p->g->nodes[i])) f->nodes[f->nnodes++] = p->g->nodes[i];
+}
+
+/* ---- costs -------------------------------------------------------------------------- */
+
+static double value_params(const Value *v)
+{
+    return v->data && dtype_is_float(v->type.dtype) ? (double)type_count(&v->type) : 0;
+}
+
+/* The budgeted quantity as far as the family changes it. */
+static double family_cost(const Plan *p, const Family *f)
+{
+    double sum = 0;
+    if (p->budget == BUDGET_FLOPS) {
+        for (int i = 0; i < f->nnodes; i++) sum += (double)node_flops(f->nodes[i]);
+        return sum;
+    }
+    const Value *last = NULL;
+    for (const Use *u = f->uses; u; last = u->value, u = u->next) {
+        if (p->budget == BUDGET_PARAMS && u->value != last) sum += value_params(u->value);
+        if (p->budget == BUDGET_CHANNELS && p->scored_axis[u->value->id] == u->axis)
+            sum += (double)u->value->type.dim[u->axis];
+    }
+    return sum;
+}
+
+/* Takes k more classes out of the family (k < 0: puts them back). */
+static void shrink(Family *f, int k)
+{
+    f->removed += k;
+    for (Use *u = f->uses; u; u = u->next) u->value->type.dim[u->axis] -= k * u->lanes;
+}
+
+/* What removing k classes saves; with k < 0, minus what putting them back costs. */
+static double saving(const Plan *p, Family *f, int k)
+{
+    double before = family_cost(p, f);
+    shrink(f, k);
+    double after = family_cost(p, f);
+    shrink(f, -k);
+    return before - after;
+}
+
+static double total_channels(const Graph *g, Arena *a)
+{
+    ScoredLayer *layers;
+    double sum = 0;
+    int n = scored_layers(g, a, &layers);
+    for (int k = 0; k < n; k++) sum += (double)layers[k].weight->type.dim[layers[k].axis];
+    return sum;
+}
+
+static double total_of(const Graph *g, Budget b, Arena *a)
+{
+    if (b == BUDGET_FLOPS) return (double)graph_flops(g);
+    return b == BUDGET_PARAMS ? (double)graph_params(g) : total_channels(g, a);
+}
+
+/* ---- choice ------------------------------------------------------------------------- */
+
+/* Classes in the family's next step; 0 when it is at its floor. */
+static int next_step(const Family *f)
+{
+    int kept = f->n - f->removed, next = (kept - 1) / f->step * f->step;
+    return next >= f->floor && next > 0 ? kept - next : 0;
+}
+
+static int latest_step(const Family *f)
+{
+    int kept = f->n - f->removed, next = (kept / f->step + 1) * f->step;
+    return (next < f->n ? next : f->n) - kept;
+}
+
+/* What it loses by removing the classes at positions [from, to) of its order. */
+static double loss_of(const Family *f, int from, int to)
+{
+    double sum = 0;
+    for (int i = from; i < to; i++) sum += f->score[f->classes[i]];
+    return sum * f->n / (f->n - to);
+}
+
+static Family *cheapest_step(Plan *p)
+{
+    Family *best = NULL;
+    double least = 0;
+    for (int k = 0; k < p->n; k++) {
+        Family *f = &p->families[k];
+        int step = next_step(f);
+        double saved = step ? saving(p, f, step) : 0;
+        if (saved <= 0) continue;
+        double rate = loss_of(f, f->removed, f->removed + step) / saved;
+        if (!best || rate < least) best = f, least = rate;
+    }
+    return best;
+}
+
+/* The family whose latest step fits into `room` again and is missed most. */
+static Family *dearest_return(Plan *p, double room)
+{
+    Family *best = NULL;
+    double most = 0;
+    for (int k = 0; k < p->n; k++) {
+        Family *f = &p->families[k];
+        int step = f->removed ? latest_step(f) : 0;
+        if (!step || -saving(p, f, -step) > room) continue;
+        double loss = loss_of(f, f->removed - step, f->removed);
+        if (!best || loss > most) best = f, most = loss;
+    }
+    return best;
+}
+
+static bool meet_budget(Plan *p, double have, double target)
+{
+    while (have > target) {
+        Family *f = cheapest_step(p);
+        if (!f) return false;
+        int step = next_step(f);
+        have -= saving(p, f, step);
+        shrink(f, step);
+    }
+    for (Family *f; (f = dearest_return(p, target - have));) {
+        int step = latest_step(f);
+        have -= saving(p, f, -step);
+        shrink(f, -step);
+    }
+    return true;
+}
+
+static double fraction(const Graph *g, const Graph *original, Budget b, Arena *a)
+{
+    double whole = total_of(original, b, a);
+    return whole > 0 ? total_of(g, b, a) / whole : 1;
+}
+
+void select_groups(Selection *out, const Graph *g, const Graph *original, const Groups *gr,
+                   const double *score, const bool *fixed, const Options *o, Arena *a)
+{
+    Value **map;
+    Plan p = {.arena = a, .budget = o->budget};
+    p.g = graph_clone(g, a, &map);
+    p.scored_axis = NEW_ARRAY(a, int, p.g->nvalues);
+    memset(p.scored_axis, 0xff, p.g->nvalues * sizeof *p.scored_axis);
+    for (int k = 0; k < gr->nlayers; k++)
+        p.scored_axis[map[gr->layers[k].weight->id]->id] = gr->layers[k].axis;
+    find_families(&p, g, gr, score, fixed, map);
+    bool possible = false;
+    for (int k = 0; k < p.n; k++) {
+        finish_family(&p, &p.families[k], score, o->align > 0 ? o->align : 8);
+        possible |= next_step(&p.families[k]) > 0;
+    }
+    double have = total_of(p.g, o->budget, a);
+    *out = (Selection){.possible = possible, .removed = NEW_ARRAY(a, bool, gr->nclasses + 1)};
+    out->reachable = meet_budget(&p, have, o->keep * total_of(original, o->budget, a));
+    for (int k = 0; k < p.n; k++)
+        for (int i = 0; i < p.families[k].removed; i++, out->nremoved++)
+            out->removed[p.families[k].classes[i]] = true;
+    out->flops = fraction(p.g, original, BUDGET_FLOPS, a);
+    out->params = fraction(p.g, original, BUDGET_PARAMS, a);
+    out->channels = fraction(p.g, original, BUDGET_CHANNELS, a);
+}
