@@ -154,10 +154,7 @@ int64_t feed_sample(const Feed *f, int64_t shard, int64_t row)
     return f->index ? f->index[i] : i;
 }
 
-static Slot *slot_of(Feed *f, Instance *inst)
-{
-    return &f->slots[session_slot(f->session, inst)];
-}
+static Slot *slot_of(Feed *f, Instance *inst) { return &f->slots[session_slot(f->session, inst)]; }
 
 void feed_bind(Feed *f, int64_t shard, Instance *inst)
 {

@@ -22,7 +22,7 @@ typedef struct Session {
     Program *program;
     Pool *pool;
     int threads;
-    size_t bytes; /* planned: one instance times threads */
+    size_t bytes;               /* planned: one instance times threads */
     _Atomic(Instance *) *owner; /* of each slot */
 } Session;
 /* threads 0: all cores; fewer run when `memory` (0: no limit) does not hold their instances. */

@@ -11,8 +11,8 @@
 
 typedef struct Scoring {
     Context *c;
-    Arena *arena;  /* dies with the scoring */
-    Graph *model;  /* sizes bound to the samples', the batch left open; names as in c->graph */
+    Arena *arena; /* dies with the scoring */
+    Graph *model; /* sizes bound to the samples', the batch left open; names as in c->graph */
     Groups *groups;
     DType precision; /* DT_F16 or DT_F32 */
     int probes;      /* at most */
@@ -74,8 +74,7 @@ int gates_run(Scoring *s, const GateOptions *o);
 /* Gives every channel the mean of its group's moments and its standard error. */
 void gates_finish(Scoring *s, const Moments *m);
 /* The curvature of the gates: the mean over samples of the squares, times weight. */
-int gates_curvature(Scoring *s, CotangentKind kind, int passes, double weight,
-                    const float *targets);
+int gates_curvature(Scoring *s, CotangentKind kind, int count, double weight, const float *targets);
 
 /* One-hot rows drawn from the network's own distribution (or its top class), for criteria that
  * need labels where there are none: [n, classes]. */

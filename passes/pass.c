@@ -85,7 +85,8 @@ int pass_run(Context *c, const Pass *p, const char *opt)
     TRY(status);
     if (c->opt.verify && graph_verify(c->graph, c->diag) < 0)
         trap(TRAP_INTERNAL, "pass '%s' left an ill-formed graph", p->name);
-    return asked_for(c->opt.dump_after, p->name) ? dump(c, p->name, number, "after") : 0;
+    if (asked_for(c->opt.dump_after, p->name)) TRY(dump(c, p->name, number, "after"));
+    return status;
 }
 
 static int unknown_pass(Context *c, const char *name)
@@ -132,7 +133,8 @@ int pass_run_pipeline(Context *c, const char *pipeline)
         for (const char *s = pipeline; *s;) {
             size_t n = item_length(s);
             TRY(split_item(c, s, n, &p, &opt));
-            if (running) TRY(pass_run(c, p, opt));
+            int status = running ? pass_run(c, p, opt) : 0;
+            if (status != 0) return status;
             s += n + (s[n] == ',');
         }
     return 0;

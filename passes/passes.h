@@ -95,9 +95,11 @@ typedef struct Context {
     const Graph *original;      /* canonical, untouched: the teacher, and the proof's reference */
     const Samples *data, *eval; /* eval NULL: none given */
     Options opt;
-    Scores *scores;      /* of `graph`, by the latest sensitivity */
-    const bool *removed; /* what allocate chose: a flag per lane class of `graph` */
-    Lanes *lanes;        /* of `graph`, made by allocate, used by remove-channels */
+    Scores *scores;       /* of `graph`, by the latest sensitivity */
+    const bool *removed;  /* what allocate chose: a flag per lane class of `graph` */
+    Lanes *lanes;         /* of `graph`, made by allocate, used by remove-channels */
+    Survivors *survivors; /* of `original`, once what allocate chose is removed */
+    int nsurvivors;
     Report report;
     Diag *diag;
     /* Progress of the running pass, 0..1, with a short text; may be NULL. */
@@ -108,7 +110,8 @@ typedef struct Context {
 
 typedef struct Pass {
     const char *name, *help;
-    /* opt: the text between braces in --passes "name{…}", "" if none. -1 after an error. */
+    /* opt: the text between braces in --passes "name{…}", "" if none. -1 after an error,
+     * STATUS_NOTHING when there was nothing to remove. */
     int (*run)(Context *c, const char *opt);
 } Pass;
 

@@ -46,7 +46,8 @@ static double norm_power(const ScoredLayer *l, int64_t c, int power, int64_t *nu
     const float *w = l->weight->data;
     int64_t inner = 1, outer = 1;
     double sum = 0;
-    for (int k = 0; k < t->rank; k++) *(k < l->axis ? &outer : &inner) *= k == l->axis ? 1 : t->dim[k];
+    for (int k = 0; k < t->rank; k++)
+        *(k < l->axis ? &outer : &inner) *= k == l->axis ? 1 : t->dim[k];
     for (int64_t o = 0; o < outer; o++)
         for (int64_t i = 0; i < inner; i++) {
             double x = fabs((double)w[(o * l->channels + c) * inner + i]);
@@ -143,12 +144,11 @@ static Scores *scores_of(const Scoring *s, const Criterion *criterion)
     for (int k = 0; k < gr->nlayers; k++) {
         const ScoredLayer *l = &gr->layers[k];
         size_t bytes = (size_t)l->channels * sizeof(double);
-        out->layers[k] =
-            (LayerScores){.node = arena_strdup(a, l->node->name ? l->node->name : ""),
-                          .weight = arena_strdup(a, l->weight->name),
-                          .n = (int)l->channels,
-                          .score = arena_memdup(a, s->score + gr->first[k], bytes),
-                          .error = arena_memdup(a, s->error + gr->first[k], bytes)};
+        out->layers[k] = (LayerScores){.node = arena_strdup(a, l->node->name ? l->node->name : ""),
+                                       .weight = arena_strdup(a, l->weight->name),
+                                       .n = (int)l->channels,
+                                       .score = arena_memdup(a, s->score + gr->first[k], bytes),
+                                       .error = arena_memdup(a, s->error + gr->first[k], bytes)};
     }
     return out;
 }

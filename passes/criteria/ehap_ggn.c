@@ -1,6 +1,6 @@
 /* ehap-ggn: EHAP's formula with the trace of the Gauss-Newton matrix. With cotangents
- * u_n = sqrt(p) r - p (sqrt(p) . r), r = +-1 per sample, E[u u'] = diag p - p p', and the squares of
- * dW = sum over n of J_n' u_n estimate the trace: terms of different samples vanish on average.
+ * u_n = sqrt(p) r - p (sqrt(p) . r), r = +-1 per sample, E[u u'] = diag p - p p', and the squares
+ * of dW = sum over n of J_n' u_n estimate the trace: terms of different samples vanish on average.
  * First-order passes only. */
 #include "passes/criteria.h"
 

@@ -12,8 +12,7 @@ int criterion_gate_ggn(Scoring *s)
         return diag_error(s->c->diag, "gate-ggn needs an output of [batch, classes], '%s' is none",
                           z ? z->name : "?");
     int64_t classes = z->type.dim[1];
-    if (classes <= EXACT_CLASSES)
-        return gates_curvature(s, COTANGENT_CLASS, (int)classes, 1, NULL);
-    int passes = s->probes > 0 ? s->probes : DEFAULT_SIGNS;
-    return gates_curvature(s, COTANGENT_SIGNS, passes, 1.0 / passes, NULL);
+    if (classes <= EXACT_CLASSES) return gates_curvature(s, COTANGENT_CLASS, (int)classes, 1, NULL);
+    int draws = s->probes > 0 ? s->probes : DEFAULT_SIGNS;
+    return gates_curvature(s, COTANGENT_SIGNS, draws, 1.0 / draws, NULL);
 }

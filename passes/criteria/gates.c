@@ -15,8 +15,8 @@ typedef struct Gates {
     Hvp h;
     Session *session;
     Feed *feed;
-    int *group;     /* per flat channel; -1: only passes a group on */
-    int64_t widest; /* elements of the largest output */
+    int *group;                  /* per flat channel; -1: only passes a group on */
+    int64_t widest;              /* elements of the largest output */
     float *sums, *total, *layer; /* per thread: [shard, groups] twice, [widest] */
 } Gates;
 
@@ -103,8 +103,7 @@ static bool run_passes(const Gates *q, int64_t shard, Instance *inst, float scal
         bind_pass(q, inst, shard, pass);
         for (int stage = pass ? 2 : 0; stage <= 2; stage++) instance_run(inst, stage);
         if (!collect(q, inst, layer, sums)) return false;
-        for (int64_t i = 0; i < size; i++)
-            total[i] += q->o->squares ? sums[i] * sums[i] : sums[i];
+        for (int64_t i = 0; i < size; i++) total[i] += q->o->squares ? sums[i] * sums[i] : sums[i];
     }
     return true;
 }
@@ -115,8 +114,7 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     Gates *q = ctx;
     float scale = q->s->precision == DT_F16 ? 256.0F : 1.0F;
     feed_bind(q->feed, shard, inst);
-    if (q->h.in_target >= 0)
-        feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->o->targets);
+    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->o->targets);
     for (int k = 0; k < MAX_SCALE_STEPS; k++, scale /= 8)
         if (run_passes(q, shard, inst, scale)) return 0;
     return diag_error(q->s->c->diag, "the gradients are infinite or not numbers");
@@ -178,16 +176,14 @@ static void observe(void *ctx, int64_t shard, int64_t rows, const float *x)
     Curvature *v = ctx;
     (void)shard;
     for (int64_t r = 0; r < rows; r++)
-        for (int g = 0; g < v->n; g++)
-            moments_add(&v->m[g], v->weight * (double)x[r * v->n + g]);
+        for (int g = 0; g < v->n; g++) moments_add(&v->m[g], v->weight * (double)x[r * v->n + g]);
 }
 
-int gates_curvature(Scoring *s, CotangentKind kind, int passes, double weight,
-                    const float *targets)
+int gates_curvature(Scoring *s, CotangentKind kind, int count, double weight, const float *targets)
 {
     Curvature v = {.n = s->groups->n, .weight = weight};
     v.m = NEW_ARRAY(s->arena, Moments, v.n);
-    GateOptions o = {kind, passes, true, targets, observe, &v};
+    GateOptions o = {kind, count, true, targets, observe, &v};
     TRY(gates_run(s, &o));
     gates_finish(s, v.m);
     return 0;

@@ -75,8 +75,7 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     bool half = q->s->precision == DT_F16;
     float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
     feed_bind(q->feed, shard, inst);
-    if (q->h->in_target >= 0)
-        feed_bind_targets(q->feed, shard, inst, q->h->in_target, q->s->soft);
+    if (q->h->in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h->in_target, q->s->soft);
     for (int step = 0, done = 0; step < MAX_SCALE_STEPS; step++, loss /= 4, probe /= 4) {
         bind_scalar(q, inst, q->h->in_loss_scale, loss);
         bind_scalar(q, inst, q->h->in_probe_scale, probe);

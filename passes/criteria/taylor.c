@@ -22,8 +22,7 @@ static void observe(void *ctx, int64_t shard, int64_t rows, const float *x)
 int criterion_taylor(Scoring *s)
 {
     float *targets = NULL;
-    if (!s->classifier)
-        return diag_error(s->c->diag, "taylor needs an output of [batch, classes]");
+    if (!s->classifier) return diag_error(s->c->diag, "taylor needs an output of [batch, classes]");
     if (!s->c->data->labels) TRY(own_labels(&targets, s, true));
     Taylor t = {.n = s->groups->n};
     t.m = NEW_ARRAY(s->arena, Moments, t.n);
