@@ -1,0 +1,497 @@
+/* Least-squares refit of what reads removed channels.
+ *
+ * Front to back, every convolution (ungrouped) and matrix product whose input has changed gets the
+ * weights and bias that bring its output closest, over calibration samples, to what the original
+ * computes at the same place, given the inputs that the already refitted part delivers:
+ *
+ *     min over W, b of  sum over samples and positions | W x + b - t |^2 + lambda |W - W0|^2.
+ *
+ * A layer that ends in a residual addition is fitted to the original's sum minus the other operand
+ * as it is now, so that it also makes up for what the shortcut has lost. A BatchNormalization
+ * behind the layer is part of the fit: its mean and variance become those of the refitted
+ * layer's output and its scale and bias what keeps the fitted function.
+ *
+ * x are patches at up to POSITIONS places of every sample, products are added up in
+ * least_squares.c, activations come from prefix.c: memory does not grow with the samples. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/window.h"
+#include "passes/least_squares.h"
+#include "passes/passes.h"
+#include "passes/prefix.h"
+
+enum { POSITIONS = 64, SAMPLES = 2048 };
+static const double RIDGE = 1e-4;
+static const size_t KEEP_LIMIT = (size_t)384 << 20;
+
+typedef struct Fit {
+    Node *node, *norm; /* norm: the BatchNormalization behind it, or NULL */
+    Value *x, *z;      /* input; fitted output */
+    Value *other;      /* the other operand of the addition behind z, or NULL */
+    Value *target;     /* of the original */
+    bool conv;
+    int64_t columns, outputs; /* of x patches, without the intercept */
+    bool intercept;
+    const int64_t *lanes; /* per output: its index in the target; NULL: the same */
+} Fit;
+
+typedef struct Refit {
+    Context *c;
+    Arena *arena;
+    Uses uses;
+    Fit *fits;
+    int nfits;
+    bool *changed; /* by value id of c->graph: differs from the original's */
+    size_t bytes;
+} Refit;
+
+/* ---- which layers, towards what ----------------------------------------------------- */
+
+static Value *value_named(const Graph *g, const char *name)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        for (int o = 0; o < g->nodes[i]->nout; o++)
+            if (g->nodes[i]->out[o] && strcmp(g->nodes[i]->out[o]->name, name) == 0)
+                return g->nodes[i]->out[o];
+    return NULL;
+}
+
+static const Survivors *survivors_of(const Context *c, const char *name, int axis)
+{
+    for (int k = 0; k < c->nsurvivors; k++)
+        if (strcmp(c->survivors[k].name, name) == 0 && (axis < 0 || c->survivors[k].axis == axis))
+            return &c->survivors[k];
+    return NULL;
+}
+
+/* A value has changed if a constant before it has lost lanes. */
+static void find_changed(Refit *r)
+{
+    const Graph *g = r->c->graph;
+    r->changed = NEW_ARRAY(r->arena, bool, g->nvalues);
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        bool changed = false;
+        for (int k = 0; k < n->nin; k++) {
+            const Value *v = n->in[k];
+            if (v) changed |= r->changed[v->id] || (v->data && survivors_of(r->c, v->name, -1));
+        }
+        for (int o = 0; changed && o < n->nout; o++)
+            if (n->out[o]) r->changed[n->out[o]->id] = true;
+    }
+}
+
+static Node *only_reader(const Refit *r, const Value *v)
+{
+    return r->uses.n[v->id] == 1 ? r->uses.at[v->id][0] : NULL;
+}
+
+static bool own_constant(const Refit *r, const Value *v)
+{
+    return v && v->data && v->type.dtype == DT_F32 && r->uses.n[v->id] == 1;
+}
+
+/* Whether every layer that v depends on comes before fit `at`. */
+static bool ready(const Refit *r, const Value *v, int at)
+{
+    const Graph *g = r->c->graph;
+    bool *wanted = NEW_ARRAY(r->arena, bool, g->nvalues);
+    wanted[v->id] = true;
+    for (int i = g->nnodes - 1; i >= 0; i--) {
+        const Node *n = g->nodes[i];
+        bool makes = false;
+        for (int o = 0; o < n->nout; o++) makes |= n->out[o] && wanted[n->out[o]->id];
+        for (int k = at; makes && k < r->nfits; k++)
+            if (r->fits[k].node == n) return false;
+        for (int k = 0; makes && k < n->nin; k++)
+            if (n->in[k]) wanted[n->in[k]->id] = true;
+    }
+    return true;
+}
+
+static bool describe_conv(const Refit *r, Fit *f)
+{
+    const Node *n = f->node;
+    const Type *w = &n->in[1]->type;
+    if (node_int(n, "group", 1) != 1) return false;
+    f->conv = f->intercept = true;
+    f->outputs = w->dim[0];
+    f->columns = type_count(w) / w->dim[0];
+    return !node_in(n, 2) || own_constant(r, n->in[2]);
+}
+
+static bool describe_product(const Refit *r, Fit *f)
+{
+    const Node *n = f->node;
+    const Type *w = &n->in[1]->type;
+    bool transposed = n->op == OP_Gemm && node_int(n, "transB", 0);
+    if (w->rank != 2) return false;
+    f->outputs = w->dim[!transposed];
+    f->columns = w->dim[transposed];
+    f->intercept = n->op == OP_Gemm || f->norm;
+    if (n->op == OP_MatMul) return true;
+    const Value *b = node_in(n, 2);
+    bool plain = !node_int(n, "transA", 0) && node_float(n, "alpha", 1) == 1 &&
+                 node_float(n, "beta", 1) == 1;
+    return plain && (!b || (own_constant(r, b) && type_count(&b->type) == f->outputs));
+}
+
+/* What the layer is and what stands behind it; false: not one to refit. */
+static bool describe(const Refit *r, Node *n, Fit *f)
+{
+    bool conv = n->op == OP_Conv, product = n->op == OP_Gemm || n->op == OP_MatMul;
+    if ((!conv && !product) || !own_constant(r, n->in[1]) || !r->changed[n->in[0]->id])
+        return false;
+    *f = (Fit){.node = n, .x = n->in[0], .z = n->out[0]};
+    Node *next = only_reader(r, f->z);
+    bool norm = next && next->op == OP_BatchNormalization && next->in[0] == f->z;
+    for (int k = 1; norm && k < 5; k++) norm = own_constant(r, next->in[k]);
+    if (norm) {
+        f->norm = next;
+        f->z = next->out[0];
+    }
+    return conv ? describe_conv(r, f) : describe_product(r, f);
+}
+
+/* The value of the original to come close to, behind the addition if there is one. */
+static bool find_target(const Refit *r, Fit *f, int at)
+{
+    const Context *c = r->c;
+    Node *add = only_reader(r, f->z);
+    Value *sum = f->z;
+    if (add && add->op == OP_Add) {
+        Value *other = add->in[add->in[0] == f->z];
+        bool fits = other != f->z && !other->data && type_equal(&other->type, &f->z->type);
+        if (fits && ready(r, other, at)) {
+            f->other = other;
+            sum = add->out[0];
+        }
+    }
+    f->target = value_named(c->original, sum->name);
+    int axis = f->conv ? 1 : sum->type.rank - 1;
+    const Survivors *s = survivors_of(c, sum->name, axis);
+    f->lanes = s ? s->index : NULL;
+    return f->target && (!s || s->n == f->outputs);
+}
+
+static void find_fits(Refit *r)
+{
+    const Graph *g = r->c->graph;
+    r->fits = NEW_ARRAY(r->arena, Fit, g->nnodes);
+    for (int i = 0; i < g->nnodes; i++)
+        if (describe(r, g->nodes[i], &r->fits[r->nfits])) r->nfits++;
+    int n = 0;
+    for (int k = 0; k < r->nfits; k++) {
+        Fit f = r->fits[k];
+        if (find_target(r, &f, k)) r->fits[n++] = f;
+    }
+    r->nfits = n;
+}
+
+/* ---- rows --------------------------------------------------------------------------- */
+
+/* A convolution's window with the elements that it reads around each position. */
+typedef struct Patches {
+    Window w;
+    int64_t channels, taps, in_count, out_count;
+    int64_t *offset; /* [taps, w.n]: kernel index times dilation */
+} Patches;
+
+static Patches patches_of(const Node *n, const Type *x, Diag *d, Arena *a)
+{
+    Value input = *n->in[0], *in[] = {&input, n->in[1]};
+    Node sized = *n;
+    input.type = *x;
+    sized.in = in;
+    sized.nin = 2;
+    Patches p = {.channels = x->dim[1], .taps = 1, .in_count = 1, .out_count = 1};
+    if (node_window(&sized, &p.w, d) < 0) trap(TRAP_INTERNAL, "the window of a valid node");
+    for (int k = 0; k < p.w.n; k++) {
+        p.in_count *= p.w.in[k];
+        p.out_count *= p.w.out[k];
+        p.taps *= p.w.kernel[k];
+    }
+    p.offset = NEW_ARRAY(a, int64_t, p.taps * p.w.n);
+    for (int64_t t = 0; t < p.taps; t++)
+        for (int64_t k = p.w.n - 1, rest = t; k >= 0; rest /= p.w.kernel[k--])
+            p.offset[t * p.w.n + k] = rest % p.w.kernel[k] * p.w.dilation[k];
+    return p;
+}
+
+/* For every tap the element of a channel's plane that it reads at output position p; -1: padding.
+ */
+static void tap_sources(const Patches *q, int64_t p, int64_t *source)
+{
+    int64_t base[MAX_RANK];
+    for (int k = q->w.n - 1; k >= 0; p /= q->w.out[k--])
+        base[k] = p % q->w.out[k] * q->w.stride[k] - q->w.pad[k];
+    for (int64_t t = 0; t < q->taps; t++) {
+        int64_t at = 0;
+        for (int k = 0; k < q->w.n && at >= 0; k++) {
+            int64_t i = base[k] + q->offset[t * q->w.n + k];
+            at = i < 0 || i >= q->w.in[k] ? -1 : at * q->w.in[k] + i;
+        }
+        source[t] = at;
+    }
+}
+
+static void patch(const Patches *q, const float *x, int64_t p, int64_t *source, float *row)
+{
+    tap_sources(q, p, source);
+    for (int64_t c = 0; c < q->channels; c++, x += q->in_count)
+        for (int64_t t = 0; t < q->taps; t++) *row++ = source[t] < 0 ? 0 : x[source[t]];
+}
+
+/* ---- one fit ------------------------------------------------------------------------ */
+
+enum { OUT_X, OUT_TARGET, OUT_OTHER };
+
+typedef struct Task {
+    const Refit *r;
+    const Fit *f;
+    LeastSquares q;
+    Arena *arena;
+    Patches patches;
+    int64_t rows;              /* per shard at most */
+    int64_t groups, positions; /* x is groups of positions: samples of a convolution */
+    int64_t target_outputs;
+    /* per thread */
+    float *x, *target, *other, *row, *part;
+    int64_t nx, nt, no;
+    int64_t *source;
+} Task;
+
+/* Sizes from the program's outputs, which are those of one shard. */
+static void set_up(void *ctx, const PrefixStep *step)
+{
+    Task *t = ctx;
+    const Type *x = &step->g->outputs[OUT_X]->type, *y = &step->g->outputs[OUT_TARGET]->type;
+    int threads = step->session->threads;
+    t->nx = type_count(x);
+    t->nt = type_count(y);
+    t->no = t->f->other ? type_count(&step->g->outputs[OUT_OTHER]->type) : 0;
+    t->target_outputs = t->f->conv ? y->dim[1] : y->dim[y->rank - 1];
+    t->groups = t->f->conv ? x->dim[0] : t->nx / t->f->columns;
+    if (t->f->conv) t->patches = patches_of(t->f->node, x, t->r->c->diag, t->arena);
+    t->positions = t->f->conv ? t->patches.out_count : 1;
+    t->rows = t->groups * (t->positions < POSITIONS ? t->positions : POSITIONS);
+    Arena *a = t->arena;
+    t->x = NEW_ARRAY(a, float, threads * t->nx);
+    t->target = NEW_ARRAY(a, float, threads * t->nt);
+    t->other = NEW_ARRAY(a, float, threads * t->no + 1);
+    /* The kernel of least_squares.c may read a tile beyond the last row. */
+    t->row = NEW_ARRAY(a, float, threads *(t->rows * t->q.width + 64));
+    t->part = NEW_ARRAY(a, float, (int64_t)threads * t->q.width * t->q.width);
+    t->source = NEW_ARRAY(a, int64_t, threads * (t->patches.taps + 1));
+}
+
+/* One row [x | 1 | t] for group g at position p. */
+static void make_row(const Task *t, const float *x, const float *target, const float *other,
+                     int64_t g, int64_t p, int64_t *source, float *row)
+{
+    const Fit *f = t->f;
+    if (f->conv)
+        patch(&t->patches, x + g * t->patches.channels * t->patches.in_count, p, source, row);
+    else
+        memcpy(row, x + g * f->columns, (size_t)f->columns * sizeof *row);
+    row += f->columns;
+    if (f->intercept) *row++ = 1;
+    for (int64_t o = 0; o < f->outputs; o++) {
+        int64_t lane = f->lanes ? f->lanes[o] : o;
+        *row = target[(g * t->target_outputs + lane) * t->positions + p];
+        if (other) *row -= other[(g * f->outputs + o) * t->positions + p];
+        row++;
+    }
+}
+
+/* Position j of `count` in equal strata, at random inside its own. */
+static int64_t position(const Task *t, Rng *rng, int64_t j, int64_t count)
+{
+    if (count == t->positions) return j;
+    int64_t from = j * t->positions / count, to = (j + 1) * t->positions / count;
+    return from + rng_below(rng, (uint32_t)(to - from));
+}
+
+static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
+{
+    Task *t = ctx;
+    int64_t slot = session_slot(step->session, inst), width = t->q.width;
+    float *x = t->x + slot * t->nx, *target = t->target + slot * t->nt;
+    float *other = t->f->other ? t->other + slot * t->no : NULL;
+    float *rows = t->row + slot * (t->rows * width + 64), *part = t->part + slot * width * width;
+    int64_t *source = t->source + slot * (t->patches.taps + 1), n = 0;
+    int64_t count = t->rows / t->groups;
+    instance_read(inst, OUT_X, x);
+    instance_read(inst, OUT_TARGET, target);
+    if (other) instance_read(inst, OUT_OTHER, other);
+    for (int64_t g = 0; g < t->groups; g++) {
+        Rng rng = rng_new(t->r->c->opt.seed, (uint64_t)(shard * t->groups + g));
+        for (int64_t j = 0; j < count; j++, n++)
+            make_row(t, x, target, other, g, position(t, &rng, j, count), source, rows + n * width);
+    }
+    memset(part, 0, (size_t)(width * width) * sizeof *part);
+    least_squares_part(&t->q, rows, n, part);
+    return 0;
+}
+
+static int add_up(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
+{
+    Task *t = ctx;
+    (void)shard;
+    int64_t slot = session_slot(step->session, inst), width = t->q.width;
+    least_squares_add(&t->q, t->part + slot * width * width, t->rows);
+    return 0;
+}
+
+/* ---- the result --------------------------------------------------------------------- */
+
+static const float *floats(const Node *n, int k) { return node_in(n, k) ? n->in[k]->data : NULL; }
+
+/* What BatchNormalization multiplies output o by, and adds to it. */
+static void norm_affine(const Fit *f, int64_t o, double *scale, double *shift)
+{
+    *scale = 1;
+    *shift = 0;
+    if (!f->norm) return;
+    double variance = (double)floats(f->norm, 4)[o];
+    double epsilon = (double)node_float(f->norm, "epsilon", 1e-5F);
+    *scale = (double)floats(f->norm, 1)[o] / sqrt(variance + epsilon);
+    *shift = (double)floats(f->norm, 2)[o] - (double)floats(f->norm, 3)[o] * *scale;
+}
+
+/* Element (output o, column i) of the node's weight. */
+static int64_t weight_at(const Fit *f, int64_t o, int64_t i)
+{
+    bool transposed =
+        f->node->op == OP_MatMul || (f->node->op == OP_Gemm && !node_int(f->node, "transB", 0));
+    return transposed ? i * f->outputs + o : o * f->columns + i;
+}
+
+/* The present weights and bias as rows [columns, 1], BatchNormalization multiplied in. */
+static double *present_weights(const Task *t)
+{
+    const Fit *f = t->f;
+    double *w = NEW_ARRAY(t->arena, double, f->outputs * t->q.columns), scale, shift;
+    const float *old = f->node->in[1]->data, *bias = floats(f->node, 2);
+    for (int64_t o = 0; o < f->outputs; o++) {
+        norm_affine(f, o, &scale, &shift);
+        for (int64_t i = 0; i < f->columns; i++)
+            w[o * t->q.columns + i] = scale * (double)old[weight_at(f, o, i)];
+        if (f->intercept)
+            w[o * t->q.columns + f->columns] = shift + (bias ? scale * (double)bias[o] : 0);
+    }
+    return w;
+}
+
+static float *new_constant(Graph *g, Value *v)
+{
+    float *data = NEW_ARRAY(g->arena, float, type_count(&v->type));
+    v->data = data;
+    return data;
+}
+
+/* Input k of n as a constant of its own, added when the node has none. */
+static float *bias_of(Graph *g, Node *n, int64_t outputs)
+{
+    if (!node_in(n, 2)) {
+        Value **in = NEW_ARRAY(g->arena, Value *, 3);
+        memcpy(in, n->in, 2 * sizeof *in);
+        in[2] = value_const(g, arena_printf(g->arena, "%s_bias", n->in[1]->name),
+                            type_of(DT_F32, 1, &outputs), NULL);
+        n->in = in;
+        n->nin = 3;
+    }
+    return new_constant(g, n->in[2]);
+}
+
+static void write_weights(const Task *t, const double *w)
+{
+    const Fit *f = t->f;
+    Graph *g = t->r->c->graph;
+    float *weight = new_constant(g, f->node->in[1]);
+    for (int64_t o = 0; o < f->outputs; o++)
+        for (int64_t i = 0; i < f->columns; i++)
+            weight[weight_at(f, o, i)] = (float)w[o * t->q.columns + i];
+    if (!f->intercept) return;
+    float *bias = f->norm && !node_in(f->node, 2) ? NULL : bias_of(g, f->node, f->outputs);
+    for (int64_t o = 0; bias && o < f->outputs; o++)
+        bias[o] = f->norm ? 0 : (float)w[o * t->q.columns + f->columns];
+}
+
+/* y = w x + b through (w x - mean) * scale / sqrt(variance + epsilon) + shift. */
+static void write_norm(const Task *t, const double *w, const double *mean, const double *variance)
+{
+    const Fit *f = t->f;
+    Graph *g = t->r->c->graph;
+    double epsilon = (double)node_float(f->norm, "epsilon", 1e-5F);
+    float *out[5];
+    for (int k = 1; k < 5; k++) out[k] = new_constant(g, f->norm->in[k]);
+    for (int64_t o = 0; o < f->outputs; o++) {
+        out[1][o] = (float)sqrt(variance[o] + epsilon);
+        out[2][o] = (float)(w[o * t->q.columns + f->columns] + mean[o]);
+        out[3][o] = (float)mean[o];
+        out[4][o] = (float)variance[o];
+    }
+}
+
+static int fit_one(Refit *r, Prefix *prefix, const Fit *f)
+{
+    static const PrefixCalls calls = {set_up, take, add_up};
+    Arena *a = arena_new();
+    Task t = {.r = r, .f = f, .arena = a};
+    t.q = least_squares_new(a, (int)f->columns + f->intercept, (int)f->outputs);
+    Value *values[] = {f->x, f->target, f->other};
+    int side[] = {0, 1, 0};
+    int status = prefix_run(prefix, f->other ? 3 : 2, values, side, &calls, &t, &r->bytes);
+    if (status == 0) {
+        double *w = present_weights(&t), *mean = NEW_ARRAY(a, double, f->outputs),
+               *variance = NEW_ARRAY(a, double, f->outputs);
+        bool norm = f->norm;
+        if (least_squares_solve(&t.q, RIDGE, f->intercept, w, norm ? mean : NULL, variance, a)) {
+            write_weights(&t, w);
+            if (norm) write_norm(&t, w, mean, variance);
+        } else {
+            diag_remark(r->c->diag, "reconstruct: '%s' keeps its weights, its input is constant",
+                        f->node->name ? f->node->name : node_op_name(f->node));
+        }
+    }
+    arena_free(a);
+    return status;
+}
+
+static int refit(Refit *r, int64_t n)
+{
+    Context *c = r->c;
+    r->uses = graph_uses(c->graph, r->arena);
+    find_changed(r);
+    find_fits(r);
+    size_t limit = c->opt.memory ? c->opt.memory / 4 : KEEP_LIMIT;
+    Prefix *prefix =
+        prefix_new(r->arena, c->graph, c->original, c->data, n, &c->opt, limit, c->diag);
+    int status = 0;
+    for (int k = 0; k < r->nfits && status == 0; k++) {
+        const Node *node = r->fits[k].node;
+        pass_progress(c, (double)k / r->nfits, "refitting %s", node->name ? node->name : "");
+        status = fit_one(r, prefix, &r->fits[k]);
+    }
+    prefix_free(prefix);
+    return status;
+}
+
+int pass_reconstruct(Context *c, const char *opt)
+{
+    const char *text = pass_option(c, opt, "samples");
+    int64_t n = text ? atoll(text) : SAMPLES;
+    if (!c->original) return diag_error(c->diag, "reconstruct: there is no original to follow");
+    if (!c->data || c->data->count == 0)
+        return diag_error(c->diag, "reconstruct: there are no samples");
+    if (n <= 0) return diag_error(c->diag, "reconstruct: samples is '%s'", text);
+    if (n > c->data->count) n = c->data->count;
+    Refit r = {.c = c, .arena = arena_new()};
+    int status = refit(&r, n);
+    if (r.bytes > c->peak_bytes) c->peak_bytes = r.bytes;
+    arena_free(r.arena);
+    return status;
+}
