@@ -285,9 +285,10 @@ static int emit_nodes(Emit *e, Onnx__GraphProto *p, Wanted *w)
             bool captured = i >= n->nin - n->ncapture;
             if (captured || ((size_t)i < made->n_input && *made->input[i])) want(w, n->in[i]);
         }
-        for (int o = 0; o < n->nout && n->op == OP_Opaque; o++) {
+        for (int o = 0; o < n->nout; o++) {
             const Value *v = n->out[o];
             if (!v || is_output[v->id] || (!v->type.dtype && !v->opaque_type.n)) continue;
+            if (n->op != OP_Opaque && !v->declared.n) continue;
             if (!(p->value_info[p->n_value_info++] = emit_value_info(e, v))) return -1;
         }
     }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -75,36 +76,46 @@ int file_bytes(Bytes *out, Arena *a, const char *path, Diag *d)
     return bytes_of(out, a, fd, path, d);
 }
 
-/* Opens `name` step by step; a step that is a link, "..", "." or empty ends in -1. */
+/* A relative path of at least one step, none of them empty, "." or "..". */
+static bool is_plain(const char *name)
+{
+    for (;; name++) {
+        size_t n = strcspn(name, "/");
+        if (n == 0 || n > NAME_MAX || (n == 1 && *name == '.')) return false;
+        if (n == 2 && name[0] == '.' && name[1] == '.') return false;
+        name += n;
+        if (!*name) return true;
+    }
+}
+
+/* Opens a plain path step by step, following no link. Takes over dir. */
 static int open_below(int dir, const char *name)
 {
-    while (dir >= 0) {
-        char part[256];
+    for (;;) {
+        char part[NAME_MAX + 1];
         size_t n = strcspn(name, "/");
         bool last = name[n] == 0;
         int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (last ? 0 : O_DIRECTORY);
-        int next = -1;
-        errno = EINVAL;
-        if (n > 0 && n < sizeof part && strncmp(name, ".", n) != 0 && strncmp(name, "..", n) != 0) {
-            memcpy(part, name, n);
-            part[n] = 0;
-            next = openat(dir, part, flags);
-        }
-        int why = errno;
+        memcpy(part, name, n);
+        part[n] = 0;
+        int next = openat(dir, part, flags), why = errno;
         close(dir);
         errno = why;
-        if (last) return next;
+        if (last || next < 0) return next;
         dir = next;
         name += n + 1;
     }
-    return -1;
 }
 
 int file_bytes_below(Bytes *out, Arena *a, const char *dir, const char *name, Diag *d)
 {
-    int base = open(*dir ? dir : ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-    if (base < 0) return diag_error(d, "cannot open folder '%s': %s", dir, strerror(errno));
-    int fd = open_below(base, name);
+    int base, fd = -1;
+    errno = EINVAL;
+    if (is_plain(name)) {
+        base = open(*dir ? dir : ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+        if (base < 0) return diag_error(d, "cannot open folder '%s': %s", dir, strerror(errno));
+        fd = open_below(base, name);
+    }
     if (fd >= 0) return bytes_of(out, a, fd, name, d);
     if (errno == EINVAL || errno == ELOOP || errno == ENOTDIR)
         return diag_error(d, "external data '%s' is not a plain path below the model's folder",

@@ -68,7 +68,7 @@ static int read_type(Import *im, NameTable *symbols, const Onnx__ValueInfoProto 
     return 0;
 }
 
-/* What the file says about a graph input or output. */
+/* What the file says about a value. */
 static int describe(Import *im, NameTable *symbols, const Onnx__ValueInfoProto *info, Value *v)
 {
     TRY(read_type(im, symbols, info, v));
@@ -190,13 +190,14 @@ static int declare_node(Import *im, int k)
     return status < 0 ? -1 : 0;
 }
 
-/* Types that the file gives to inner values; only outputs of opaque nodes keep theirs. */
+/* Types that the file gives to inner values: all there is to know of what opaque nodes make, and a
+ * hint where inference sees only part. */
 static int describe_inner(Import *im, NameTable *symbols)
 {
     for (size_t i = 0; i < im->proto->n_value_info; i++) {
         const Onnx__ValueInfoProto *info = im->proto->value_info[i];
         const NameEntry *e = info->name ? table_find(im->names, info->name, false) : NULL;
-        if (e && e->v && e->node >= 0 && !e->v->data) TRY(read_type(im, symbols, info, e->v));
+        if (e && e->v && e->node >= 0 && !e->v->data) TRY(describe(im, symbols, info, e->v));
     }
     return 0;
 }

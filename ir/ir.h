@@ -73,8 +73,8 @@ typedef struct Value {
                              (dims as Shape delivers them); NULL if unknown */
     const char *doc;
     Bytes opaque_type; /* serialized TypeProto when not a tensor */
-    Bytes declared;    /* serialized TypeProto of a graph input or output as the file has it;
-                          written back while it agrees with `type` */
+    Bytes declared;    /* serialized TypeProto that the file declares; written back while it
+                          agrees with `type` */
     Bytes extra;       /* unknown protobuf fields of its ValueInfo, kept verbatim */
 } Value;
 
