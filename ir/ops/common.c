@@ -73,6 +73,32 @@ void infer_elems(Node *n, int o, int count, const int64_t *elems)
 
 Type type_unknown(DType t) { return (Type){.dtype = t, .rank = -1}; }
 
+void row_major_strides(const Type *t, int64_t *stride)
+{
+    int64_t size = 1;
+    for (int k = t->rank - 1; k >= 0; k--) {
+        stride[k] = size;
+        size = mul_sat(size, t->dim[k]);
+    }
+}
+
+void infer_moved_elems(Node *n, int64_t offset, const int64_t *stride)
+{
+    int64_t from[MAX_ELEMS], to[MAX_ELEMS];
+    const Type *t = &n->out[0]->type;
+    int64_t count = type_count(t);
+    if (count < 0 || count > MAX_ELEMS || value_ints(n->in[0], from, MAX_ELEMS) < 0) return;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = offset, rest = i;
+        for (int k = t->rank - 1; k >= 0; k--) {
+            at += rest % t->dim[k] * stride[k];
+            rest /= t->dim[k];
+        }
+        to[i] = from[at];
+    }
+    infer_elems(n, 0, (int)count, to);
+}
+
 Type input_type(const Node *n, int i)
 {
     const Value *v = node_in(n, i);

@@ -30,6 +30,12 @@ int infer_out(Node *n, int o, Type t, Diag *d);
  * count must be that of its type, else nothing is recorded. */
 void infer_elems(Node *n, int o, int count, const int64_t *elems);
 
+/* Known elements of output 0 from those of input 0 where the op moves elements: the one at
+ * coordinates c comes from offset + sum of c[k] * stride[k]. */
+void infer_moved_elems(Node *n, int64_t offset, const int64_t *stride);
+/* Strides of a row-major tensor of that (static) type. */
+void row_major_strides(const Type *t, int64_t *stride);
+
 /* The type of input i; rank -1 and DT_NONE where it is omitted. */
 Type input_type(const Node *n, int i);
 Type type_unknown(DType t);

@@ -129,20 +129,19 @@ static int slice_type(const Node *n, Type *t, Diag *d)
 
 static void slice_elems(Node *n)
 {
-    int64_t e[MAX_ELEMS], out[MAX_ELEMS];
+    const Type *x = &n->in[0]->type;
+    int64_t stride[MAX_RANK], offset = 0;
     Diag quiet = {0};
     SliceArgs s;
-    int count = value_ints(n->in[0], e, MAX_ELEMS), have = 0;
-    if (count < 0 || n->in[0]->type.rank != 1 || slice_args(n, 1, &s, &quiet) != 1 || s.n != 1)
-        return;
-    if (dim_is_sym(s.start[0]) || dim_is_sym(s.end[0])) return;
-    slice_clamp(count, &s.start[0], &s.end[0], s.step[0]);
-    int64_t size = slice_count(s.start[0], s.end[0], s.step[0]);
-    while (have < size) {
-        out[have] = e[s.start[0] + have * s.step[0]];
-        have++;
+    if (!n->out[0] || type_count(x) < 0 || slice_args(n, x->rank, &s, &quiet) != 1) return;
+    row_major_strides(x, stride);
+    for (int k = 0; k < s.n; k++) {
+        if (dim_is_sym(s.start[k]) || dim_is_sym(s.end[k])) return;
+        slice_clamp(x->dim[s.axis[k]], &s.start[k], &s.end[k], s.step[k]);
+        offset += s.start[k] * stride[s.axis[k]];
+        stride[s.axis[k]] = mul_sat(stride[s.axis[k]], s.step[k]);
     }
-    infer_elems(n, 0, have, out);
+    infer_moved_elems(n, offset, stride);
 }
 
 int infer_slice(Node *n, Diag *d)

@@ -162,8 +162,10 @@ int infer_transpose(Node *n, Diag *d)
     Type x = input_type(n, 0), t = x;
     size_t have = 0;
     const int64_t *perm = node_ints(n, "perm", &have);
+    int64_t stride[MAX_RANK], moved[MAX_RANK] = {0};
     bool seen[MAX_RANK] = {0};
     if (x.rank < 0) return infer_out(n, 0, x, d);
+    row_major_strides(&x, stride);
     if (perm && have != (size_t)x.rank)
         return node_error(d, n, "'perm' has %zu numbers, input has rank %d", have, x.rank);
     for (int i = 0; i < x.rank; i++) {
@@ -172,8 +174,11 @@ int infer_transpose(Node *n, Diag *d)
             return node_error(d, n, "'perm' is not a permutation");
         seen[from] = true;
         t.dim[i] = x.dim[from];
+        moved[i] = type_count(&x) < 0 ? 0 : stride[from];
     }
-    return infer_out(n, 0, t, d);
+    TRY(infer_out(n, 0, t, d));
+    if (n->out[0]) infer_moved_elems(n, 0, moved);
+    return 0;
 }
 
 int infer_expand(Node *n, Diag *d)
