@@ -403,7 +403,7 @@ int shrink_split(Lanes *l, Graph *g, Node *n, Diag *d)
     const Value *x = n->in[0];
     int axis = positive_axis(n, x->type.rank);
     (void)d;
-    if (!lanes_open(l, x, axis)) return 0;
+    if (x->type.rank < 0 || !lanes_open(l, x, axis)) return 0;
     int64_t *size = NEW_ARRAY(g->arena, int64_t, n->nout);
     for (int o = 0; o < n->nout; o++)
         size[o] = lanes_survivors(l, n->out[o], axis, 0, lanes_size(l, n->out[o], axis));
@@ -493,6 +493,7 @@ int shrink_slice(Lanes *l, Graph *g, Node *n, Diag *d)
     Value *x = n->in[0];
     SliceArgs s;
     bool changed = false;
+    if (x->type.rank < 0) return 0;
     int known = slice_args(n, x->type.rank, &s, d);
     TRY(known);
     for (int k = 0; k < s.n; k++) {
@@ -541,6 +542,7 @@ int shrink_pad(Lanes *l, Graph *g, Node *n, Diag *d)
     int64_t before[MAX_RANK], after[MAX_RANK], pads[2 * MAX_RANK];
     int rank = n->in[0]->type.rank;
     bool changed = false;
+    if (rank < 0) return 0;
     int known = pad_amounts(n, rank, before, after, d);
     TRY(known);
     for (int k = 0; k < rank && known; k++) {

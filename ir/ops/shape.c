@@ -286,8 +286,10 @@ static bool next_group(const Type *x, const Type *y, AxisGroup *g)
     int64_t a, b;
     *g = (AxisGroup){g->x + g->nx, 1, g->y + g->ny, 1};
     if (g->x >= x->rank || g->y >= y->rank) return false;
-    a = x->dim[g->x];
-    b = y->dim[g->y];
+    while (x->dim[g->x + g->nx - 1] == 1 && y->dim[g->y] != 1 && g->x + g->nx < x->rank) g->nx++;
+    while (y->dim[g->y + g->ny - 1] == 1 && x->dim[g->x] != 1 && g->y + g->ny < y->rank) g->ny++;
+    a = x->dim[g->x + g->nx - 1];
+    b = y->dim[g->y + g->ny - 1];
     while (a != b) {
         bool more_x = a < b;
         if (a <= 0 || b <= 0 || (more_x ? g->x + g->nx >= x->rank : g->y + g->ny >= y->rank))
@@ -297,7 +299,7 @@ static bool next_group(const Type *x, const Type *y, AxisGroup *g)
         else
             b = dim_times(b, y->dim[g->y + g->ny++]);
     }
-    /* Ones that follow go along, if only one side has them. */
+    /* Ones that follow go along, as those in front did, if only one side has them. */
     while (g->x + g->nx < x->rank && x->dim[g->x + g->nx] == 1 &&
            (g->y + g->ny >= y->rank || y->dim[g->y + g->ny] != 1))
         g->nx++;
@@ -327,13 +329,15 @@ static void tie_blocks(Lanes *l, const Value *part, int axis, int64_t stride, co
 }
 
 /* Which axis of a split carries the channels on: the first if features unfold to an image
- * ([N, C*H*W] -> [N, C, H, W]), else the last (positions in a group: channel shuffle, heads). */
+ * ([N, C*H*W] -> [N, C, H, W]), else the longest, and the last of those (positions in a group, of a
+ * channel shuffle or of attention heads). */
 static int split_axis(const Type *x, const Type *y, const AxisGroup *g)
 {
-    int last = g->y + g->ny - 1;
+    int last = g->y + g->ny - 1, best = last;
     if (g->y == 1 && g->x == x->rank - 1 && y->rank == 4 && last == 3 && y->dim[1] > 1) return 1;
-    while (last > g->y && y->dim[last] == 1) last--;
-    return last;
+    for (int i = last; i >= g->y; i--)
+        if (y->dim[i] > y->dim[best]) best = i;
+    return best;
 }
 
 static int only_axis(const Type *t, int from, int count)
