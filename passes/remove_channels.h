@@ -16,7 +16,8 @@ Graph *channels_masked(const Graph *g, Lanes *l, const bool *removed, Arena *a);
 
 /* Runs two graphs with the same inputs and outputs on a few samples (normal random numbers where
  * `s` is NULL or has none) and gives the largest difference of an output element, relative to the
- * largest element of that output. Symbolic dims are bound. NaN against a number is infinite. */
+ * largest element of that output. Symbolic dims are bound; opaque operators are cut out, their
+ * inputs compared and their outputs drawn. A number against NaN is infinite. */
 int graphs_differ(double *worst, const Graph *a, const Graph *b, const Samples *s, uint64_t seed,
                   Diag *d);
 
