@@ -108,6 +108,15 @@ int64_t graph_flops(const Graph *g)
     return sum;
 }
 
+/* A float constant, or the integers that a DequantizeLinear turns back into one; its scale and
+ * zero point, and those of QuantizeLinear, describe the grid and are no parameters. */
+static bool holds_params(const Node *n, int k)
+{
+    bool grid = n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear;
+    const Value *v = n->in[k];
+    return v && v->data && (grid ? k == 0 : dtype_is_float(v->type.dtype));
+}
+
 int64_t graph_params(const Graph *g)
 {
     Arena *scratch = arena_new();
@@ -116,7 +125,7 @@ int64_t graph_params(const Graph *g)
     for (int i = 0; i < g->nnodes; i++)
         for (int k = 0; k < g->nodes[i]->nin; k++) {
             const Value *v = g->nodes[i]->in[k];
-            if (!v || !v->data || seen[v->id] || !dtype_is_float(v->type.dtype)) continue;
+            if (!holds_params(g->nodes[i], k) || seen[v->id]) continue;
             seen[v->id] = true;
             sum += dims_product(&v->type, 0, v->type.rank);
         }

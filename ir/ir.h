@@ -293,6 +293,7 @@ int graph_verify(const Graph *g, Diag *d);
  * count 0. Symbolic dims count as 1, so the figure is per sample for a symbolic batch. */
 int64_t node_flops(const Node *n);
 int64_t graph_flops(const Graph *g);
-int64_t graph_params(const Graph *g); /* elements of float constants that nodes read */
+/* Elements of float constants that nodes read, and of quantized ones. */
+int64_t graph_params(const Graph *g);
 
 #endif
