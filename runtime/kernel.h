@@ -67,6 +67,7 @@ extern const Kernel kernel_copy, kernel_view;
 typedef struct Device {
     const char *name;
     const Kernel *kernels; /* OP_COUNT entries; run == NULL: not supported */
+    const Kernel *copy;    /* for the plan's copies; NULL: kernel_copy */
     bool channels_last;    /* the plan may choose that layout */
     bool threads;
 } Device;

@@ -174,7 +174,8 @@ static Step *step_add(Plan *pl, const Node *n, const Kernel *kernel, int stage, 
 
 static void emit_copy(Plan *pl, const Node *n, int stage, Slot from, Slot to)
 {
-    Step *s = step_add(pl, n, &kernel_copy, stage, 1, 1);
+    const Kernel *copy = pl->p->device->copy ? pl->p->device->copy : &kernel_copy;
+    Step *s = step_add(pl, n, copy, stage, 1, 1);
     s->copy = true;
     s->slot[0] = from;
     s->slot[1] = to;

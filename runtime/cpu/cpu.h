@@ -49,6 +49,7 @@ CPU_RUN(fake_quant);
 CPU_PREPARE(fake_quant_grad);
 CPU_RUN(fake_quant_grad);
 CPU_RUN(identity);
+CPU_RUN(plan_copy);
 CPU_RUN(dropout);
 CPU_PREPARE(reshape);
 CPU_RUN(reshape);

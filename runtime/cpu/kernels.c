@@ -92,5 +92,7 @@ static const Kernel kernels[OP_COUNT] = {
     PREP(Rademacher, rademacher, KF_F16),
 };
 
+static const Kernel plan_copy = {.run = cpu_plan_copy_run};
+
 const Device device_cpu = {
-    .name = "cpu", .kernels = kernels, .channels_last = true, .threads = true};
+    .name = "cpu", .kernels = kernels, .copy = &plan_copy, .channels_last = true, .threads = true};
