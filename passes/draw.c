@@ -148,43 +148,61 @@ static void paint(Canvas *c, const Shape *shape, const Paint *p, bool mirrored)
         }
 }
 
-static void draw_background(Canvas *c)
+/* Plain black, white or any colour, or a painting; cut-outs have black or white behind them. */
+static void draw_background(Canvas *c, DrawStyle style)
 {
-    bool plain = rng_below(&c->r, 10) < 6;
+    bool plain = rng_below(&c->r, 10) < 6 || style != DRAW_SCENES;
     Paint p = random_paint(&c->r, c->channels, plain);
     uint32_t extreme = rng_below(&c->r, 3);
+    if (style != DRAW_SCENES) extreme = style == DRAW_ON_BLACK ? 1 : 2;
     for (int64_t k = 0; plain && extreme && k < c->channels; k++)
-        p.first[k] = p.second[k] = extreme == 1 ? 0 : 1; /* cut-outs on black or white */
+        p.first[k] = p.second[k] = extreme == 1 ? 0 : 1;
     paint(c, NULL, &p, false);
 }
 
-static void finish(Canvas *c)
+static void finish(Canvas *c, DrawStyle style)
 {
     int64_t n = c->channels * c->height * c->width;
-    float noise = rng_below(&c->r, 3) ? 0 : between(&c->r, 0, 0.08f);
+    float noise = style != DRAW_SCENES || rng_below(&c->r, 3) ? 0 : between(&c->r, 0, 0.08f);
     float gain = between(&c->r, 0.6f, 1.1f), shift = between(&c->r, -0.05f, 0.05f);
-    if (rng_below(&c->r, 2)) gain = 1, shift = 0;
+    if (style != DRAW_SCENES || rng_below(&c->r, 2)) gain = 1, shift = 0;
     for (int64_t i = 0; i < n; i++) {
         float x = c->image[i] * gain + shift;
         c->image[i] = clamp01(noise > 0 ? x + noise * rng_normal(&c->r) : x);
     }
 }
 
+/* Cut-outs hang together: their shapes are near the middle, the first one is large. */
+static Shape next_shape(Canvas *c, DrawStyle style, int i, bool centred)
+{
+    Shape s = random_shape(&c->r);
+    if (centred) s.x = 0;
+    if (style == DRAW_SCENES) return s;
+    s.x *= 0.6f;
+    s.y *= 0.8f;
+    if (i > 0) return s;
+    if (s.kind == STROKE) s.kind = BOX;
+    s.x *= 0.2f;
+    s.y *= 0.3f;
+    s.a = 0.3f + 0.6f * s.a;
+    s.b = 0.3f + 0.6f * s.b;
+    return s;
+}
+
 void draw_image(float *image, float *scratch, int64_t channels, int64_t height, int64_t width,
-                uint64_t seed, uint64_t index)
+                DrawStyle style, uint64_t seed, uint64_t index)
 {
     Canvas c = {image, scratch, channels, height, width, rng_new(seed, index)};
     if (channels > MAX_CHANNELS) trap(TRAP_INTERNAL, "an image of %d channels", (int)channels);
     fractal(&c);
-    draw_background(&c);
-    bool mirrored = rng_below(&c.r, 2);
+    draw_background(&c, style);
+    bool mirrored = rng_below(&c.r, 4) < (style == DRAW_SCENES ? 2u : 3u);
     int shapes = 1 + (int)rng_below(&c.r, 7);
     for (int i = 0; i < shapes; i++) {
-        Shape s = random_shape(&c.r);
-        if (mirrored && rng_below(&c.r, 2)) s.x = 0;
+        Shape s = next_shape(&c, style, i, mirrored && rng_below(&c.r, 2));
         Paint p = random_paint(&c.r, channels, rng_below(&c.r, 2));
         if (rng_below(&c.r, 3) == 0) fractal(&c);
         paint(&c, &s, &p, mirrored);
     }
-    finish(&c);
+    finish(&c, style);
 }

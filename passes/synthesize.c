@@ -47,18 +47,22 @@ static bool planes_of(Planes *p, const Type *t)
     return p->channels <= 16 && p->height >= 4 && p->width >= 4;
 }
 
-static void make_drawings(uint8_t *out, Arena *scratch, const Planes *p, int64_t count,
-                          uint64_t seed)
+/* Drawings number first … first + count - 1, as bytes. */
+static void make_drawings(uint8_t *out, const Planes *p, DrawStyle style, uint64_t seed,
+                          int64_t first, int64_t count)
 {
+    Arena *scratch = arena_new();
     int64_t area = p->height * p->width, n = p->channels * area;
     float *image = NEW_ARRAY(scratch, float, n), *mask = NEW_ARRAY(scratch, float, area);
     for (int64_t s = 0; s < count; s++) {
-        draw_image(image, mask, p->channels, p->height, p->width, seed ^ 0x5e7d, (uint64_t)s);
+        draw_image(image, mask, p->channels, p->height, p->width, style, seed ^ 0x5e7d,
+                   (uint64_t)(first + s));
         for (int64_t k = 0; k < n; k++) {
             int64_t to = p->channels_last ? k % area * p->channels + k / area : k;
             out[s * n + to] = (uint8_t)lrintf(image[k] * 255);
         }
     }
+    arena_free(scratch);
 }
 
 /* Smooth along the last axis, at a random speed per sample, as bytes around 128. */
@@ -117,11 +121,9 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
     uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
     in->type.dtype = DT_U8;
     in->data = bytes;
+    set_range(c->arena, in, &presets[0]);
     if (planes_of(&planes, &in->type)) {
-        Arena *scratch = arena_new();
-        make_drawings(bytes, scratch, &planes, count, c->opt.seed);
-        arena_free(scratch);
-        set_range(c->arena, in, &presets[0]);
+        make_drawings(bytes, &planes, DRAW_SCENES, c->opt.seed, 0, count);
     } else {
         make_noise(bytes, n, count, c->opt.seed);
         set_range(c->arena, in, &(Preset){"", 255.0f / 40, -128.0f / 40});
@@ -263,51 +265,129 @@ static void reset(Trial *t, Arena *a)
     }
 }
 
-static int try_presets(int *best, bool *by_norms, Context *c, Arena *a, Samples *s, int64_t trial)
+/* A program to try samples on, and the best that was found. */
+typedef struct Choice {
+    Context *c;
+    Arena *a;
+    Samples *samples; /* one image input */
+    uint8_t *bytes;   /* of the samples */
+    Planes planes;
+    DrawStyle style;
+    int preset;
+    bool by_norms;
+} Choice;
+
+static int try_all(Choice *k, Session *session, Trial *t, Node *const *norms, int64_t shard)
+{
+    double top = -INFINITY;
+    int64_t trial = k->samples->count < TRIAL ? k->samples->count : TRIAL;
+    for (int style = DRAW_SCENES; style <= DRAW_ON_WHITE; style++) {
+        make_drawings(k->bytes, &k->planes, (DrawStyle)style, k->c->opt.seed, 0, trial);
+        for (int p = 0; p < NPRESETS; p++) {
+            set_range(k->c->arena, &k->samples->inputs[0], &presets[p]);
+            t->feed = feed_new(k->a, t->g, k->samples, trial, NULL, shard, session);
+            reset(t, k->a);
+            TRY(session_run(session, feed_shards(t->feed), try_shard, collect_shard, t));
+            double score = score_of(t, norms);
+            if (score <= top) continue;
+            top = score;
+            k->preset = p;
+            k->style = (DrawStyle)style;
+        }
+    }
+    return 0;
+}
+
+static int choose(Choice *k)
 {
     Graph *g;
     Session *session;
-    Node **norms = NEW_ARRAY(a, Node *, c->original->nnodes);
+    Context *c = k->c;
+    Node **norms = NEW_ARRAY(k->a, Node *, c->original->nnodes);
     int nnorms = 0;
-    double top = -INFINITY;
-    TRY(trial_graph(&g, norms, &nnorms, c, a, s));
+    TRY(trial_graph(&g, norms, &nnorms, c, k->a, k->samples));
     const Type *type = &g->outputs[0]->type;
-    *by_norms = nnorms > 0;
+    k->by_norms = nnorms > 0;
     if (!nnorms && (type->rank != 2 || type->dim[1] < 2 || type->dtype != DT_F32)) return 0;
     ProgramOptions po = {.device = c->opt.device};
-    TRY(session_open(&session, a, g, &po, c->opt.threads, c->opt.memory, c->diag));
+    TRY(session_open(&session, k->a, g, &po, c->opt.threads, c->opt.memory, c->diag));
     Trial t = {.g = g, .norms = nnorms > 0};
     int64_t largest = 1;
     for (int o = 0; o < g->noutputs; o++) {
         int64_t n = type_count(&g->outputs[o]->type);
         largest = n > largest ? n : largest;
     }
-    t.buffer = NEW_ARRAY(a, float, largest);
-    for (int p = 0; p < NPRESETS; p++) {
-        set_range(c->arena, &s->inputs[0], &presets[p]);
-        t.feed = feed_new(a, g, s, trial, NULL, shard_size(g, 0), session);
-        reset(&t, a);
-        TRY(session_run(session, feed_shards(t.feed), try_shard, collect_shard, &t));
-        double score = score_of(&t, norms);
-        if (score > top) {
-            top = score;
-            *best = p;
-        }
+    t.buffer = NEW_ARRAY(k->a, float, largest);
+    return try_all(k, session, &t, norms, shard_size(g, 0));
+}
+
+/* ---- as many of each class ---------------------------------------------------------- */
+
+typedef struct Quota {
+    uint8_t *out; /* samples accepted */
+    int64_t size, accepted, wanted;
+    int64_t *of_class;
+    int64_t classes;
+} Quota;
+
+static void accept(Quota *q, const uint8_t *sample)
+{
+    memcpy(q->out + q->accepted++ * q->size, sample, (size_t)q->size);
+}
+
+/* Takes from a batch what its class still lacks; `any`: whatever there is. */
+static void accept_batch(Quota *q, const uint8_t *bytes, const float *logits, int64_t n, bool any)
+{
+    int64_t quota = (q->wanted + q->classes - 1) / q->classes;
+    for (int64_t i = 0; i < n && q->accepted < q->wanted; i++) {
+        const float *z = logits + i * q->classes;
+        int64_t best = 0;
+        for (int64_t k = 1; k < q->classes; k++)
+            if (z[k] > z[best]) best = k;
+        bool lacking = q->of_class[best] < quota;
+        if (lacking) q->of_class[best]++;
+        if (lacking || any) accept(q, bytes + i * q->size);
     }
+}
+
+/* Draws several times as many as wanted, and keeps those whose classes, by the model's own answer,
+ * are rare. What is missing then comes from the last batch. */
+static int balance(Choice *k)
+{
+    enum { BATCHES = 6 };
+    Context *c = k->c;
+    Samples *s = k->samples;
+    const Value *logits = graph_logits(c->original);
+    int64_t n = s->count, classes;
+    float *z;
+    if (!logits || logits->type.rank != 2 || logits->type.dim[1] < 2 || logits->type.dim[1] > n)
+        return 0;
+    Quota q = {.wanted = n, .size = type_count(&s->inputs[0].type), .classes = logits->type.dim[1]};
+    q.out = NEW_ARRAY(c->arena, uint8_t, n * q.size);
+    q.of_class = NEW_ARRAY(k->a, int64_t, q.classes);
+    for (int batch = 0; batch <= BATCHES && q.accepted < n; batch++) {
+        if (batch < BATCHES)
+            make_drawings(k->bytes, &k->planes, k->style, c->opt.seed, batch * n, n);
+        TRY(forward_rows(&z, &classes, k->a, c->original, NULL, s, n, NULL, &c->opt, c->diag));
+        accept_batch(&q, k->bytes, z, n, batch == BATCHES);
+    }
+    s->inputs[0].data = q.out;
     return 0;
 }
 
-static int choose_range(Context *c, Samples *s)
+static int choose_drawings(Context *c, Samples *s)
 {
-    Arena *a = arena_new();
-    int best = 0;
-    bool by_norms = false;
-    int status = try_presets(&best, &by_norms, c, a, s, s->count < TRIAL ? s->count : TRIAL);
-    arena_free(a);
-    set_range(c->arena, &s->inputs[0], &presets[best]);
-    s->source = arena_printf(c->arena, "%lld drawings in the range %s, which suits the model's %s",
-                             (long long)s->count, presets[best].name,
-                             by_norms ? "BatchNormalization statistics" : "answers");
+    static const char *const style_name[] = {"scenes", "cut-outs on black", "cut-outs on white"};
+    Choice k = {.c = c, .samples = s, .a = arena_new()};
+    k.bytes = (uint8_t *)(uintptr_t)s->inputs[0].data;
+    planes_of(&k.planes, &s->inputs[0].type);
+    int status = choose(&k);
+    set_range(c->arena, &s->inputs[0], &presets[k.preset]);
+    if (status == 0) status = balance(&k);
+    arena_free(k.a);
+    s->source = arena_printf(c->arena, "%lld drawings (%s) of range %s, which suit the model's %s",
+                             (long long)s->count, style_name[k.style], presets[k.preset].name,
+                             k.by_norms ? "BatchNormalization statistics" : "answers");
     return status;
 }
 
@@ -321,6 +401,7 @@ int synthesize(Samples **out, Context *c, int64_t count)
     s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
     s->source = "smooth noise";
     for (int k = 0; k < g->ninputs; k++) TRY(make_input(&s->inputs[k], c, g->inputs[k], s->count));
-    bool image = g->ninputs == 1 && planes_of(&planes, &s->inputs[0].type);
-    return image ? choose_range(c, s) : 0;
+    bool image = g->ninputs == 1 && s->inputs[0].type.dtype == DT_U8 &&
+                 planes_of(&planes, &s->inputs[0].type);
+    return image ? choose_drawings(c, s) : 0;
 }

@@ -13,9 +13,15 @@ int synthesize(Samples **out, Context *c, int64_t count);
 
 /* ---- drawings (draw.c) ----------------------------------------------------------------- */
 
+typedef enum DrawStyle {
+    DRAW_SCENES,   /* anything behind, shapes anywhere */
+    DRAW_ON_BLACK, /* one thing, cut out on black */
+    DRAW_ON_WHITE,
+} DrawStyle;
+
 /* Draws image number `index` of stream `seed`: channels planes of height x width floats in [0, 1].
  * `scratch`: height * width floats. */
 void draw_image(float *image, float *scratch, int64_t channels, int64_t height, int64_t width,
-                uint64_t seed, uint64_t index);
+                DrawStyle style, uint64_t seed, uint64_t index);
 
 #endif
