@@ -69,8 +69,8 @@ typedef struct Hvp {
 /* Per layer: q[channels] = v_c' (Hv)_c of this shard, one probe, where H is the Hessian of the
  * loss by all scored weights together. The mean over probes of the sum over shards is the trace
  * of the channel's block. out_loss is set. in_target: probabilities [N, C] for
- * LOSS_CROSS_ENTROPY (one-hot labels or the teacher's softmax), the shape of the output for
- * LOSS_MSE. */
+ * LOSS_CROSS_ENTROPY (one-hot labels or the teacher's softmax); for LOSS_MSE the values that
+ * graph_logits(model) should have. */
 int hvp_build(Hvp *out, const Graph *model, Arena *a, int64_t shard_batch, const HvpOptions *o,
               Diag *d);
 

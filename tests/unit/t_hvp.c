@@ -1,18 +1,9 @@
 /* The programs of hvp.h on a small network with everything in it: residual, BatchNormalization,
  * pool, depthwise convolution, two kinds of product. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "ir/text.h"
 #include "passes/contract.h"
-#include "passes/hvp.h"
+#include "tests/unit/hvp_fixture.h"
 
-/* Inputs behind x become constants. ACT is smooth where finite differences are taken. */
+/* ACT is smooth where finite differences are taken. */
 #define NET(ACT, POOL)                                                                             \
     "net (float[N,2,6,6] x, float[4,2,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[4] s,"        \
     "float[4] b2, float[4] m, float[4] v, float[4,1,3,3] w3, float[5,16] w4, float[5] b4,"         \
@@ -24,92 +15,8 @@
     "c4 = Gemm <transB=1, alpha=0.5> (f, w4, b4) r4 = Sigmoid (c4)"                                \
     "z = MatMul (r4, w5) y = Softmax <axis=-1> (z) }"
 
-enum { BATCH = 3, LAYERS = 5, CLASSES = 3, PIXELS = 2 * 6 * 6, CHANNELS = 4 + 4 + 4 + 5 + 3 };
+enum { BATCH = 3, LAYERS = 5, CHANNELS = 4 + 4 + 4 + 5 + 3 };
 static const int channels[LAYERS] = {4, 4, 4, 5, 3};
-
-static uint64_t seed = 7;
-
-static float uniform(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(seed >> 40) / (double)(1 << 24));
-}
-
-typedef struct Net {
-    Arena *a;
-    Diag d;
-    Graph *g;
-    float x[BATCH * PIXELS], target[BATCH * CLASSES];
-} Net;
-
-static Net net_new(const char *text)
-{
-    Net n = {.a = arena_new(), .d = diag_stderr("net")};
-    seed = 7;
-    if (ir_parse(&n.g, n.a, text, strlen(text), NULL, &n.d) < 0) fail();
-    for (int i = 1; i < n.g->ninputs; i++) {
-        Value *w = n.g->inputs[i];
-        int64_t count = type_count(&w->type);
-        float *data = NEW_ARRAY(n.a, float, count);
-        for (int64_t k = 0; k < count; k++)
-            data[k] = w->name[0] == 'v' || w->name[0] == 's' ? 0.5f + uniform() : uniform() - 0.5f;
-        w->data = data;
-    }
-    n.g->ninputs = 1;
-    for (int k = 0; k < BATCH * PIXELS; k++) n.x[k] = 2 * uniform() - 1;
-    for (int k = 0; k < BATCH; k++)
-        for (int c = 0; c < CLASSES; c++) n.target[k * CLASSES + c] = c == k % CLASSES;
-    return n;
-}
-
-/* What a program is run with; entries that it has no input for are not used. */
-typedef struct Binding {
-    int64_t key[2];
-    float cls[CLASSES], loss_scale, probe_scale;
-} Binding;
-
-typedef struct Runner {
-    Program *p;
-    Instance *i;
-} Runner;
-
-static Runner runner_new(const Hvp *h, Diag *d)
-{
-    Runner r;
-    ProgramOptions o = {.device = "ref", .stage = h->stage};
-    assert_int_equal(program_compile(&r.p, h->g, &o, d), 0);
-    assert_int_equal(instance_new(&r.i, r.p, d), 0);
-    return r;
-}
-
-static void runner_free(Runner r)
-{
-    instance_free(r.i);
-    program_free(r.p);
-}
-
-static void bind(Runner r, int input, const void *p)
-{
-    if (input >= 0) instance_bind(r.i, input, p);
-}
-
-/* Runs and reads the layers' outputs, end to end. */
-static void run(Runner r, const Hvp *h, const Net *n, const Binding *b, float *out)
-{
-    bind(r, 0, n->x);
-    bind(r, h->in_target, n->target);
-    bind(r, h->in_key, b->key);
-    bind(r, h->in_class, b->cls);
-    bind(r, h->in_loss_scale, &b->loss_scale);
-    bind(r, h->in_probe_scale, &b->probe_scale);
-    instance_run_all(r.i);
-    for (int i = 0; i < h->nlayers; i++) {
-        instance_read(r.i, h->out_layer[i], out);
-        out += type_count(&h->g->outputs[h->out_layer[i]]->type);
-    }
-}
-
-static const Binding plain = {.key = {11, 5}, .loss_scale = 1, .probe_scale = 1};
 
 static void hvp(float *q, Net *n, const HvpOptions *o, const Binding *b)
 {
@@ -118,19 +25,9 @@ static void hvp(float *q, Net *n, const HvpOptions *o, const Binding *b)
     assert_int_equal(h.nlayers, LAYERS);
     assert_int_equal(h.batch, BATCH);
     for (int i = 0; i < LAYERS; i++) assert_int_equal(h.layers[i].channels, channels[i]);
-    Runner r = runner_new(&h, &n->d);
+    Runner r = runner_new(&h, "ref", &n->d);
     run(r, &h, n, b, q);
     runner_free(r);
-}
-
-static void check_close(const char *what, const float *got, const float *want, int n, double tol)
-{
-    double largest = 0;
-    for (int k = 0; k < n; k++) largest = fmax(largest, fabs((double)want[k]));
-    if (largest == 0) fail_msg("%s: all zeros", what);
-    for (int k = 0; k < n; k++)
-        if (!(fabs((double)got[k] - (double)want[k]) <= tol * largest))
-            fail_msg("%s[%d] is %g, should be %g", what, k, (double)got[k], (double)want[k]);
 }
 
 /* The direction that hvp_build draws for one layer, by a program of its own. */
@@ -145,7 +42,7 @@ static float *direction(Net *n, const ScoredLayer *l, int stream, bool gate, con
         g, build(g, OP_Rademacher, IN(k),
                  ATTRS(attr_ints("shape", (size_t)t.rank, t.dim), attr_int("stream", stream))));
     Hvp h = {.g = g, .stage = (uint8_t[]){0}};
-    Runner r = runner_new(&h, &n->d);
+    Runner r = runner_new(&h, "ref", &n->d);
     float *v = NEW_ARRAY(n->a, float, count), *s = NEW_ARRAY(n->a, float, count);
     instance_bind(r.i, 0, key);
     instance_run_all(r.i);
@@ -182,7 +79,7 @@ static void gradients(Net *n, const HvpOptions *o, float **grad)
         total += type_count(&dw[i]->type);
     }
     float *all = NEW_ARRAY(n->a, float, total);
-    Runner r = runner_new(&h, &n->d);
+    Runner r = runner_new(&h, "ref", &n->d);
     run(r, &h, n, &plain, all);
     runner_free(r);
     for (int i = 0; i < LAYERS; i++) {
@@ -215,7 +112,7 @@ static void channel_sums(const ScoredLayer *l, const float *a, const float *b, d
 
 static void check_against_differences(const HvpOptions *o)
 {
-    Net n = net_new(NET("Tanh", "AveragePool"));
+    Net n = net_new(NET("Tanh", "AveragePool"), BATCH);
     ScoredLayer *l;
     float *v[LAYERS], *base[LAYERS], *hi[LAYERS], *lo[LAYERS];
     float q[CHANNELS], want[CHANNELS] = {0}, *at = want;
@@ -254,7 +151,7 @@ static void hessian_is_that_of_differences(void **state)
 static void hessian_is_symmetric(void **state)
 {
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     ScoredLayer *l;
     int64_t dims[1] = {BATCH};
     Graph *g = graph_specialize(n.g, n.a, dims, &n.d);
@@ -281,7 +178,7 @@ static void hessian_is_symmetric(void **state)
         graph_add_output(g, form[s]);
     }
     Hvp h = {.g = g, .stage = (uint8_t[]){0, 0, 0, 0}};
-    Runner r = runner_new(&h, &n.d);
+    Runner r = runner_new(&h, "ref", &n.d);
     float got[2];
     bind(r, 0, n.x);
     bind(r, 1, n.target);
@@ -304,7 +201,7 @@ static int count_ops(const Graph *g, Op op)
 static void contraction_changes_nothing_but_the_work(void **state)
 {
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     HvpOptions o = {.total = 1}, naive = {.total = 1, .no_contract = true};
     Hvp h;
     float q[CHANNELS], want[CHANNELS];
@@ -322,7 +219,7 @@ static void contraction_changes_nothing_but_the_work(void **state)
 static void scales_cancel(void **state)
 {
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     HvpOptions o = {.total = 1};
     Binding b = plain;
     float q[CHANNELS], want[CHANNELS];
@@ -348,7 +245,7 @@ static void first_order(float *out, Net *n, const GradientOptions *o, int nruns,
     float gates[GATES];
     assert_int_equal(gradient_build(&h, n->g, n->a, BATCH, o, &n->d), 0);
     assert_true(h.out_logits >= 0);
-    Runner r = runner_new(&h, &n->d);
+    Runner r = runner_new(&h, "ref", &n->d);
     for (int k = 0; k < nruns; k++) {
         run(r, &h, n, &b[k], gates);
         each(out, gates);
@@ -378,7 +275,7 @@ static void logits(Net *n, float *z)
     GradientOptions o = {.cotangent = COTANGENT_LOSS};
     float gates[GATES];
     assert_int_equal(gradient_build(&h, n->g, n->a, BATCH, &o, &n->d), 0);
-    Runner r = runner_new(&h, &n->d);
+    Runner r = runner_new(&h, "ref", &n->d);
     run(r, &h, n, &plain, gates);
     instance_read(r.i, h.out_logits, z);
     runner_free(r);
@@ -452,7 +349,7 @@ static void check_gates(const char *what, const float *gates, const float *want,
 static void gates_are_derivatives(void **state)
 {
     (void)state;
-    Net n = net_new(NET("Tanh", "AveragePool"));
+    Net n = net_new(NET("Tanh", "AveragePool"), BATCH);
     GradientOptions loss = {.cotangent = COTANGENT_LOSS}, cls = {.cotangent = COTANGENT_CLASS};
     Expected e;
     Binding b[CLASSES] = {plain, plain, plain};
@@ -472,7 +369,7 @@ static void random_signs_estimate_gauss_newton(void **state)
 {
     enum { RUNS = 1500 };
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     GradientOptions cls = {.cotangent = COTANGENT_CLASS}, signs = {.cotangent = COTANGENT_SIGNS};
     Binding *b = NEW_ARRAY(n.a, Binding, RUNS);
     float got[GATES] = {0}, want[GATES] = {0};
@@ -491,7 +388,7 @@ static void random_signs_estimate_gauss_newton(void **state)
 static void squares_are_of_the_gradient(void **state)
 {
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     GradientOptions o = {.cotangent = COTANGENT_LOSS, .what = GRADIENT_SQUARES};
     HvpOptions total = {.total = 1};
     ScoredLayer *l;
@@ -514,7 +411,7 @@ static void layers_and_gates_are_found(void **state)
     static const char *const gate[LAYERS] = {"c1", "n2", "c3", "c4", "z"};
     static const int axis[LAYERS] = {0, 0, 0, 0, 1};
     (void)state;
-    Net n = net_new(NET("Relu", "MaxPool"));
+    Net n = net_new(NET("Relu", "MaxPool"), BATCH);
     ScoredLayer *l;
     assert_int_equal(scored_layers(n.g, n.a, &l), LAYERS);
     for (int i = 0; i < LAYERS; i++) {
