@@ -1,8 +1,9 @@
 /* Where the time of a model goes on one thread.
  *
- *   bench_kernels MODEL.onnx [forward|gradient] [batch] [runs]
+ *   bench_kernels MODEL.onnx [forward|gradient|half] [batch] [runs] [each]
  *
- * Compiles the model (or the gradient of a cross-entropy by all its weights) for a batch, runs
+ * Compiles the model, or the gradient of a cross-entropy by all its weights (half: with half
+ * storage), for a batch, runs
  * it on random input, and prints per op: calls, time, share, GFLOP/s of convolutions and
  * products, GB/s of operands for the rest. The best of `runs` counts for each step. */
 #include <stdio.h>
@@ -127,11 +128,14 @@ int main(int argc, char **argv)
     Instance *inst;
     ProgramOptions o = {.device = "cpu"};
     if (argc < 2)
-        return fprintf(stderr,
-                       "usage: bench_kernels MODEL [forward|gradient] [batch] [runs] [each]\n"),
+        return fprintf(
+                   stderr,
+                   "usage: bench_kernels MODEL [forward|gradient|half] [batch] [runs] [each]\n"),
                2;
     Graph *g = load(argv[1], argc > 3 ? atoll(argv[3]) : 32, a, &d);
-    if (argc > 2 && strcmp(argv[2], "gradient") == 0) make_gradient(g, &d);
+    const char *mode = argc > 2 ? argv[2] : "forward";
+    if (strcmp(mode, "forward") != 0) make_gradient(g, &d);
+    if (strcmp(mode, "half") == 0 && lower_precision(g, a, DT_F16, &d) < 0) return 1;
     if (program_compile(&p, g, &o, &d) < 0 || instance_new(&inst, p, &d) < 0) return 1;
     for (int i = 0; i < g->ninputs; i++) {
         const void *data = g->inputs[i]->data ? g->inputs[i]->data : random_input(g->inputs[i]);
