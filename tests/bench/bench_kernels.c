@@ -12,6 +12,7 @@
 
 #include "frontend/frontend.h"
 #include "ir/op.h"
+#include "ir/text.h"
 #include "passes/passes.h"
 #include "runtime/program.h"
 
@@ -24,12 +25,14 @@ typedef struct Line {
 static Graph *load(const char *path, int64_t batch, Arena *a, Diag *d)
 {
     Graph *g;
-    if (onnx_read(&g, a, path, d) < 0) exit(1);
+    const char *dot = strrchr(path, '.');
+    bool text = dot && strcmp(dot, ".onnxtxt") == 0;
+    if ((text ? ir_load : onnx_read)(&g, a, path, d) < 0) exit(1);
     int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1), first = g->inputs[0]->type.dim[0];
     for (int i = 0; i < g->nsymbols; i++) dims[i] = -1;
     if (dim_is_sym(first)) dims[first - DIM_SYM_BASE] = batch;
     g = graph_specialize(g, a, dims, d);
-    if (!g) exit(1);
+    if (!g || simplify_fold(g, a, d) < 0 || simplify_dce(g, a) < 0) exit(1);
     return g;
 }
 
