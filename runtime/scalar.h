@@ -61,9 +61,32 @@ SCALAR_FN float scalar_tanhf(float x)
     return m < 0.625f ? p * z * x + x : x < 0.f ? -far : far;
 }
 
+/* erf in float, within 2 ulp: x times a polynomial in x^2 below 1, and from there on
+ * 1 - exp(-q(|x|)), q a polynomial for -log erfc. Both fitted at Chebyshev points. */
+SCALAR_FN float scalar_erff(float x)
+{
+    float z = x * x, m = x < 0.f ? -x : x;
+    float c = m > 4.f ? 4.f : m; /* NaN stays NaN */
+    float p = 7.882497106e-5f, q = 1.330939041e-5f, far;
+    p = p * z - 8.018854991e-4f;
+    p = p * z + 5.189311943e-3f;
+    p = p * z - 2.685432880e-2f;
+    p = p * z + 1.128359746e-1f;
+    p = p * z - 3.761262690e-1f;
+    p = p * z + 1.128379166f;
+    q = q * c - 3.175720350e-4f;
+    q = q * c + 3.436867601e-3f;
+    q = q * c - 2.262198594e-2f;
+    q = q * c + 1.033189801e-1f;
+    q = q * c + 6.390933195e-1f;
+    q = q * c + 1.125925949f;
+    q = q * c + 7.569686154e-4f;
+    far = 1.f - scalar_expf(-q);
+    return m < 1.f ? p * x : x < 0.f ? -far : far;
+}
+
 #define SCALAR_MATH_double(fn) fn
 #define SCALAR_MATH_float(fn) scalar_##fn##f
-#define scalar_erff erff
 #define scalar_logf logf
 #define scalar_sqrtf sqrtf
 #define scalar_floorf floorf

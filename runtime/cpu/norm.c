@@ -159,8 +159,13 @@ int cpu_softmax_prepare(Prepare *p)
 
 CLONES static float line_max(const float *x, int64_t n)
 {
-    float m = -INFINITY;
-    for (int64_t i = 0; i < n; i++) m = x[i] > m ? x[i] : m;
+    float lane[16], m = -INFINITY;
+    int64_t i = 0;
+    for (int k = 0; k < 16; k++) lane[k] = -INFINITY;
+    for (; i + 16 <= n; i += 16)
+        for (int k = 0; k < 16; k++) lane[k] = x[i + k] > lane[k] ? x[i + k] : lane[k];
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    for (int k = 0; k < 16; k++) m = lane[k] > m ? lane[k] : m;
     return m;
 }
 

@@ -185,15 +185,21 @@ static void spread_mean(const PoolShape *s, const Tensor *in, const Tensor *out,
 /* ---- through the maxima -------------------------------------------------------------- */
 
 /* The number of the first tap that holds the maximum, per channel. */
-CLONES static void better_taps(float *best, int32_t *which, const float *x, int64_t stride,
-                               int64_t n, int32_t tap)
+#define BETTER_TAP(i)                                                                              \
+    do {                                                                                           \
+        float v = x[i];                                                                            \
+        bool better = tap == 0 || v > best[c] || (v != v && best[c] == best[c]);                   \
+        best[c] = better ? v : best[c];                                                            \
+        which[c] = better ? tap : which[c];                                                        \
+    } while (0)
+
+CLONES static void better_taps(float *restrict best, int32_t *restrict which,
+                               const float *restrict x, int64_t stride, int64_t n, int32_t tap)
 {
-    for (int64_t c = 0; c < n; c++) {
-        float v = x[c * stride];
-        bool better = tap == 0 || v > best[c] || (v != v && best[c] == best[c]);
-        best[c] = better ? v : best[c];
-        which[c] = better ? tap : which[c];
-    }
+    if (stride == 1)
+        for (int64_t c = 0; c < n; c++) BETTER_TAP(c);
+    else
+        for (int64_t c = 0; c < n; c++) BETTER_TAP(c * stride);
 }
 
 typedef struct Argmax {

@@ -1,20 +1,20 @@
 /* Rademacher signs: 128 per Philox block, the same bits as every other device. */
 #include "runtime/cpu/cpu.h"
+#include "runtime/cpu/simd.h"
 #include "runtime/philox.h"
 
 #include <string.h>
 
 enum { SIGNS = 128 };
 
-static void signs(float *dst, const int64_t key[2], uint32_t stream, uint32_t block, int n)
+CLONES static void signs(float *dst, const int64_t key[2], uint32_t stream, uint32_t block)
 {
-    uint32_t words[4];
+    uint32_t words[4], bits[SIGNS];
     rademacher_block((uint64_t)key[0], (uint64_t)key[1], stream, block, words);
-    for (int i = 0; i < n; i++) {
-        uint32_t clear = ~words[i / 32] >> (i % 32) & 1;
-        uint32_t bits = 0x3f800000u | clear << 31;
-        memcpy(dst + i, &bits, sizeof bits);
-    }
+    for (uint32_t w = 0; w < 4; w++)
+        for (uint32_t i = 0; i < 32; i++)
+            bits[32 * w + i] = 0x3f800000u | (~words[w] >> i & 1) << 31;
+    memcpy(dst, bits, sizeof bits);
 }
 
 /* Another layout or type than dense floats goes through scratch. */
@@ -34,9 +34,13 @@ void cpu_rademacher_run(const Node *n, const void *state, const Tensor *in, cons
     uint32_t stream = (uint32_t)node_int(n, "stream", 0);
     float *dst = direct(&out[0]) ? out[0].data : scratch;
     (void)state;
-    for (int64_t i = 0; i < count; i += SIGNS)
-        signs(dst + i, key, stream, (uint32_t)(i / SIGNS),
-              (int)(count - i < SIGNS ? count - i : SIGNS));
+    int64_t whole = count / SIGNS;
+    for (int64_t b = 0; b < whole; b++) signs(dst + b * SIGNS, key, stream, (uint32_t)b);
+    if (count % SIGNS != 0) {
+        float last[SIGNS];
+        signs(last, key, stream, (uint32_t)whole);
+        memcpy(dst + whole * SIGNS, last, (size_t)(count % SIGNS) * sizeof *dst);
+    }
     if (dst == out[0].data) return;
     Tensor dense = dense_like(&out[0], DT_F32, scratch);
     cpu_convert(&out[0], &dense);

@@ -64,17 +64,39 @@ static void reduce_row(const Accumulate *a, const float *x, const float *y, int 
 
 /* ---- kernels over columns: one accumulator per column ------------------------------- */
 
-CLONES static void columns_sum(double *restrict acc, const float *restrict x, int rows, int cols)
+/* Four rows at a time: the accumulators go through memory, and their latency would show. */
+CLONES static void columns_sum(double *restrict sum, const float *restrict x, int rows, int cols)
 {
-    for (int r = 0; r < rows; r++, x += cols)
-        for (int c = 0; c < cols; c++) acc[c] += (double)x[c];
+    int r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * (int64_t)cols)
+        for (int c = 0; c < cols; c++)
+            sum[c] += ((double)x[c] + (double)x[c + cols]) +
+                      ((double)x[c + 2 * cols] + (double)x[c + 3 * cols]);
+    for (; r < rows; r++, x += cols)
+        for (int c = 0; c < cols; c++) sum[c] += (double)x[c];
 }
 
-CLONES static void columns_dot(double *restrict acc, const float *x, const float *y, int rows,
-                               int cols)
+static inline double product(const float *x, const float *y, int i)
 {
-    for (int r = 0; r < rows; r++, x += cols, y += cols)
-        for (int c = 0; c < cols; c++) acc[c] += (double)x[c] * (double)y[c];
+    return (double)x[i] * (double)y[i];
+}
+
+CLONES static void columns_dot(double *restrict sum, double *restrict dot, const float *x,
+                               const float *y, int rows, int cols)
+{
+    int r = 0;
+    for (; r + 4 <= rows; r += 4, x += 4 * (int64_t)cols, y += 4 * (int64_t)cols)
+        for (int c = 0; c < cols; c++) {
+            sum[c] += ((double)x[c] + (double)x[c + cols]) +
+                      ((double)x[c + 2 * cols] + (double)x[c + 3 * cols]);
+            dot[c] += (product(x, y, c) + product(x, y, c + cols)) +
+                      (product(x, y, c + 2 * cols) + product(x, y, c + 3 * cols));
+        }
+    for (; r < rows; r++, x += cols, y += cols)
+        for (int c = 0; c < cols; c++) {
+            sum[c] += (double)x[c];
+            dot[c] += product(x, y, c);
+        }
 }
 
 CLONES static void columns_max(double *restrict acc, const float *restrict x, int rows, int cols)
@@ -94,7 +116,8 @@ static void reduce_columns(const Accumulate *a, const float *x, const float *y, 
 {
     switch (a->r) {
     case REDUCE_DOT:
-        columns_dot(a->second + at, x, y, b->rows, b->cols); /* fall through */
+        columns_dot(a->first + at, a->second + at, x, y, b->rows, b->cols);
+        break;
     case REDUCE_SUM:
         columns_sum(a->first + at, x, b->rows, b->cols);
         break;
