@@ -127,11 +127,25 @@ static float *window_value(const Place *p, const WindowAt *w)
         else                                                                                       \
             for (int64_t c = 0, i = 0, j = 0; c < n; c++, i += sy, j += sx) statement;             \
     }
-CHANNEL_LOOP(channels_copy, y[i] = x[j])
-CHANNEL_LOOP(channels_max, y[i] = x[j] > y[i] || x[j] != x[j] ? x[j] : y[i])
-CHANNEL_LOOP(channels_add, y[i] += x[j])
-CHANNEL_LOOP(channels_add_scaled, y[i] += x[j] * a)
 CHANNEL_LOOP(channels_scale, y[i] = x[j] * a)
+CHANNEL_LOOP(channels_add_scaled, y[i] += x[j] * a)
+
+/* y[c] from all taps, x[at[k] + c]. */
+#define TAPS_LOOP(name, combine)                                                                   \
+    CLONES static void name(float *restrict y, int64_t sy, const float *restrict x, int64_t sx,    \
+                            const int64_t *at, int taps, int64_t n)                                \
+    {                                                                                              \
+        for (int64_t c = 0; c < n; c++) y[c * sy] = x[at[0] + c * sx];                             \
+        for (int k = 1; k < taps; k++) {                                                           \
+            const float *p = x + at[k];                                                            \
+            if (sx == 1 && sy == 1)                                                                \
+                for (int64_t i = 0, j = 0; i < n; i++, j++) combine;                               \
+            else                                                                                   \
+                for (int64_t c = 0, i = 0, j = 0; c < n; c++, i += sy, j += sx) combine;           \
+        }                                                                                          \
+    }
+TAPS_LOOP(taps_max, y[i] = p[j] <= y[i] || y[i] != y[i] ? y[i] : p[j])
+TAPS_LOOP(taps_sum, y[i] += p[j])
 
 /* ---- MaxPool, AveragePool and its transpose ------------------------------------------ */
 
@@ -145,13 +159,12 @@ static void slide(const PoolShape *s, const Tensor *in, const Tensor *out, void 
         window_enter(s, &w);
         float *v = window_value(&y, &w);
         int taps = list_taps(s, &w, &x, at);
-        if (taps > 0) channels_copy(v, y.c, x.data + at[0], x.c, s->c, 0);
-        for (int k = 1; k < taps; k++)
-            (mean ? channels_add : channels_max)(v, y.c, x.data + at[k], x.c, s->c, 0);
-        if (taps == 0)
+        if (taps == 0) {
             for (int64_t c = 0; c < s->c; c++) v[c * y.c] = mean ? 0.f : -INFINITY;
-        else if (mean)
-            channels_scale(v, y.c, v, y.c, s->c, w.weight);
+            continue;
+        }
+        (mean ? taps_sum : taps_max)(v, y.c, x.data, x.c, at, taps, s->c);
+        if (mean) channels_scale(v, y.c, v, y.c, s->c, w.weight);
     } while (window_next(s, &w));
 }
 
@@ -184,22 +197,28 @@ static void spread_mean(const PoolShape *s, const Tensor *in, const Tensor *out,
 
 /* ---- through the maxima -------------------------------------------------------------- */
 
-/* The number of the first tap that holds the maximum, per channel. */
-#define BETTER_TAP(i)                                                                              \
-    do {                                                                                           \
-        float v = x[i];                                                                            \
-        bool better = tap == 0 || v > best[c] || (v != v && best[c] == best[c]);                   \
-        best[c] = better ? v : best[c];                                                            \
-        which[c] = better ? tap : which[c];                                                        \
-    } while (0)
-
-CLONES static void better_taps(float *restrict best, int32_t *restrict which,
-                               const float *restrict x, int64_t stride, int64_t n, int32_t tap)
+/* The number of the first tap that holds the maximum, per channel; a NaN is larger than all. */
+CLONES static void first_maxima(float *restrict best, int32_t *restrict which,
+                                const float *restrict x, const int64_t *at, int taps,
+                                int64_t stride, int64_t n)
 {
-    if (stride == 1)
-        for (int64_t c = 0; c < n; c++) BETTER_TAP(c);
-    else
-        for (int64_t c = 0; c < n; c++) BETTER_TAP(c * stride);
+    for (int64_t c = 0; c < n; c++) best[c] = x[at[0] + c * stride], which[c] = 0;
+    for (int32_t k = 1; k < taps; k++) {
+        const float *p = x + at[k];
+        if (stride == 1)
+            for (int64_t c = 0; c < n; c++) {
+                int keep = (p[c] <= best[c]) | (best[c] != best[c]);
+                best[c] = keep ? best[c] : p[c];
+                which[c] = keep ? which[c] : k;
+            }
+        else
+            for (int64_t c = 0; c < n; c++) {
+                float v = p[c * stride];
+                if (v <= best[c] || best[c] != best[c]) continue;
+                best[c] = v;
+                which[c] = k;
+            }
+    }
 }
 
 typedef struct Argmax {
@@ -222,8 +241,7 @@ static int find_argmax(Argmax *a, const PoolShape *s, const WindowAt *w, const P
 {
     int taps = list_taps(s, w, x, a->in_x);
     list_taps(s, w, other, a->in_other);
-    for (int k = 0; k < taps; k++)
-        better_taps(a->best, a->which, x->data + a->in_x[k], x->c, s->c, k);
+    if (taps > 0) first_maxima(a->best, a->which, x->data, a->in_x, taps, x->c, s->c);
     return taps;
 }
 
