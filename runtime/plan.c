@@ -17,10 +17,11 @@ typedef struct Plan {
     Program *p;
     const Graph *g;
     Diag *d;
-    uint8_t *stage; /* by value id */
-    bool *needed;   /* by node index */
-    bool *last;     /* by value id: channels-last */
-    Slot *border;   /* by value id: an input as bound, until its copy in `value` has been made */
+    uint8_t *stage;  /* by value id */
+    bool *needed;    /* by node index */
+    bool *last;      /* by value id: channels-last */
+    Slot *converted; /* by value id: a constant in the form that a kernel wanted; buffer -1: none */
+    Slot *border;    /* by value id: an input as bound, until its copy in `value` has been made */
     int cap_steps;
 } Plan;
 
@@ -206,6 +207,17 @@ static bool same_tensor(const Tensor *a, const Tensor *b)
     return a->dtype == b->dtype && tensor_same_layout(a, b);
 }
 
+/* A constant in another type or layout: made now, once, not in every run. */
+static Slot convert_const(Plan *pl, const Value *v, Slot home, Tensor t)
+{
+    Slot *s = &pl->converted[v->id];
+    if (s->buffer >= 0 && same_tensor(&s->t, &t)) return *s;
+    t.data = NEW_ARRAY(pl->p->arena, char, tensor_count(&t) * (int64_t)dtype_size(t.dtype));
+    tensor_copy(&home.t, &t);
+    *s = (Slot){buffer_add(pl->p, (Buffer){.kind = BUF_CONST, .data = t.data}), t};
+    return *s;
+}
+
 /* The slot that the kernel reads for input i, after a copy if it cannot take the value as it is. */
 static Slot operand_in(Plan *pl, const Node *n, const Kernel *k, int stage, int i)
 {
@@ -216,6 +228,7 @@ static Slot operand_in(Plan *pl, const Node *n, const Kernel *k, int stage, int 
     const Slot home = pl->p->value[v->id];
     const Tensor t = wanted(k, layout_need_in(pl->p->device, n, i), home.t);
     if (same_tensor(&t, &home.t)) return home;
+    if (pl->p->buffers[home.buffer].kind == BUF_CONST) return convert_const(pl, v, home, t);
     const Slot temp = slot_in_arena(pl, t, stage);
     emit_copy(pl, n, stage, home, temp);
     return temp;
@@ -337,7 +350,9 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
     pl.stage = NEW_ARRAY(p->arena, uint8_t, g->nvalues);
     pl.needed = NEW_ARRAY(p->arena, bool, g->nnodes);
     pl.border = NEW_ARRAY(p->arena, Slot, g->nvalues);
-    for (uint32_t v = 0; v < g->nvalues; v++) p->value[v].buffer = pl.border[v].buffer = -1;
+    pl.converted = NEW_ARRAY(p->arena, Slot, g->nvalues);
+    for (uint32_t v = 0; v < g->nvalues; v++)
+        p->value[v].buffer = pl.border[v].buffer = pl.converted[v].buffer = -1;
     uint8_t *input_stage = NEW_ARRAY(p->arena, uint8_t, g->ninputs);
     p->input_stage = input_stage;
     for (int k = 0; k < g->ninputs; k++) {
