@@ -10,6 +10,7 @@
 
 typedef enum Kind {
     STRING,
+    CHOICE,
     INT,
     LONG,
     NUMBER,
@@ -21,7 +22,15 @@ typedef enum Kind {
     PREPROCESS
 } Kind;
 
-/* One line per flag: name, argument, kind, where it goes, least and largest value, help. */
+/* "|gate-ggn|gate-fisher|…" */
+static const char criteria[] =
+#define CRITERION(name, function, groups, samples, help) "|" name
+#include "passes/criteria.def"
+#undef CRITERION
+    "";
+
+/* One line per flag; the argument of a CHOICE lists what it may be: name, argument, kind, where it
+ * goes, least and largest value, help. */
 #define OPT(field) offsetof(ehap, c.opt.field)
 static const struct {
     const char *name, *arg;
@@ -30,37 +39,37 @@ static const struct {
     double lo, hi;
     const char *help;
 } options[] = {
-    {"data", "A,B,…", STRING, offsetof(ehap, data), 0, 0,
+    {"data", "A,B,...", STRING, offsetof(ehap, data), 0, 0,
      "samples to score, refit and train with: files or folders (CIFAR .bin, idx, .npy, .npz, .pb)"},
-    {"eval", "A,B,…", STRING, offsetof(ehap, eval), 0, 0,
+    {"eval", "A,B,...", STRING, offsetof(ehap, eval), 0, 0,
      "labelled samples to measure accuracy on"},
-    {"preprocess", "KEY=V,…", PREPROCESS, 0, 0, 0,
+    {"preprocess", "KEY=V,...", PREPROCESS, 0, 0, 0,
      "scale=1/255,mean=a:b:c,std=a:b:c,layout=nchw: x = (stored * scale - mean) / std"},
     {"flops", "F", BUDGET, BUDGET_FLOPS, 0, 1, "fraction of the multiply-adds to keep"},
     {"params", "F", BUDGET, BUDGET_PARAMS, 0, 1, "fraction of the parameters to keep"},
     {"channels", "F", BUDGET, BUDGET_CHANNELS, 0, 1, "fraction of the channels to keep"},
-    {"criterion", "NAME", STRING, OPT(criterion), 0, 0,
-     "gate-ggn, gate-fisher, ehap, ehap-ggn, taylor, l1, l2, bn-scale, apoz, random"},
+    {"criterion", criteria + 1, CHOICE, OPT(criterion), 0, 0, "how channels are scored (gate-ggn)"},
     {"scores", "FILE", STRING, offsetof(ehap, scores), 0, 0,
      "use the scores of `ehapc sensitivity`"},
-    {"precision", "P", STRING, OPT(precision), 0, 0, "fp32 or fp16: storage while scoring"},
+    {"precision", "fp32|fp16", CHOICE, OPT(precision), 0, 0, "storage while scoring"},
     {"probes", "N", INT, OPT(probes), 1, 1e6, "at most so many random probes"},
     {"batch", "N", INT, OPT(batch), 1, 1e6, "samples to score with, and per training step"},
     {"rounds", "N", INT, OPT(rounds), 1, 100, "score and remove in so many rounds"},
     {"align", "N", INT, OPT(align), 1, 1024, "keep channels in multiples of N (8)"},
-    {"keep", "A,B,…", STRING, OPT(keep_nodes), 0, 0, "nodes whose channels all stay"},
-    {"exclude", "A,B,…", STRING, OPT(exclude), 0, 0, "nodes neither pruned nor quantized"},
+    {"keep", "A,B,...", STRING, OPT(keep_nodes), 0, 0, "nodes whose channels all stay"},
+    {"exclude", "A,B,...", STRING, OPT(exclude), 0, 0, "nodes neither pruned nor quantized"},
     {"steps", "N", LONG, OPT(steps), 0, 1e9, "training steps (0: none)"},
     {"epochs", "E", NUMBER, OPT(epochs), 0, 1e6, "training length in passes over the data"},
     {"time", "T", DURATION, OPT(seconds), 0, 1e9, "training length in time: 90s, 10m, 2h"},
     {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate"},
-    {"target", "T", STRING, OPT(target), 0, 0, "who will run the output: ort"},
+    {"target", "ort", CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
      "7 (safe where int8 products saturate) or 8 (VNNI, ARM)"},
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
     {"threads", "N", INT, OPT(threads), 1, 4096,
      "at most so many (all); the output does not depend on it"},
-    {"device", "D", STRING, OPT(device), 0, 0, "auto, cpu or ref (naive, exact)"},
+    {"device", "auto|cpu|ref", CHOICE, OPT(device), 0, 0,
+     "where to compute; ref is naive and exact"},
     {"memory", "SIZE", SIZE, OPT(memory), 0, 0, "plan for at most so much: 512M, 2G"},
     {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},
     {"time-passes", NULL, SWITCH, OPT(time_passes), 0, 0, "print the time of each pass"},
@@ -76,9 +85,11 @@ void options_help(FILE *to)
 {
     for (int i = 0; i < NOPTIONS; i++) {
         char flag[64];
-        snprintf(flag, sizeof flag, "--%s%s%s", options[i].name, options[i].arg ? " " : "",
-                 options[i].arg ? options[i].arg : "");
+        bool choice = options[i].kind == CHOICE;
+        const char *arg = choice ? "NAME" : options[i].arg;
+        snprintf(flag, sizeof flag, "--%s %s", options[i].name, arg ? arg : "");
         fprintf(to, "  %-22s %s\n", flag, options[i].help);
+        if (choice) fprintf(to, "  %-22s %s\n", "", options[i].arg);
     }
 }
 
@@ -117,6 +128,20 @@ static bool parse_with_unit(const char *s, const char *units, const double *by, 
 static int bad_value(ehap *e, const char *name, const char *value, const char *wants)
 {
     diag_error(&e->diag, "--%s takes %s, not '%s'", name, wants, value);
+    return EHAP_USAGE;
+}
+
+static int set_choice(ehap *e, int i, const char *value)
+{
+    const char *p = options[i].arg;
+    for (size_t n; *p; p += n + (p[n] == '|')) {
+        n = strcspn(p, "|");
+        if (strlen(value) != n || strncmp(p, value, n) != 0) continue;
+        *(const char **)((char *)e + options[i].at) = arena_strdup(e->arena, value);
+        return EHAP_OK;
+    }
+    diag_error(&e->diag, "--%s: there is no '%s'", options[i].name, value);
+    diag_note(&e->diag, "there are: %s", options[i].arg);
     return EHAP_USAGE;
 }
 
@@ -172,6 +197,8 @@ int option_set(ehap *e, const char *name, const char *value)
     case STRING:
         *(const char **)p = arena_strdup(e->arena, value);
         return EHAP_OK;
+    case CHOICE:
+        return set_choice(e, i, value);
     case INT:
     case LONG:
     case NUMBER:
