@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "passes/batches.h"
+#include "passes/observe.h"
 
 enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256 };
 
@@ -145,180 +146,115 @@ static int64_t choose_count(const Graph *g)
 
 /* ---- trying ranges ------------------------------------------------------------------ */
 
-typedef struct Trial {
-    Feed *feed;
-    const Graph *g;
-    float *buffer;
-    double **sum, **square; /* per output, per channel */
-    double *entropy;        /* sum over samples of H(p) */
-    double *mean_p;
-    int64_t samples;
-    bool norms;
-} Trial;
-
-static int try_shard(void *ctx, int64_t shard, Instance *inst)
-{
-    Trial *t = ctx;
-    feed_bind(t->feed, shard, inst);
-    instance_run_all(inst);
-    return 0;
-}
-
-static void add_moments(Trial *t, int o)
-{
-    const Type *type = &t->g->outputs[o]->type;
-    int64_t n = type->dim[0], channels = type->dim[1], inner = type_count(type) / (n * channels);
-    for (int64_t i = 0; i < n * channels; i++)
-        for (int64_t k = 0; k < inner; k++) {
-            double x = (double)t->buffer[i * inner + k];
-            t->sum[o][i % channels] += x;
-            t->square[o][i % channels] += x * x;
-        }
-}
-
-static void add_answers(Trial *t)
-{
-    const Type *type = &t->g->outputs[0]->type;
-    int64_t n = type->dim[0], classes = type->dim[1];
-    softmax_rows(t->buffer, n, classes);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t k = 0; k < classes; k++) {
-            double p = (double)t->buffer[i * classes + k];
-            t->mean_p[k] += p;
-            *t->entropy -= p > 0 ? p * log(p) : 0;
-        }
-}
-
-static int collect_shard(void *ctx, int64_t shard, Instance *inst)
-{
-    Trial *t = ctx;
-    (void)shard;
-    for (int o = 0; o < t->g->noutputs; o++) {
-        instance_read(inst, o, t->buffer);
-        if (t->norms) add_moments(t, o);
-    }
-    if (!t->norms) add_answers(t);
-    t->samples += t->g->outputs[0]->type.dim[0];
-    return 0;
-}
-
-static double norm_misfit(const Trial *t, int o, const Node *bn)
-{
-    const Type *type = &t->g->outputs[o]->type;
-    int64_t channels = type->dim[1];
-    double count = (double)t->samples * (double)(type_count(type) / (type->dim[0] * channels)),
-           misfit = 0;
-    const float *mean = bn->in[3]->data, *variance = bn->in[4]->data;
-    for (int64_t k = 0; k < channels; k++) {
-        double m = t->sum[o][k] / count, v = t->square[o][k] / count - m * m;
-        double var = (double)variance[k] + 1e-5, d = m - (double)mean[k];
-        misfit += d * d / var + fabs(log((v + 1e-5) / var));
-    }
-    return misfit / (double)channels;
-}
-
-static double score_of(const Trial *t, Node *const *norms)
-{
-    double score = 0, n = (double)t->samples;
-    if (t->norms) {
-        for (int o = 0; o < t->g->noutputs; o++) score -= norm_misfit(t, o, norms[o]);
-        return isfinite(score) ? score : -INFINITY;
-    }
-    for (int64_t k = 0; k < t->g->outputs[0]->type.dim[1]; k++) {
-        double p = t->mean_p[k] / n;
-        score -= p > 0 ? p * log(p) : 0;
-    }
-    return score - *t->entropy / n;
-}
-
-/* The inputs of the BatchNormalizations as outputs, or else the logits. */
-static int trial_graph(Graph **out, Node **norms, int *nnorms, Context *c, Arena *a,
-                       const Samples *s)
-{
-    Graph *g = graph_clone(c->original, a, NULL);
-    Value *logits = graph_logits(g);
-    g->noutputs = 0;
-    for (int i = 0; i < g->nnodes; i++) {
-        Node *n = g->nodes[i];
-        if (n->op != OP_BatchNormalization || n->in[0]->type.rank < 2 ||
-            !value_is_const(n->in[3]) || !value_is_const(n->in[4]))
-            continue;
-        norms[(*nnorms)++] = n;
-        graph_add_output(g, n->in[0]);
-    }
-    if (!*nnorms) graph_add_output(g, logits);
-    TRY(simplify_dce(g, a));
-    return shard_specialize(out, g, a, s, shard_size(g, 0), c->diag);
-}
-
-static void reset(Trial *t, Arena *a)
-{
-    int n = t->g->noutputs;
-    t->sum = NEW_ARRAY(a, double *, n);
-    t->square = NEW_ARRAY(a, double *, n);
-    t->entropy = NEW(a, double);
-    t->samples = 0;
-    t->mean_p = NEW_ARRAY(a, double, t->g->outputs[0]->type.dim[1]);
-    for (int o = 0; o < n; o++) {
-        t->sum[o] = NEW_ARRAY(a, double, t->g->outputs[o]->type.dim[1]);
-        t->square[o] = NEW_ARRAY(a, double, t->g->outputs[o]->type.dim[1]);
-    }
-}
-
-/* A program to try samples on, and the best that was found. */
+/* A model to try samples on, and the best that was found. */
 typedef struct Choice {
     Context *c;
     Arena *a;
     Samples *samples; /* one image input */
     uint8_t *bytes;   /* of the samples */
     Planes planes;
+    Node **norms;  /* BatchNormalizations of the original */
+    Value **input; /* what they normalise */
+    int nnorms;
     DrawStyle style;
     int preset;
-    bool by_norms;
 } Choice;
 
-static int try_all(Choice *k, Session *session, Trial *t, Node *const *norms, int64_t shard)
+static double norm_misfit(const Moments *m, const Node *bn)
 {
-    double top = -INFINITY;
+    const float *mean = bn->in[3]->data, *variance = bn->in[4]->data;
+    double misfit = 0;
+    for (int64_t k = 0; k < m->channels; k++) {
+        double var = (double)variance[k] + 1e-5, d = m->mean[k] - (double)mean[k];
+        misfit += d * d / var + fabs(log((m->variance[k] + 1e-5) / var));
+    }
+    return misfit / (double)m->channels;
+}
+
+static int score_by_norms(const Choice *k, Arena *a, double *score)
+{
+    Context *c = k->c;
+    Moments *m = NEW_ARRAY(a, Moments, k->nnorms);
+    TRY(measure_moments(m, a, c->original, k->nnorms, k->input, k->samples, TRIAL, &c->opt,
+                        c->diag));
+    *score = 0;
+    for (int i = 0; i < k->nnorms; i++) *score -= norm_misfit(&m[i], k->norms[i]);
+    return 0;
+}
+
+static double entropy(const double *p, int64_t n)
+{
+    double h = 0;
+    for (int64_t k = 0; k < n; k++) h -= p[k] > 0 ? p[k] * log(p[k]) : 0;
+    return h;
+}
+
+static int score_by_answers(const Choice *k, Arena *a, double *score)
+{
+    Context *c = k->c;
+    float *z;
+    int64_t classes, n = k->samples->count < TRIAL ? k->samples->count : TRIAL;
+    TRY(forward_rows(&z, &classes, a, c->original, NULL, k->samples, n, NULL, &c->opt, c->diag));
+    softmax_rows(z, n, classes);
+    double *mean = NEW_ARRAY(a, double, classes), *p = NEW_ARRAY(a, double, classes), within = 0;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < classes; j++) {
+            p[j] = (double)z[i * classes + j];
+            mean[j] += p[j] / (double)n;
+        }
+        within += entropy(p, classes) / (double)n;
+    }
+    *score = entropy(mean, classes) - within;
+    return 0;
+}
+
+static bool classifies(const Graph *g)
+{
+    const Value *z = graph_logits(g);
+    return z && z->type.rank == 2 && z->type.dim[1] > 1 && z->type.dtype == DT_F32;
+}
+
+static void find_norms(Choice *k)
+{
+    const Graph *g = k->c->original;
+    k->norms = NEW_ARRAY(k->a, Node *, g->nnodes);
+    k->input = NEW_ARRAY(k->a, Value *, g->nnodes);
+    for (int i = 0; i < g->nnodes; i++) {
+        Node *n = g->nodes[i];
+        if (n->op != OP_BatchNormalization || n->in[0]->type.rank < 2 ||
+            n->in[0]->type.dim[1] <= 0 || !value_is_const(n->in[3]) || !value_is_const(n->in[4]))
+            continue;
+        k->norms[k->nnorms] = n;
+        k->input[k->nnorms++] = n->in[0];
+    }
+}
+
+static int try_one(const Choice *k, double *score)
+{
+    Arena *a = arena_new();
+    int status = k->nnorms ? score_by_norms(k, a, score) : score_by_answers(k, a, score);
+    arena_free(a);
+    return status;
+}
+
+static int choose(Choice *k)
+{
+    double top = -INFINITY, score;
     int64_t trial = k->samples->count < TRIAL ? k->samples->count : TRIAL;
+    find_norms(k);
+    if (!k->nnorms && !classifies(k->c->original)) return 0;
     for (int style = DRAW_SCENES; style <= DRAW_ON_WHITE; style++) {
         make_drawings(k->bytes, &k->planes, (DrawStyle)style, k->c->opt.seed, 0, trial);
         for (int p = 0; p < NPRESETS; p++) {
             set_range(k->c->arena, &k->samples->inputs[0], &presets[p]);
-            t->feed = feed_new(k->a, t->g, k->samples, trial, NULL, shard, session);
-            reset(t, k->a);
-            TRY(session_run(session, feed_shards(t->feed), try_shard, collect_shard, t));
-            double score = score_of(t, norms);
-            if (score <= top) continue;
+            TRY(try_one(k, &score));
+            if (!(score > top)) continue;
             top = score;
             k->preset = p;
             k->style = (DrawStyle)style;
         }
     }
     return 0;
-}
-
-static int choose(Choice *k)
-{
-    Graph *g;
-    Session *session;
-    Context *c = k->c;
-    Node **norms = NEW_ARRAY(k->a, Node *, c->original->nnodes);
-    int nnorms = 0;
-    TRY(trial_graph(&g, norms, &nnorms, c, k->a, k->samples));
-    const Type *type = &g->outputs[0]->type;
-    k->by_norms = nnorms > 0;
-    if (!nnorms && (type->rank != 2 || type->dim[1] < 2 || type->dtype != DT_F32)) return 0;
-    ProgramOptions po = {.device = c->opt.device};
-    TRY(session_open(&session, k->a, g, &po, c->opt.threads, c->opt.memory, c->diag));
-    Trial t = {.g = g, .norms = nnorms > 0};
-    int64_t largest = 1;
-    for (int o = 0; o < g->noutputs; o++) {
-        int64_t n = type_count(&g->outputs[o]->type);
-        largest = n > largest ? n : largest;
-    }
-    t.buffer = NEW_ARRAY(k->a, float, largest);
-    return try_all(k, session, &t, norms, shard_size(g, 0));
 }
 
 /* ---- as many of each class ---------------------------------------------------------- */
@@ -360,8 +296,7 @@ static int balance(Choice *k)
     const Value *logits = graph_logits(c->original);
     int64_t n = s->count, classes;
     float *z;
-    if (!logits || logits->type.rank != 2 || logits->type.dim[1] < 2 || logits->type.dim[1] > n)
-        return 0;
+    if (!classifies(c->original) || logits->type.dim[1] > n) return 0;
     Quota q = {.wanted = n, .size = type_count(&s->inputs[0].type), .classes = logits->type.dim[1]};
     q.out = NEW_ARRAY(c->arena, uint8_t, n * q.size);
     q.of_class = NEW_ARRAY(k->a, int64_t, q.classes);
@@ -387,7 +322,7 @@ static int choose_drawings(Context *c, Samples *s)
     arena_free(k.a);
     s->source = arena_printf(c->arena, "%lld drawings (%s) of range %s, which suit the model's %s",
                              (long long)s->count, style_name[k.style], presets[k.preset].name,
-                             k.by_norms ? "BatchNormalization statistics" : "answers");
+                             k.nnorms ? "BatchNormalization statistics" : "answers");
     return status;
 }
 

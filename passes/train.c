@@ -9,7 +9,8 @@
  * back to its last good state and continues at a lower rate.
  *
  * The total budget (--steps, --epochs, --time) is shared between a float phase and, once the graph
- * holds FakeQuant nodes, a phase with simulated integers, whose share is {qat=…}. */
+ * holds FakeQuant nodes, a phase with simulated integers, whose share is {qat=…}; all, where there
+ * was no float phase. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,17 @@
 #include "passes/augment.h"
 #include "passes/batches.h"
 #include "passes/calibrate.h"
+#include "passes/observe.h"
 #include "passes/optimizer.h"
 #include "passes/train_graph.h"
 
-enum { DEFAULT_BATCH = 128, LEAST_STEPS = 312, SNAPSHOT_EVERY = 16, MAX_RETREATS = 6 };
+enum {
+    DEFAULT_BATCH = 128,
+    LEAST_STEPS = 312,
+    SNAPSHOT_EVERY = 16,
+    MAX_RETREATS = 6,
+    SETTLING_SAMPLES = 1024
+};
 
 static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, WARMUP = 0.05;
 
@@ -70,10 +78,20 @@ static double number(Context *c, const char *opt, const char *key, double otherw
     return text ? strtod(text, NULL) : otherwise;
 }
 
+/* Whether a float phase has had its part of the budget. */
+static bool trained_before(const Context *c)
+{
+    int runs = 0;
+    for (int i = 0; i < c->report.npasses; i++)
+        runs += strcmp(c->report.passes[i].name, "train") == 0;
+    return runs > 1; /* this one is recorded already */
+}
+
 static Recipe recipe_of(Context *c, const char *opt)
 {
     bool qat = graph_is_fake_quantised(c->graph);
-    double part = number(c, opt, "qat", DEFAULT_QAT_SHARE), share = qat ? part : 1 - part;
+    double part = number(c, opt, "qat", qat && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE);
+    double share = qat ? part : 1 - part;
     const char *optimizer = pass_option(c, opt, "optimizer");
     bool adam = optimizer && strcmp(optimizer, "adamw") == 0;
     const Options *o = &c->opt;
@@ -433,6 +451,7 @@ static int train_in(Arena *a, Context *c, const char *opt)
     Trainer *t = NEW(a, Trainer);
     t->c = c;
     t->recipe = recipe_of(c, opt);
+    if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
     TRY(train_graph_build(&t->t, c, a, &t->recipe.setup));
     double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);
     if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
