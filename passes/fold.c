@@ -49,27 +49,22 @@ static bool refine_value(Value *v, const Type *old, const int64_t *old_elems)
     return !type_equal(&v->type, old) || (v->elems && !old_elems);
 }
 
-bool refine_types(Node *n)
+int refine_types(Node *n, bool *changed, Diag *d)
 {
     enum { MANY = 64 };
     Type old[MANY];
     const int64_t *elems[MANY];
-    Diag quiet = {0};
-    bool changed = false;
-    if (n->op == OP_Opaque || n->nout > MANY) return false;
+    *changed = false;
+    if (n->op == OP_Opaque || n->nout > MANY) return 0;
     for (int o = 0; o < n->nout; o++)
         if (n->out[o]) {
             old[o] = n->out[o]->type;
             elems[o] = n->out[o]->elems;
         }
-    bool failed = node_infer(n, &quiet) < 0;
-    for (int o = 0; o < n->nout; o++) {
-        if (!n->out[o]) continue;
-        if (failed) n->out[o]->type = old[o];
-        if (failed) n->out[o]->elems = elems[o];
-        changed |= refine_value(n->out[o], &old[o], elems[o]);
-    }
-    return changed;
+    TRY(node_infer(n, d));
+    for (int o = 0; o < n->nout; o++)
+        if (n->out[o]) *changed |= refine_value(n->out[o], &old[o], elems[o]);
+    return 0;
 }
 
 /* ---- folding ------------------------------------------------------------------------ */
@@ -139,25 +134,48 @@ static bool fold_known(Rewrite *r, const Node *n, const bool *is_output)
     return data != NULL;
 }
 
+typedef struct Folder {
+    Rewrite r;
+    const bool *is_output;
+    bool *fresh; /* by value id: more is known of it than before */
+    Arena *scratch;
+    Diag *diag;
+} Folder;
+
+/* Takes over what is new about the operands. */
+static int update_node(Folder *f, Node *n)
+{
+    bool look = false, changed = false;
+    for (int k = 0; k < n->nin; k++) {
+        const Value *v = n->in[k];
+        look |= v && v->id < f->r.cap && (f->fresh[v->id] || f->r.to[v->id]);
+    }
+    rewrite_map_inputs(&f->r, n);
+    if (look) TRY(refine_types(n, &changed, f->diag));
+    for (int o = 0; changed && o < n->nout; o++)
+        if (n->out[o]) f->fresh[n->out[o]->id] = true;
+    return 0;
+}
+
+static int fold_all(Folder *f)
+{
+    for (int i = 0; i < f->r.nold; i++) {
+        Node *n = f->r.old[i];
+        TRY(update_node(f, n));
+        if (!fold_known(&f->r, n, f->is_output) && !fold_node(&f->r, n, f->is_output, f->scratch))
+            node_append(f->r.g, n);
+    }
+    return 0;
+}
+
 int simplify_fold(Graph *g, Arena *scratch, Diag *d)
 {
-    (void)d;
-    bool *is_output = output_flags(g, scratch);
-    bool *fresh = NEW_ARRAY(scratch, bool, g->nvalues); /* more is known of it than before */
-    Rewrite r = rewrite_begin(g);
-    for (int i = 0; i < r.nold; i++) {
-        Node *n = r.old[i];
-        bool look = false;
-        for (int k = 0; k < n->nin; k++)
-            look |= n->in[k] && n->in[k]->id < r.cap && (fresh[n->in[k]->id] || r.to[n->in[k]->id]);
-        rewrite_map_inputs(&r, n);
-        if (look && refine_types(n))
-            for (int o = 0; o < n->nout; o++)
-                if (n->out[o]) fresh[n->out[o]->id] = true;
-        if (!fold_known(&r, n, is_output) && !fold_node(&r, n, is_output, scratch))
-            node_append(g, n);
-    }
-    rewrite_end(&r);
+    Folder f = {.scratch = scratch, .diag = d};
+    f.is_output = output_flags(g, scratch);
+    f.fresh = NEW_ARRAY(scratch, bool, g->nvalues);
+    f.r = rewrite_begin(g);
+    TRY(fold_all(&f));
+    rewrite_end(&f.r);
     return 0;
 }
 

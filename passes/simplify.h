@@ -13,9 +13,9 @@ int evaluate_const(Graph *g, const Node *n, const void **data);
 /* Replaces v by a constant of its name (unless it is a graph output, which keeps its own). */
 void replace_by_const(Rewrite *r, Value *v, const void *data, const bool *is_output);
 
-/* Infers the types of n's outputs again; what was known and is not inferred stays. True if a type
- * or a known element is new. */
-bool refine_types(Node *n);
+/* Infers the types of n's outputs again; what was known and is not inferred stays. *changed: a type
+ * or a known element is new. An error where constants show that the model never was right. */
+int refine_types(Node *n, bool *changed, Diag *d);
 
 /* A flag per value id: whether the graph names it as an output. */
 bool *output_flags(const Graph *g, Arena *a);
