@@ -14,6 +14,7 @@ typedef struct Printer {
     const PrintOptions *o;
     int64_t max_inline;
     const char *sep; /* of the list being written */
+    bool in_note;    /* inside one of our comments, which end with the line */
 } Printer;
 
 /* ---- types -------------------------------------------------------------------------- */
@@ -28,6 +29,8 @@ static void put_dim(Printer *p, int64_t d)
         text_printf(&p->t, "_%lld", (long long)k);
     else if (is_identifier(name) && !is_numbered(name))
         text_printf(&p->t, "%s", name);
+    else if (p->in_note)
+        put_escaped(&p->t, name, strlen(name));
     else
         put_quoted(&p->t, name, strlen(name));
 }
@@ -220,8 +223,9 @@ static void put_annotations(Printer *p, const Node *n, const char *domain, const
         text_printf(&p->t, "\n");
     }
     for (int i = n->nin - n->ncapture; i < n->nin; i++) {
+        const char *name = n->in[i] ? n->in[i]->name : "";
         text_printf(&p->t, i == n->nin - n->ncapture ? "  #@ captures " : ", ");
-        put_escaped(&p->t, n->in[i]->name, strlen(n->in[i]->name));
+        put_escaped(&p->t, name, strlen(name));
     }
     if (n->ncapture) text_printf(&p->t, "\n");
     for (int k = 0; k < n->nattrs; k++) {
@@ -258,6 +262,7 @@ static void put_elems(Printer *p, const Value *v)
 static void put_output_types(Printer *p, const Node *n)
 {
     const char *sep = "  #: ";
+    p->in_note = true;
     for (int o = 0; o < n->nout; o++) {
         if (!n->out[o]) continue;
         text_printf(&p->t, "%s", sep);
@@ -265,6 +270,7 @@ static void put_output_types(Printer *p, const Node *n)
         if (n->out[o]->elems) put_elems(p, n->out[o]);
         sep = ", ";
     }
+    p->in_note = false;
     if (!n->from || *sep == ' ') return;
     text_printf(&p->t, " from ");
     put_escaped(&p->t, n->from, strlen(n->from));

@@ -37,7 +37,8 @@ static void describe_conv(Linear *l, const Type *w, bool transposed)
     l->count = transposed ? w->dim[1] : w->dim[0];
     l->inner = transposed ? kernel : total / (l->count ? l->count : 1);
     l->block = transposed && groups > 0 ? total / groups : total;
-    l->channels = transposed ? l->count * groups : l->count;
+    l->channels = l->count;
+    if (transposed && __builtin_mul_overflow(l->count, groups, &l->channels)) l->channels = -1;
 }
 
 static void describe_product(Linear *l, const Type *w)
@@ -49,7 +50,7 @@ static void describe_product(Linear *l, const Type *w)
     l->block = type_count(w);
 }
 
-/* What makes x, if a per-channel factor can be moved into it; -1 uses: not a value of old. */
+/* The node that makes x, if a factor per channel can be moved into it. */
 static bool find_linear(Linear *l, const Value *x, const Uses *uses)
 {
     Node *n = x->def;
@@ -63,7 +64,7 @@ static bool find_linear(Linear *l, const Value *x, const Uses *uses)
     }
     if (!n || l->node->nin < 2 || !is_f32_const(l->node->in[1])) return false;
     const Type *w = &l->node->in[1]->type;
-    if (l->node->op == OP_Conv || l->node->op == OP_ConvTranspose)
+    if ((l->node->op == OP_Conv || l->node->op == OP_ConvTranspose) && w->rank >= 3)
         describe_conv(l, w, l->node->op == OP_ConvTranspose);
     else if ((l->node->op == OP_Gemm || l->node->op == OP_MatMul) && w->rank == 2)
         describe_product(l, w);
@@ -71,7 +72,9 @@ static bool find_linear(Linear *l, const Value *x, const Uses *uses)
         return false;
     if (l->node->op == OP_Gemm)
         l->beta = node_in(l->node, 2) ? (double)node_float(l->node, "beta", 1) : 1;
-    return l->channels > 0 && x->type.rank >= 0;
+    /* Types that came with the file may say otherwise where inference could not. */
+    return l->inner > 0 && l->block > 0 && l->axis >= 0 && l->axis < x->type.rank &&
+           x->type.dim[l->axis] == l->channels;
 }
 
 /* ---- constants by channel ----------------------------------------------------------- */
@@ -94,7 +97,7 @@ static double *by_channel(const Value *v, int rank, int axis, int64_t channels, 
 static bool batchnorm_affine(const Node *n, const Linear *l, Arena *s, Affine *f)
 {
     double eps = (double)node_float(n, "epsilon", 1e-5F), *p[4];
-    if (l->axis != 1) return false;
+    if (l->axis != 1 || node_int(n, "training_mode", 0)) return false;
     for (int k = 0; k < 4; k++)
         if (!(p[k] = by_channel(n->in[k + 1], 1, 0, l->channels, s))) return false;
     for (int64_t c = 0; c < l->channels; c++) {

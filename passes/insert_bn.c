@@ -25,9 +25,11 @@ static Value *filled(Graph *g, const char *base, const char *what, int64_t n, fl
 
 static bool is_plain_conv(const Node *n)
 {
-    const Value *w = node_in(n, 1), *b = node_in(n, 2);
-    return n->op == OP_Conv && value_is_const(w) && w->type.dtype == DT_F32 &&
-           (!b || value_is_const(b));
+    if (n->op != OP_Conv || !n->out[0]) return false;
+    const Value *w = n->in[1], *b = node_in(n, 2);
+    const Type *y = &n->out[0]->type;
+    return value_is_const(w) && w->type.dtype == DT_F32 && (!b || value_is_const(b)) &&
+           w->type.rank >= 3 && y->rank == w->type.rank && y->dim[1] == w->type.dim[0];
 }
 
 static Value *normalised(Graph *g, Node *conv)

@@ -1,0 +1,171 @@
+/* Running passes: pipelines, options, records, dumps, the verifier after each. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "ir/text.h"
+#include "passes/passes.h"
+
+static const char net[] = "g (float[N,3] x) => (float[N,3] y) {\n"
+                          "  a = Relu (x)\n"
+                          "  b = Tanh (a)\n"
+                          "  y = Identity (a)\n"
+                          "}\n";
+
+static Context context(Arena *a, Diag *d)
+{
+    Context c = {.arena = a, .diag = d};
+    assert_int_equal(ir_parse(&c.graph, a, net, strlen(net), NULL, d), 0);
+    return c;
+}
+
+static void test_options(void **state)
+{
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    (void)state;
+    assert_string_equal(pass_option(&c, "a=1;bc=2,3;d=", "a"), "1");
+    assert_string_equal(pass_option(&c, "a=1;bc=2,3;d=", "bc"), "2,3");
+    assert_string_equal(pass_option(&c, "a=1;bc=2,3;d=", "d"), "");
+    assert_null(pass_option(&c, "a=1;bc=2", "b"));
+    assert_null(pass_option(&c, "a=1;bc=2", "c"));
+    assert_null(pass_option(&c, "", "a"));
+    arena_free(a);
+}
+
+static void test_pipeline(void **state)
+{
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    (void)state;
+    assert_int_equal(pass_run_pipeline(&c, ""), 0);
+    assert_int_equal(c.report.npasses, 0);
+    assert_int_equal(pass_run_pipeline(&c, "cse , dce{x=1,2;y=3}, canonicalize"), 0);
+    assert_int_equal(c.report.npasses, 3);
+    assert_string_equal(c.report.passes[0].name, "cse");
+    assert_string_equal(c.report.passes[1].name, "dce");
+    assert_true(c.report.passes[2].seconds >= 0);
+    assert_int_equal(c.graph->nnodes, 1);
+    /* Nothing runs if the line is wrong anywhere. */
+    assert_int_equal(pass_run_pipeline(&c, "cse,nonsense"), -1);
+    assert_int_equal(pass_run_pipeline(&c, "cse,dce{"), -1);
+    assert_int_equal(pass_run_pipeline(&c, "dce}"), -1);
+    assert_int_equal(c.report.npasses, 3);
+    assert_int_equal(d.errors, 3);
+    arena_free(a);
+}
+
+/* The dump of a pass reads as the graph that it saw. */
+static void expect_dump(const char *folder, const char *name, int nodes)
+{
+    Arena *a = arena_new();
+    Diag d = diag_stderr(name);
+    Graph *g = NULL;
+    const char *path = arena_printf(a, "%s/%s", folder, name);
+    assert_int_equal(ir_load(&g, a, path, &d), 0);
+    assert_int_equal(g->nnodes, nodes);
+    unlink(path);
+    arena_free(a);
+}
+
+static void test_dumps(void **state)
+{
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    char folder[] = "/tmp/t_pass.XXXXXX";
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    c.opt = (Options){.dump_before = "dce", .dump_after = "all", .dump_dir = folder};
+    assert_int_equal(pass_run_pipeline(&c, "cse,dce"), 0);
+    expect_dump(folder, "00-cse.after.onnxtxt", 3);
+    expect_dump(folder, "01-dce.before.onnxtxt", 3);
+    expect_dump(folder, "01-dce.after.onnxtxt", 2);
+    assert_int_equal(rmdir(folder), 0);
+    c.opt.dump_dir = "/nonexistent/folder";
+    assert_int_equal(pass_run_pipeline(&c, "cse"), -1);
+    assert_int_equal(d.errors, 1);
+    arena_free(a);
+}
+
+static int spoil(Context *c, const char *opt)
+{
+    (void)opt;
+    c->graph->nodes[0]->out[0]->type.dtype = DT_I64;
+    return 0;
+}
+
+static void test_verify(void **state)
+{
+    const Pass p = {"spoil", "", spoil};
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    Trap t;
+    (void)state;
+    c.opt.verify = true;
+    if (trap_enter(&t) == 0) {
+        pass_run(&c, &p, "");
+        trap_leave(&t);
+        fail_msg("the verifier did not run");
+    }
+    assert_int_equal(t.kind, TRAP_INTERNAL);
+    assert_string_equal(t.message, "pass 'spoil' left an ill-formed graph");
+    arena_free(a);
+}
+
+static void remember(void *ctx, const char *pass, double fraction, const char *text)
+{
+    snprintf(ctx, 64, "%s %.2f %s", pass, fraction, text);
+}
+
+static int half_way(Context *c, const char *opt)
+{
+    (void)opt;
+    c->peak_bytes = 1000;
+    pass_progress(c, 0.5, "step %d", 7);
+    return 0;
+}
+
+static void test_progress(void **state)
+{
+    const Pass p = {"half-way", "", half_way};
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    char seen[64] = "";
+    (void)state;
+    c.progress = remember;
+    c.progress_ctx = seen;
+    assert_int_equal(pass_run(&c, &p, ""), 0);
+    assert_string_equal(seen, "half-way 0.50 step 7");
+    assert_int_equal(c.report.passes[0].peak_bytes, 1000);
+    arena_free(a);
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    assert_null(pass_find("nonsense"));
+    for (const Pass *p = passes; p->name; p++) {
+        assert_ptr_equal(pass_find(p->name), p);
+        assert_true(strlen(p->help) > 10);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_options),  cmocka_unit_test(test_pipeline),
+        cmocka_unit_test(test_dumps),    cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_progress), cmocka_unit_test(test_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
