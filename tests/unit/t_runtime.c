@@ -262,6 +262,96 @@ static void test_too_much_memory(void **state)
     arena_free(a);
 }
 
+/* One random node over values of [2,4,3,3]; spatial ops pull their surroundings channels-last. */
+static Value *random_node(Graph *g, Rng *r, Value *const *v, int n)
+{
+    static const Op binary[] = {OP_Add, OP_Mul, OP_Sub, OP_Max};
+    Value *a = v[rng_below(r, (uint32_t)n)], *b = v[rng_below(r, (uint32_t)n)];
+    const Attr kernel = attr_ints("kernel_shape", 2, (int64_t[]){3, 3});
+    const Attr pads = attr_ints("pads", 4, (int64_t[]){1, 1, 1, 1});
+    switch (rng_below(r, 8)) {
+    case 0:
+        return build(g, OP_Tanh, IN(a), NO_ATTRS);
+    case 1:
+        return build(g, OP_MaxPool, IN(a), ATTRS(kernel, pads));
+    case 2:
+        return build(g, OP_Identity, IN(a), NO_ATTRS);
+    case 3: {
+        Value *flat = build(g, OP_Reshape, IN(a, CONST_INTS(g, 2, 36)), NO_ATTRS);
+        Value *soft = build(g, OP_Softmax, IN(flat), NO_ATTRS);
+        return build(g, OP_Reshape, IN(soft, CONST_INTS(g, 2, 4, 3, 3)), NO_ATTRS);
+    }
+    case 4: {
+        Value *mean = build(g, OP_ReduceMean, IN(b, CONST_INTS(g, 2, 3)), NO_ATTRS);
+        return build(g, OP_Sub, IN(a, mean), NO_ATTRS);
+    }
+    case 5:
+        return build(g, OP_Transpose, IN(a), ATTRS(attr_ints("perm", 4, (int64_t[]){0, 1, 3, 2})));
+    default:
+        return build(g, binary[rng_below(r, 4)], IN(a, b), NO_ATTRS);
+    }
+}
+
+static Graph *random_graph(Arena *a, Rng *r, uint8_t *stage)
+{
+    enum { INPUTS = 5, NODES = 24 };
+    Graph *g = graph_new(a, "random");
+    Value *v[INPUTS + NODES];
+    for (int k = 0; k < INPUTS; k++) {
+        v[k] = graph_add_input(g, NULL, TYPE(DT_F32, 2, 4, 3, 3));
+        stage[k] = (uint8_t)rng_below(r, 3);
+    }
+    for (int k = INPUTS; k < INPUTS + NODES; k++) v[k] = random_node(g, r, v, k);
+    for (int k = 0; k < 4; k++) graph_add_output(g, v[INPUTS + (int)rng_below(r, NODES)]);
+    graph_add_output(g, v[INPUTS + NODES - 1]);
+    return g;
+}
+
+/* Runs the stages as training and probing do, some of them again on new data, and appends all
+ * outputs after every innermost run. */
+static void run_stages(Arena *a, const Graph *g, const Program *p, const uint8_t *stage, float *out)
+{
+    Diag d = diag_stderr(NULL);
+    Instance *i;
+    uint64_t seed = 1;
+    assert_int_equal(instance_new(&i, p, &d), 0);
+    static const int order[] = {0, 1, 2, 2, 1, 2, 0, 1, 2, 2};
+    for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
+        for (int in = 0; in < g->ninputs; in++)
+            if (stage[in] == order[k]) instance_bind(i, in, numbers(a, 72, seed++));
+        instance_run(i, order[k]);
+        for (int o = 0; o < g->noutputs && order[k] == 2; o++, out += 72) instance_read(i, o, out);
+    }
+    instance_free(i);
+}
+
+static void test_random_graphs(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"ref", "ref-last", "cpu"};
+    enum { TOTAL = 5 * 5 * 72 /* runs of stage 2, outputs */ };
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        Arena *a = arena_new();
+        Rng r = rng_new(seed, 77);
+        uint8_t stage[8];
+        float want[TOTAL], got[TOTAL];
+        const Graph *g = random_graph(a, &r, stage);
+        Program *loose = compiled(g, "ref", stage, true);
+        run_stages(a, g, loose, stage, want);
+        program_free(loose);
+        for (int k = 0; k < 3; k++) {
+            Program *p = compiled(g, devices[k], stage, false);
+            run_stages(a, g, p, stage, got);
+            program_free(p);
+            for (int j = 0; j < TOTAL; j++)
+                if (fabs((double)got[j] - (double)want[j]) > 1e-4 * (1 + fabs((double)want[j])))
+                    fail_msg("seed %d on %s: element %d is %g, %g wanted", (int)seed, devices[k], j,
+                             (double)got[j], (double)want[j]);
+        }
+        arena_free(a);
+    }
+}
+
 static void test_half_conversion(void **state)
 {
     (void)state;
@@ -284,11 +374,11 @@ static void test_half_conversion(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layouts_agree),   cmocka_unit_test(test_memory_is_reused),
-        cmocka_unit_test(test_stages),          cmocka_unit_test(test_views_cost_nothing),
-        cmocka_unit_test(test_half_storage),    cmocka_unit_test(test_known_shapes_need_no_kernel),
-        cmocka_unit_test(test_errors),          cmocka_unit_test(test_too_much_memory),
-        cmocka_unit_test(test_half_conversion),
+        cmocka_unit_test(test_layouts_agree), cmocka_unit_test(test_memory_is_reused),
+        cmocka_unit_test(test_stages),        cmocka_unit_test(test_views_cost_nothing),
+        cmocka_unit_test(test_half_storage),  cmocka_unit_test(test_known_shapes_need_no_kernel),
+        cmocka_unit_test(test_errors),        cmocka_unit_test(test_too_much_memory),
+        cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_half_conversion),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
