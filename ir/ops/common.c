@@ -50,7 +50,7 @@ int infer_out(Node *n, int o, Type t, Diag *d)
     for (int i = 0; i < t.rank; i++) {
         if (t.dim[i] == DIM_UNKNOWN)
             t.dim[i] = v->type.rank == t.rank ? v->type.dim[i] : graph_symbol(v->graph, NULL);
-        if (dim_is_sym(t.dim[i])) continue;
+        if (dim_is_sym(t.dim[i]) && t.dim[i] - DIM_SYM_BASE < v->graph->nsymbols) continue;
         if (t.dim[i] < 0)
             return node_error(d, n, "axis %d of the output has a negative or overflowing size", i);
         if (t.dim[i] > 0 &&

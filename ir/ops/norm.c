@@ -255,6 +255,7 @@ void rule_lanes_layernorm(Lanes *l, const Node *n)
 {
     int rank = n->in[0]->type.rank;
     int64_t from = node_int(n, "axis", -1);
+    if (rank < 0) return;
     for (int axis = 0; axis < (from < 0 ? from + rank : from); axis++)
         for (int o = 0; o < n->nout; o++)
             if (n->out[o]) lanes_pass(l, n->in[0], axis, n->out[o], axis);

@@ -81,6 +81,7 @@ void rule_lanes_quant(Lanes *l, const Node *n)
     const Value *x = n->in[0], *y = n->out[0];
     int64_t axis = node_int(n, "axis", 1);
     for (int k = 0; k < x->type.rank; k++) lanes_pass(l, x, k, y, k);
+    if (axis < -x->type.rank || axis >= x->type.rank) return; /* one scale for all */
     if (axis < 0) axis += x->type.rank;
     for (int i = 1; i < 3; i++) {
         const Value *s = node_in(n, i);

@@ -228,7 +228,7 @@ int infer_gather_grad(Node *n, Diag *d)
     Type dy = input_type(n, 0), index = input_type(n, 1), t = {.dtype = dy.dtype};
     int64_t axis = node_int(n, "axis", 0);
     if (dy.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(dy.dtype), d);
-    if (axis < 0 || axis + index.rank > dy.rank || dy.rank - index.rank + 1 > MAX_RANK)
+    if (axis < 0 || axis > dy.rank - index.rank || dy.rank - index.rank + 1 > MAX_RANK)
         return node_error(d, n, "axis %lld does not exist in rank %d", (long long)axis, dy.rank);
     for (int i = 0; i < axis; i++) t.dim[t.rank++] = dy.dim[i];
     t.dim[t.rank++] = node_int(n, "dim", 0);
@@ -339,7 +339,7 @@ int vjp_gather_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 static int positive_axis(const Node *n, int rank)
 {
     int64_t axis = node_int(n, "axis", 0);
-    return (int)(axis < 0 ? axis + rank : axis);
+    return rank < 0 ? -1 : (int)(axis < 0 ? axis + rank : axis);
 }
 
 /* All axes but one, from input i to output o. */
@@ -362,10 +362,12 @@ void rule_lanes_concat(Lanes *l, const Node *n)
     int axis = positive_axis(n, y->type.rank);
     bool open = false;
     int64_t at = 0;
-    if (y->type.rank < 0) return;
+    for (int i = 0; i < n->nin; i++)
+        if (n->in[i]->type.rank < 0) return;
     for (int i = 0; i < n->nin; i++) open |= lanes_open(l, n->in[i], axis);
     for (int i = 0; i < n->nin; i++) pass_other_axes(l, n->in[i], y, axis);
     for (int i = n->nin - 1; i >= 0; i--) pass_other_axes(l, n->in[i], y, axis);
+    for (int i = 0; i < n->nin; i++) open &= n->in[i]->type.dim[axis] >= 0;
     for (int i = 0; i < n->nin && open; i++) {
         tie_part(l, y, at, n->in[i], axis);
         at += n->in[i]->type.dim[axis];
@@ -381,7 +383,10 @@ void rule_lanes_split(Lanes *l, const Node *n)
     for (int o = 0; o < n->nout; o++) {
         if (!n->out[o] || x->type.rank < 0) return;
         pass_other_axes(l, x, n->out[o], axis);
-        if (open) tie_part(l, x, at, n->out[o], axis);
+        open &= n->out[o]->type.dim[axis] >= 0;
+    }
+    for (int o = 0; o < n->nout && open; o++) {
+        tie_part(l, x, at, n->out[o], axis);
         at += n->out[o]->type.dim[axis];
     }
 }

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ir/op.h"
+#include "ir/lanes.h"
 
 typedef struct Case {
     Op op;
@@ -437,12 +437,130 @@ static void test_costs(void **state)
     arena_free(a);
 }
 
+/* ---- random nodes: anything may be refused, nothing may break ------------------------- */
+
+static const int64_t odd_numbers[] = {
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    8,
+    -1,
+    -2,
+    -3,
+    16,
+    64,
+    1000,
+    INT32_MAX,
+    INT64_MAX,
+    INT64_MIN,
+    INT64_MIN + 1,
+    1LL << 40,
+    -(1LL << 40),
+    INT64_MAX / 2,
+    INT32_MIN,
+    99999,
+};
+
+static uint32_t next_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (uint32_t)(*state >> 33);
+}
+
+static int64_t odd_number(uint64_t *r, bool odd)
+{
+    size_t n = odd ? sizeof odd_numbers / sizeof *odd_numbers : 7;
+    return odd_numbers[next_random(r) % n];
+}
+
+static Value *random_input(Graph *g, uint64_t *r, bool odd)
+{
+    int64_t dim[MAX_RANK];
+    uint32_t kind = next_random(r) % 8;
+    int rank = (int)(next_random(r) % (odd ? MAX_RANK + 1 : 5));
+    if (kind == 0 && odd) return NULL;
+    for (int i = 0; i < rank; i++) dim[i] = odd_number(r, odd);
+    if (kind == 1) return const_ints(g, rank, dim);
+    for (int i = 0; i < rank; i++)
+        if (dim[i] < 0) dim[i] = graph_symbol(g, dim[i] % 2 ? "N" : "M");
+    Type t = type_of(kind == 2 ? DT_I64 : DT_F32, kind == 3 && odd ? -1 : rank, dim);
+    return value_new(g, "x", t);
+}
+
+static void random_attr(Graph *g, Node *n, uint64_t *r, bool odd)
+{
+    static const char *const lists[] = {"strides",      "pads",  "dilations",
+                                        "kernel_shape", "perm",  "output_padding",
+                                        "output_shape", "shape", "input_shape"};
+    static const char *const numbers[] = {"axis", "group", "ceil_mode", "keepdims", "num_outputs",
+                                          "dim",  "to",    "start",     "end",      "allowzero"};
+    static const char *const modes[] = {"SAME_UPPER", "SAME_LOWER", "VALID"};
+    int64_t x[16];
+    size_t count = 1 + next_random(r) % 4;
+    uint32_t kind = next_random(r) % 20;
+    for (size_t i = 0; i < 16; i++) x[i] = odd_number(r, odd);
+    if (kind < 9)
+        node_set_attr(g, n, attr_ints(lists[kind], count, x));
+    else if (kind < 19)
+        node_set_attr(g, n, attr_int(numbers[kind - 9], x[0]));
+    else
+        node_set_attr(g, n, attr_str("auto_pad", modes[next_random(r) % 3]));
+}
+
+static void check_types(const Graph *g, const Node *n)
+{
+    for (int o = 0; o < n->nout; o++) {
+        const Type *t = &n->out[o]->type;
+        for (int i = 0; i < t->rank; i++)
+            assert_true(t->dim[i] >= 0 ||
+                        (dim_is_sym(t->dim[i]) && t->dim[i] - DIM_SYM_BASE < g->nsymbols));
+        if (type_is_static(t)) assert_true(type_count(t) >= 0);
+    }
+}
+
+static void test_random_nodes(void **state)
+{
+    (void)state;
+    uint64_t r = 1;
+    int good = 0;
+    for (int round = 0; round < 60000; round++) {
+        Arena *a = arena_new();
+        Graph *g = graph_new(a, "test");
+        bool odd = next_random(&r) % 2;
+        Op op = (Op)(next_random(&r) % OP_COUNT);
+        int nin = op_info[op].min_in + (int)(next_random(&r) % 3),
+            attrs = (int)(next_random(&r) % 5);
+        int nout = op_info[op].max_out < 0 ? 1 + (int)(next_random(&r) % 3) : op_info[op].max_out;
+        Value *in[8];
+        for (int i = 0; i < nin; i++) in[i] = random_input(g, &r, odd);
+        Node *n = node_new(g, op, nin, in, nout);
+        for (int o = 0; o < nout; o++) n->out[o] = value_new(g, "y", (Type){.rank = -1});
+        for (int k = 0; k < attrs; k++) random_attr(g, n, &r, odd);
+        Diag quiet = {0};
+        if (node_infer(n, &quiet) == 0) {
+            check_types(g, n);
+            node_append(g, n);
+            Lanes *l = lanes_new(g, a);
+            assert_true(node_flops(n) >= 0);
+            lanes_run(l);
+            good++;
+        } else {
+            assert_true(quiet.errors > 0);
+        }
+        arena_free(a);
+    }
+    assert_true(good > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),        cmocka_unit_test(test_shape_chain),
         cmocka_unit_test(test_symbols_stay), cmocka_unit_test(test_expand_chain),
-        cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_costs),        cmocka_unit_test(test_random_nodes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
