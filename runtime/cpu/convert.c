@@ -3,6 +3,7 @@
  * rule of QuantizeLinear. */
 #include "runtime/cpu/nest.h"
 #include "runtime/cpu/simd.h"
+#include "runtime/element.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,7 +71,6 @@ static void store_half(uint16_t *dst, const float *src, int64_t n)
     }
 LOAD(uint8_t)
 LOAD(int8_t)
-LOAD(int32_t)
 
 /* NaN becomes lo. */
 #define STORE(T, lo, hi)                                                                           \
@@ -90,6 +90,19 @@ CLONES static void store_bool(uint8_t *restrict dst, const float *restrict src, 
     for (int64_t i = 0; i < n; i++) dst[i] = src[i] != 0.f;
 }
 
+/* The types that no hot loop meets. */
+static void load_any(float *dst, const void *src, DType d, int64_t n)
+{
+    Tensor t = {.dtype = d, .data = (void *)(uintptr_t)src}; /* only read */
+    for (int64_t i = 0; i < n; i++) dst[i] = (float)element_load(&t, i);
+}
+
+static void store_any(void *dst, const float *src, DType d, int64_t n)
+{
+    Tensor t = {.dtype = d, .data = dst};
+    for (int64_t i = 0; i < n; i++) element_store(&t, i, (double)src[i]);
+}
+
 bool block_dtype(DType d)
 {
     return d == DT_F32 || d == DT_F16 || d == DT_U8 || d == DT_I8 || d == DT_BOOL;
@@ -107,12 +120,12 @@ void load_floats(float *dst, const void *src, DType d, int64_t n)
     case DT_I8:
         load_int8_t(dst, src, n);
         break;
-    case DT_I32:
-        load_int32_t(dst, src, n);
-        break;
-    default:
+    case DT_U8:
+    case DT_BOOL:
         load_uint8_t(dst, src, n);
         break;
+    default:
+        load_any(dst, src, d, n);
     }
 }
 
@@ -131,9 +144,11 @@ void store_floats(void *dst, const float *src, DType d, int64_t n)
     case DT_BOOL:
         store_bool(dst, src, n);
         break;
-    default:
+    case DT_U8:
         store_uint8_t(dst, src, n);
         break;
+    default:
+        store_any(dst, src, d, n);
     }
 }
 

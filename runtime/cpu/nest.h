@@ -46,10 +46,10 @@ void block_read(const Nest *n, const Tensor *const *t, ReadFn *f, void *ctx);
 typedef void MapFn(const void *ctx, int n, float *y, const float *const *x);
 void block_map(int operands, const Tensor *const *t, MapFn *f, const void *ctx);
 
-/* Whether blocks can be loaded from and stored to this type. */
+/* The types that load and store fast; any other works, element by element. */
 bool block_dtype(DType d);
 
-/* n floats from / to elements of a type that block_dtype() accepts; integers saturate. */
+/* n floats from / to elements; bytes round to nearest even and saturate. */
 void load_floats(float *dst, const void *src, DType d, int64_t n);
 void store_floats(void *dst, const float *src, DType d, int64_t n);
 
@@ -59,7 +59,7 @@ void store_line(const Tensor *t, int64_t at, int64_t stride, const float *src, i
 
 /* dst = src (same shape up to broadcasting, same element size), any strides. */
 void cpu_copy(const Tensor *dst, const Tensor *src);
-/* The same between types that block_dtype() accepts. */
+/* The same between types, through float. */
 void cpu_convert(const Tensor *dst, const Tensor *src);
 void cpu_fill_zero(const Tensor *dst);
 /* y += x, x broadcasting to y. */

@@ -295,17 +295,20 @@ static const struct {
     [OP_MaxPoolPick] = {pick_at_maxima, 1},
 };
 
-/* More than three dimensions, or the positions of the maxima: state stays NULL, reference. */
-static bool use_naive(const Node *n)
+/* More than three dimensions, quantised types, or the positions of the maxima: state stays NULL,
+ * reference. */
+static bool use_naive(const Prepare *p)
 {
-    return n->in[0]->type.rank - 2 > SPATIAL || (n->op == OP_MaxPool && n->nout > 1 && n->out[1]);
+    const Node *n = p->node;
+    return p->in[0].rank - 2 > SPATIAL || p->in[0].dtype != DT_F32 ||
+           (n->op == OP_MaxPool && n->nout > 1 && n->out[1]);
 }
 
 int cpu_pool_prepare(Prepare *p)
 {
     const Node *n = p->node;
     Window w;
-    if (p->in[0].dtype != DT_F32 || use_naive(n)) return cpu_naive_prepare(p);
+    if (p->in[0].dtype != DT_F32 || use_naive(p)) return cpu_naive_prepare(p);
     TRY(node_window(n, &w, p->diag));
     PoolShape *s = malloc(sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a kernel");

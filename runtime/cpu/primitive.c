@@ -51,10 +51,9 @@ static int make_reorder(Primitive *p, Operand *o)
     return s == dnnl_success ? 0 : -1;
 }
 
-static void execute_reorder(const Primitive *p, const Operand *o, dnnl_stream_t stream,
-                            dnnl_memory_t user, dnnl_memory_t want)
+static void execute_reorder(const Operand *o, dnnl_stream_t stream, dnnl_memory_t user,
+                            dnnl_memory_t want)
 {
-    (void)p;
     dnnl_exec_arg_t args[2] = {{DNNL_ARG_FROM, o->output ? want : user},
                                {DNNL_ARG_TO, o->output ? user : want}};
     dnnl_primitive_execute(o->reorder, stream, 2, args);
@@ -73,7 +72,7 @@ static int pack(Primitive *p, Operand *o, const void *constant)
     dnnl_status_t s = dnnl_memory_create(&user, md_ref(&o->user), p->engine, (void *)constant);
     if (s == dnnl_success) {
         s = dnnl_memory_create(&o->packed_memory, md_ref(&o->want), p->engine, o->packed);
-        if (s == dnnl_success) execute_reorder(p, o, stream, user, o->packed_memory);
+        if (s == dnnl_success) execute_reorder(o, stream, user, o->packed_memory);
         dnnl_stream_wait(stream);
         dnnl_memory_destroy(user);
     }
@@ -129,7 +128,7 @@ void primitive_run(const Primitive *p, void *const *data, void *scratch)
         want[k] = o->packed    ? o->packed_memory
                   : o->reorder ? memory_at(p, &o->want, base + o->offset)
                                : user[k];
-        if (o->reorder && !o->packed && !o->output) execute_reorder(p, o, stream, user[k], want[k]);
+        if (o->reorder && !o->packed && !o->output) execute_reorder(o, stream, user[k], want[k]);
         args[k] = (dnnl_exec_arg_t){o->arg, want[k]};
     }
     dnnl_memory_t pad = memory_at(p, &p->pad, base + p->pad_offset);
@@ -138,7 +137,7 @@ void primitive_run(const Primitive *p, void *const *data, void *scratch)
         trap(TRAP_INTERNAL, "oneDNN failed to execute a primitive");
     for (int k = 0; k < p->n; k++) {
         const Operand *o = &p->op[k];
-        if (o->reorder && o->output) execute_reorder(p, o, stream, user[k], want[k]);
+        if (o->reorder && o->output) execute_reorder(o, stream, user[k], want[k]);
     }
     dnnl_stream_wait(stream);
     for (int k = 0; k < p->n; k++) {

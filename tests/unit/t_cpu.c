@@ -4,7 +4,8 @@
  * its operands row-major and channels-last, in float and in half where the kernel takes it,
  * and in place where the kernel allows; results must agree with `ref` to rounding.
  *
- *   inputs, separated by spaces: "2x3x5x5" float, "u8:2x3", "bool:4", "i=1,2" an int64 constant,
+ *   inputs, separated by spaces: "2x3x5x5" float, "u8:2x3" (likewise i8, i32, i64, f64, bool),
+ * "i=1,2" an int64 constant,
  *   "-" omitted, ">0:8" positive numbers only, "grid:3" small scales
  *   attributes: "axis=1" int, "alpha=0.5" float, "pads=1,1" ints ("axes=1," of one), "mode=edge" */
 #include <math.h>
@@ -61,8 +62,8 @@ static Input read_operand(const char *s)
     static const struct {
         const char *prefix;
         DType dtype;
-    } types[] = {
-        {"u8:", DT_U8}, {"i8:", DT_I8}, {"i32:", DT_I32}, {"i64:", DT_I64}, {"bool:", DT_BOOL}};
+    } types[] = {{"u8:", DT_U8},   {"i8:", DT_I8},     {"i32:", DT_I32},
+                 {"i64:", DT_I64}, {"bool:", DT_BOOL}, {"f64:", DT_F64}};
     if (strcmp(s, "-") == 0) {
         o.omitted = true;
         return o;
