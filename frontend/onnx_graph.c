@@ -58,10 +58,10 @@ static int read_type(Import *im, NameTable *symbols, const Onnx__ValueInfoProto 
     Type type = {.dtype = dtype, .rank = t->shape ? (int)t->shape->n_dim : -1};
     for (int i = 0; i < type.rank; i++)
         TRY(read_dim(im, symbols, info->name, (size_t)i, t->shape->dim[i], &type.dim[i]));
-    int64_t bytes = 1;
+    int64_t count = 1;
     for (int i = 0; i < type.rank; i++)
         if (type.dim[i] > 0 &&
-            (__builtin_mul_overflow(bytes, type.dim[i], &bytes) || bytes > INT64_MAX / 8))
+            (__builtin_mul_overflow(count, type.dim[i], &count) || count > MAX_ELEMENTS))
             return diag_error(im->d, "value '%s': the product of its dimensions overflows",
                               info->name);
     v->type = type;

@@ -173,18 +173,18 @@ static int read_raw(TensorFiles *f, Bytes raw, const char *what, const Type *typ
 static int read_dims(TensorFiles *f, const Onnx__TensorProto *t, const char *what, Type *type,
                      size_t *count)
 {
+    int64_t product = 1; /* of those that are not 0: no dimension may be absurd */
+    bool empty = false;
     type->rank = (int)t->n_dims;
-    *count = 1;
-    bool ok = true;
     for (size_t i = 0; i < t->n_dims; i++) {
-        if (t->dims[i] < 0)
-            return diag_error(f->d, "%s: dimension %zu is %lld", what, i, (long long)t->dims[i]);
-        type->dim[i] = t->dims[i];
-        ok = ok && mul_ok(*count, (size_t)t->dims[i], count);
+        int64_t dim = t->dims[i];
+        if (dim < 0) return diag_error(f->d, "%s: dimension %zu is %lld", what, i, (long long)dim);
+        type->dim[i] = dim;
+        empty |= dim == 0;
+        if (dim && (__builtin_mul_overflow(product, dim, &product) || product > MAX_ELEMENTS))
+            return diag_error(f->d, "%s: the product of its dimensions overflows", what);
     }
-    size_t bytes;
-    if (!ok || !mul_ok(*count, 8, &bytes) || bytes > PTRDIFF_MAX)
-        return diag_error(f->d, "%s: the product of its dimensions overflows", what);
+    *count = empty ? 0 : (size_t)product;
     return 0;
 }
 

@@ -6,6 +6,9 @@
 
 #include "ir/ir.h"
 
+/* No shape may hold more: then bytes and offsets of any type fit in 63 bits. */
+#define MAX_ELEMENTS (INT64_MAX / 16)
+
 /* Where tensors find bytes that are not in the model: every file is opened once. */
 typedef struct TensorFiles {
     Arena *arena;    /* the bytes live as long as this */

@@ -78,7 +78,7 @@ const char *type_print(const Graph *g, const Type *t, char *buf, size_t size)
     int n = snprintf(buf, size, "%s", dtype_name(t->dtype));
     if (t->rank < 0) snprintf(buf + n, size - (size_t)n, "[]");
     for (int i = 0; i < t->rank && (size_t)n < size; i++) {
-        int64_t k = t->dim[i] - DIM_SYM_BASE;
+        int64_t k = dim_is_sym(t->dim[i]) ? t->dim[i] - DIM_SYM_BASE : 0;
         n += snprintf(buf + n, size - (size_t)n, "%s", i ? "," : "[");
         if ((size_t)n >= size) break;
         if (!dim_is_sym(t->dim[i]))
