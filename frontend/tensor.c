@@ -191,7 +191,7 @@ static int read_dims(TensorFiles *f, const Onnx__TensorProto *t, const char *wha
 int tensor_read(TensorFiles *f, const Onnx__TensorProto *t, const char *what, Type *type,
                 const void **data)
 {
-    size_t count;
+    size_t count = 0;
     Bytes raw = {t->raw_data.data, t->raw_data.len};
     DType dtype = tensor_dtype(t->data_type);
     if (t->segment) return diag_error(f->d, "%s: segmented tensors are not supported", what);
