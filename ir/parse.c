@@ -481,7 +481,8 @@ static int parse_elems(Parser *p, Value *v)
         } while (lex_eat(&p->l, ','));
         TRY(lex_expect(&p->l, '}', "after the known elements"));
     }
-    if ((int64_t)(list.n / sizeof(int64_t)) != type_count(&v->type) || !dtype_is_int(v->type.dtype))
+    bool integer = dtype_is_int(v->type.dtype) || v->type.dtype == DT_BOOL;
+    if (!integer || (int64_t)(list.n / sizeof(int64_t)) != type_count(&v->type))
         return lex_error(&p->l, at, "'%s': the known elements do not fit the type", v->name);
     v->elems = (const int64_t *)(const void *)list.p;
     return 0;

@@ -366,7 +366,7 @@ static void put_header(Printer *p)
 
 static void put_note(Printer *p, const char *key, const void *data, size_t n)
 {
-    if (!data || (!n && *key != 'g')) return;
+    if (!data) return;
     text_printf(&p->t, "#@ %s ", key);
     put_bytes(p, data, n);
     text_printf(&p->t, "\n");
@@ -465,8 +465,9 @@ char *ir_print(const Graph *g, Arena *a, const PrintOptions *o)
     Values all = all_values(g, a);
     put_header(&p);
     if (g->info.external_data) text_printf(&p.t, "#@ external_data\n");
-    put_note(&p, "model_extra", g->info.extra.p, g->info.extra.n);
-    put_note(&p, "graph_extra", g->info.graph_extra.p, g->info.graph_extra.n);
+    put_note(&p, "model_extra", g->info.extra.n ? g->info.extra.p : NULL, g->info.extra.n);
+    put_note(&p, "graph_extra", g->info.graph_extra.n ? g->info.graph_extra.p : NULL,
+             g->info.graph_extra.n);
     put_note(&p, "graph_doc", g->doc, g->doc ? strlen(g->doc) : 0);
     for (size_t i = 0; i < all.n; i++) put_value_notes(&p, all.v[i]);
     put_signature(&p);

@@ -10,7 +10,7 @@
  *  6. operands and attributes are as many as the op takes, required ones are there, attribute names
  *     are unique, captures are not omitted, an opaque node says its operator;
  *  7. dimensions are >= 0 or symbols of the graph; a constant has a static shape whose bytes can be
- *     counted; known elements belong to an integer tensor of static shape;
+ *     counted; known elements belong to an integer or bool tensor of static shape;
  *  8. output types are what inference gives for the operands' types: equal element type and rank,
  *     no two different numbers for one dimension or known element (a symbol against a number, or
  *     another symbol, is a matter of precision, not an error).
@@ -94,8 +94,10 @@ static void check_type(Verifier *v, const Value *x)
         complain(v, "constant '%s' has no known size", x->name);
         v->broken = true;
     }
-    if (x->elems && (!dtype_is_int(t->dtype) || type_count(t) < 0)) {
-        complain(v, "'%s' has known elements, but is no integer tensor of known shape", x->name);
+    bool countable = (dtype_is_int(t->dtype) || t->dtype == DT_BOOL) && type_count(t) >= 0;
+    if (x->elems && !countable) {
+        complain(v, "'%s' has known elements, but is no integer or bool tensor of known shape",
+                 x->name);
         v->broken = true;
     }
 }

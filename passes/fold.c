@@ -116,7 +116,7 @@ static const void *known_elements(const Value *v)
 {
     int64_t n = type_count(&v->type);
     size_t size = dtype_size(v->type.dtype);
-    if (!v->def || !v->elems || n < 0 || (size != 4 && size != 8)) return NULL;
+    if (!v->def || !v->elems || n < 0) return NULL;
     char *data = arena_array(v->graph->arena, (size_t)n, size);
     for (int64_t i = 0; i < n; i++) {
         if (dim_is_sym(v->elems[i])) return NULL;

@@ -150,7 +150,7 @@ static void test_types(void **state)
     expect(&n, "constant 'c' has no known size");
     net_make(&n);
     n.a->elems = (int64_t[]){1};
-    expect(&n, "has known elements, but is no integer tensor of known shape");
+    expect(&n, "has known elements, but is no integer or bool tensor of known shape");
     net_make(&n);
     n.a->type.dim[1] = 4;
     expect(&n, "# error: output 't' is float[2,4], its inputs give float[2,3]");
