@@ -8,6 +8,14 @@
 void dposv_(const char *uplo, const int *n, const int *nrhs, double *a, const int *lda, double *b,
             const int *ldb, int *info, size_t uplo_length);
 
+/* Compiled for several instruction sets; the loader picks by the CPU. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__)
+#define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define CLONES
+#endif
+
 enum { TILE = 6, LANES = 16, BLOCK = 256 };
 
 LeastSquares least_squares_new(Arena *a, int columns, int targets)
@@ -23,8 +31,8 @@ typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
 
 /* part[i0 + i][j0 + j] += sum over rows of row[i0 + i] row[j0 + j], TILE by LANES of them. The
  * rows are padded so that loads beyond the width stay inside. */
-__attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"))) static void
-tile(const float *rows, int64_t n, int64_t stride, int64_t i0, int64_t j0, float sums[TILE][LANES])
+CLONES static void tile(const float *rows, int64_t n, int64_t stride, int64_t i0, int64_t j0,
+                        float sums[TILE][LANES])
 {
     Vec acc[TILE] = {0};
     for (int64_t r = 0; r < n; r++) {

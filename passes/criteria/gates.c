@@ -1,8 +1,8 @@
 /* Gradients by the gates of coupled groups, sample by sample.
  *
  * A gate m multiplies every output of the layers that produce a group's channels; dL/dm at 1 is
- * the sum over producers and positions of A dA. A layer that only passes the group on (a
- * depthwise convolution: the group is also on its input) is gated already and is left out. */
+ * the sum over producers and positions of A dA. A depthwise
+ * convolution only passes its input's groups on, which are gated already: it is left out. */
 #include <string.h>
 
 #include "passes/criteria.h"
@@ -15,7 +15,7 @@ typedef struct Gates {
     Hvp h;
     Session *session;
     Feed *feed;
-    int *group;                  /* per flat channel; -1: only passes a group on */
+    int *group;                  /* per flat channel; -1: not a producer */
     int64_t widest;              /* elements of the largest output */
     float *sums, *total, *layer; /* per thread: [shard, groups] twice, [widest] */
 } Gates;
@@ -27,16 +27,11 @@ static void find_producers(Gates *q)
     const Groups *gr = q->s->groups;
     q->group = NEW_ARRAY(q->s->arena, int, gr->first[gr->nlayers]);
     for (int k = 0; k < gr->nlayers; k++) {
-        const ScoredLayer *l = &gr->layers[k];
-        const Value *x = l->node->in[0];
-        bool conv = l->node->op == OP_Conv || l->node->op == OP_ConvTranspose;
-        int axis = conv ? 1 : x->type.rank - 1;
-        bool same = axis < x->type.rank && x->type.dim[axis] == l->channels;
-        for (int64_t c = 0; c < l->channels; c++) {
-            int flat = gr->first[k] + (int)c;
-            bool passed_on = same && lanes_class(gr->lanes, x, axis, c) == gr->of[flat];
-            q->group[flat] = passed_on ? -1 : gr->of[flat];
-        }
+        const Node *n = gr->layers[k].node;
+        bool depthwise =
+            n->op == OP_Conv && node_int(n, "group", 1) > 1 && n->in[1]->type.dim[1] == 1;
+        for (int c = gr->first[k]; c < gr->first[k + 1]; c++)
+            q->group[c] = depthwise ? -1 : gr->of[c];
     }
 }
 
