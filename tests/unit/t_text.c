@@ -65,20 +65,28 @@ static const char *models(void)
     return path;
 }
 
-static void test_models(void **state)
+static void check_folder(const char *from, const char *folder)
 {
-    char folder[] = "/tmp/t_text.XXXXXX", path[1400];
-    (void)state;
-    DIR *dir = opendir(models());
+    char path[1400];
+    DIR *dir = opendir(from);
     assert_non_null(dir);
-    assert_non_null(mkdtemp(folder));
     for (struct dirent *e; (e = readdir(dir));) {
         const char *dot = strrchr(e->d_name, '.');
         if (!dot || strcmp(dot, ".onnx") != 0) continue;
-        snprintf(path, sizeof path, "%s/%s", models(), e->d_name);
+        snprintf(path, sizeof path, "%s/%s", from, e->d_name);
         check_model(path, folder);
     }
     closedir(dir);
+}
+
+static void test_models(void **state)
+{
+    char folder[] = "/tmp/t_text.XXXXXX", zoo[1100];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    check_folder(models(), folder);
+    snprintf(zoo, sizeof zoo, "%s/zoo", models());
+    check_folder(zoo, folder);
     rmdir(folder);
 }
 
