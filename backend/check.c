@@ -45,8 +45,6 @@ static void check_constant(Check *c, const Value *v)
 
 /* ---- nodes -------------------------------------------------------------------------- */
 
-static bool attr_of(const void *ctx, const char *attr) { return node_attr(ctx, attr) != NULL; }
-
 static bool domain_imported(const Check *c, const char *domain)
 {
     const ModelInfo *info = &c->e.g->info;
@@ -65,7 +63,8 @@ static int check_opaque(Check *c, const Node *n)
                           n->nin);
     if (!standard && !domain_imported(c, domain))
         return node_error(c->e.d, n, "the model imports no opset of domain '%s'", domain);
-    if (standard) TRY(check_carried(&c->e, n, n->op_type, attr_of, n));
+    Node legal;
+    TRY(legalise_node(&c->e, n, &legal));
     for (int k = 0; k < n->nattrs; k++) {
         Bytes b;
         if (n->attrs[k].kind == ATTR_OPAQUE) TRY(emit_body(&c->e, n, n->attrs[k].s, &b));
@@ -79,13 +78,11 @@ static int check_known(Check *c, const Node *n)
     Node legal;
     if (strcmp(op->domain, "ehap") == 0)
         return node_error(c->e.d, n, "an op of ehapc's own is left in the model");
-    if (n->nin < op->min_in || (op->max_in >= 0 && n->nin > op->max_in))
-        return node_error(c->e.d, n, "it has %d inputs, which this op never has", n->nin);
-    if (n->nout < 1 || !n->out[0] || (op->max_out >= 0 && n->nout > op->max_out))
-        return node_error(c->e.d, n, "it has %d outputs, which this op never has", n->nout);
-    for (int i = 0; i < n->nin; i++)
-        if (!n->in[i] && (i < op->min_in || op->max_in < 0))
-            return node_error(c->e.d, n, "input %d is missing", i);
+    if (!has_arity(n))
+        return node_error(c->e.d, n,
+                          "it has %d inputs and %d outputs, which this op never has, or one "
+                          "that it needs is missing",
+                          n->nin, n->nout);
     return legalise_node(&c->e, n, &legal);
 }
 

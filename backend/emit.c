@@ -30,6 +30,7 @@ Emit emit_begin(const Graph *g, const EmitOptions *o, Arena *a, Diag *d)
     Emit e = {.g = g, .o = o ? o : &none, .a = a, .d = d};
     e.file_opset = default_opset(&g->info);
     e.opset = e.o->min_opset > e.file_opset ? e.o->min_opset : e.file_opset;
+    e.opset = needed_opset(&e);
     return e;
 }
 
@@ -235,10 +236,11 @@ static char **names_of(Emit *e, Value *const *v, int n)
     return names;
 }
 
-static int emit_node(Emit *e, const Node *node, Onnx__NodeProto **out)
+/* *legal receives the node as it is written. */
+static int emit_node(Emit *e, const Node *node, Node *legal, Onnx__NodeProto **out)
 {
-    Node n;
-    TRY(legalise_node(e, node, &n));
+    TRY(legalise_node(e, node, legal));
+    const Node n = *legal;
     Onnx__NodeProto *p = MAKE(e, Onnx__NodeProto, ONNX__NODE_PROTO__INIT);
     *out = p;
     p->name = str(n.name);
@@ -255,8 +257,7 @@ static int emit_node(Emit *e, const Node *node, Onnx__NodeProto **out)
 
 /* ---- the graph ---------------------------------------------------------------------- */
 
-/* Constants that emitted nodes and graph outputs read, once each. `proto` names the inputs
- * that are left after legalisation. */
+/* Constants that emitted nodes and graph outputs read, once each. */
 typedef struct Wanted {
     bool *seen;
     const Value **v;
@@ -279,12 +280,9 @@ static int emit_nodes(Emit *e, Onnx__GraphProto *p, Wanted *w)
     for (int o = 0; o < g->noutputs; o++) is_output[g->outputs[o]->id] = true;
     for (int k = 0; k < g->nnodes; k++) {
         const Node *n = g->nodes[k];
-        TRY(emit_node(e, n, &p->node[p->n_node]));
-        const Onnx__NodeProto *made = p->node[p->n_node++];
-        for (int i = 0; i < n->nin; i++) {
-            bool captured = i >= n->nin - n->ncapture;
-            if (captured || ((size_t)i < made->n_input && *made->input[i])) want(w, n->in[i]);
-        }
+        Node legal;
+        TRY(emit_node(e, n, &legal, &p->node[p->n_node++]));
+        for (int i = 0; i < legal.nin; i++) want(w, legal.in[i]);
         for (int o = 0; o < n->nout; o++) {
             const Value *v = n->out[o];
             if (!v || is_output[v->id] || (!v->type.dtype && !v->opaque_type.n)) continue;

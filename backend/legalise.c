@@ -54,6 +54,10 @@ static const struct {
 
 static int too_old(Emit *e, const Node *n, const char *what, int64_t opset)
 {
+    if (e->needed) {
+        if (opset > *e->needed) *e->needed = opset;
+        return -1;
+    }
     return node_error(e->d, n, "%s needs opset %lld, and opset %lld is written", what,
                       (long long)opset, (long long)e->opset);
 }
@@ -209,23 +213,6 @@ static const struct {
     {OP_QuantizeLinear, quantize}, {OP_DequantizeLinear, quantize},
 };
 
-int legalise_node(Emit *e, const Node *n, Node *out)
-{
-    *out = *n;
-    out->in = arena_memdup(e->a, n->in, (size_t)n->nin * sizeof *n->in);
-    out->attrs = arena_memdup(e->a, n->attrs, (size_t)n->nattrs * sizeof *n->attrs);
-    if (n->op == OP_Opaque) return 0;
-    for (size_t k = 0; k < sizeof since / sizeof *since; k++)
-        if (since[k].op == n->op && e->opset < since[k].opset)
-            return too_old(e, n, "this op", since[k].opset);
-    TRY(inputs_to_attrs(e, out));
-    TRY(drop_young_attrs(e, out));
-    for (size_t k = 0; k < sizeof rules / sizeof *rules; k++)
-        if (rules[k].op == n->op) TRY(rules[k].rule(e, out));
-    positive_axes(e, out);
-    return 0;
-}
-
 int check_carried(Emit *e, const Node *n, const char *op_type,
                   bool (*has_attr)(const void *ctx, const char *attr), const void *ctx)
 {
@@ -240,4 +227,87 @@ int check_carried(Emit *e, const Node *n, const char *op_type,
             op_type, (long long)breaks[k].opset, (long long)e->file_opset, (long long)e->opset);
     }
     return 0;
+}
+
+/* ---- carried nodes that have a later form ------------------------------------------- */
+
+static bool attr_of(const void *ctx, const char *attr) { return node_attr(ctx, attr) != NULL; }
+
+static bool none_shrinks(const Value *scales)
+{
+    int64_t n =
+        scales && scales->data && scales->type.dtype == DT_F32 ? type_count(&scales->type) : 0;
+    for (int64_t i = 0; i < n; i++)
+        if (((const float *)scales->data)[i] < 1) return false;
+    return n > 0;
+}
+
+/* Upsample(x, scales) of opset 9 and Resize(x, scales) of opset 10 are Resize(x, -, scales) with
+ * asymmetric coordinates, rounded down, from opset 11 on. */
+static bool raise_resize(Emit *e, Node *n)
+{
+    bool upsample = strcmp(n->op_type, "Upsample") == 0 && e->file_opset == 9;
+    bool resize = strcmp(n->op_type, "Resize") == 0 && e->file_opset == 10;
+    if ((!upsample && !resize) || e->opset < 11 || n->nin != 2 || !none_shrinks(n->in[1]))
+        return false;
+    Value **in = NEW_ARRAY(e->a, Value *, 3);
+    in[0] = n->in[0];
+    in[2] = n->in[1];
+    n->in = in;
+    n->nin = 3;
+    n->op_type = "Resize";
+    add_attr(e, n, attr_str("coordinate_transformation_mode", "asymmetric"));
+    add_attr(e, n, attr_str("nearest_mode", "floor"));
+    return true;
+}
+
+static int legalise_carried(Emit *e, const Node *n, Node *out)
+{
+    const char *domain = n->domain ? n->domain : "";
+    if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
+    return raise_resize(e, out) ? 0 : check_carried(e, n, n->op_type, attr_of, n);
+}
+
+/* ---- the whole ---------------------------------------------------------------------- */
+
+int legalise_node(Emit *e, const Node *n, Node *out)
+{
+    *out = *n;
+    out->in = arena_memdup(e->a, n->in, (size_t)n->nin * sizeof *n->in);
+    out->attrs = arena_memdup(e->a, n->attrs, (size_t)n->nattrs * sizeof *n->attrs);
+    if (n->op == OP_Opaque) return legalise_carried(e, n, out);
+    for (size_t k = 0; k < sizeof since / sizeof *since; k++)
+        if (since[k].op == n->op && e->opset < since[k].opset)
+            return too_old(e, n, "this op", since[k].opset);
+    TRY(inputs_to_attrs(e, out));
+    TRY(drop_young_attrs(e, out));
+    for (size_t k = 0; k < sizeof rules / sizeof *rules; k++)
+        if (rules[k].op == n->op) TRY(rules[k].rule(e, out));
+    positive_axes(e, out);
+    return 0;
+}
+
+bool has_arity(const Node *n)
+{
+    const OpInfo *op = &op_info[n->op];
+    if (n->nin < op->min_in || (op->max_in >= 0 && n->nin > op->max_in)) return false;
+    if (n->nout < 1 || !n->out[0] || (op->max_out >= 0 && n->nout > op->max_out)) return false;
+    for (int i = 0; i < n->nin; i++)
+        if (!n->in[i] && (i < op->min_in || op->max_in < 0)) return false;
+    return true;
+}
+
+int64_t needed_opset(Emit *e)
+{
+    int64_t needed = e->opset;
+    Emit probe = *e;
+    Node out;
+    probe.needed = &needed;
+    do {
+        probe.opset = needed;
+        for (int k = 0; k < e->g->nnodes; k++)
+            if (e->g->nodes[k]->op != OP_Opaque && has_arity(e->g->nodes[k]))
+                legalise_node(&probe, e->g->nodes[k], &out);
+    } while (needed > probe.opset);
+    return needed;
 }
