@@ -16,6 +16,13 @@ Value *ad_again(Ad *ad, const Node *n, Value *const *in)
     return build(ad->g, n->op, nin, in, n->nattrs, n->attrs);
 }
 
+Value **ad_inputs(Ad *ad, const Node *n, Value *first)
+{
+    Value **in = arena_memdup(ad->g->arena, n->in, (size_t)n->nin * sizeof *in);
+    in[0] = first;
+    return in;
+}
+
 Value *ad_zeros_like(Ad *ad, const Value *v)
 {
     int64_t ones[MAX_RANK], bytes = (int64_t)dtype_size(v->type.dtype);

@@ -22,6 +22,8 @@ int jvp_multilinear(Ad *ad, const Node *n, Value *const *dx, Value **dy, int nli
 int jvp_linear(Ad *ad, const Node *n, Value *const *dx, Value **dy);
 /* The same op with the same attributes on other inputs; returns output 0. */
 Value *ad_again(Ad *ad, const Node *n, Value *const *in);
+/* n's inputs with another first one, as a list for build(). */
+Value **ad_inputs(Ad *ad, const Node *n, Value *first);
 Value *ad_zeros_like(Ad *ad, const Value *v);
 /* Sums v down to the (broadcastable) type t: the transpose of broadcasting. */
 Value *ad_unbroadcast(Ad *ad, Value *v, const Type *t);

@@ -92,6 +92,28 @@ int vjp_reduce_mean(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
+/* Of a maximum or minimum: 1 at its place, in equal shares where several places tie. */
+static Value *share_of_extremum(Ad *ad, const Node *n)
+{
+    Value *at = build(ad->g, OP_Equal, IN(n->in[0], kept_dims(ad, n, n->out[0])), NO_ATTRS);
+    Value *mask = build(ad->g, OP_Cast, IN(at), ATTRS(attr_int("to", n->in[0]->type.dtype)));
+    Value *ties = build(ad->g, OP_ReduceSum, n->nin, ad_inputs(ad, n, mask), n->nattrs, n->attrs);
+    return build(ad->g, OP_Div, IN(mask, kept_dims(ad, n, ties)), NO_ATTRS);
+}
+
+int vjp_reduce_max(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = build(ad->g, OP_Mul, IN(kept_dims(ad, n, dy[0]), share_of_extremum(ad, n)), NO_ATTRS);
+    return 0;
+}
+
+int jvp_reduce_max(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    Value *d = build(ad->g, OP_Mul, IN(dx[0], share_of_extremum(ad, n)), NO_ATTRS);
+    dy[0] = build(ad->g, OP_ReduceSum, n->nin, ad_inputs(ad, n, d), n->nattrs, n->attrs);
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

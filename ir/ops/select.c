@@ -279,25 +279,17 @@ int vjp_split(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
-/* n's inputs with another first one. */
-static Value **with_first(Ad *ad, const Node *n, Value *first)
-{
-    Value **in = arena_memdup(ad->g->arena, n->in, (size_t)n->nin * sizeof *in);
-    in[0] = first;
-    return in;
-}
-
 int vjp_slice(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     const Type *x = &n->in[0]->type;
-    dx[0] = build(ad->g, OP_SliceGrad, n->nin, with_first(ad, n, dy[0]),
+    dx[0] = build(ad->g, OP_SliceGrad, n->nin, ad_inputs(ad, n, dy[0]),
                   ATTRS(attr_ints("shape", (size_t)x->rank, x->dim)));
     return 0;
 }
 
 int vjp_slice_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    dx[0] = build(ad->g, OP_Slice, n->nin, with_first(ad, n, dy[0]), NO_ATTRS);
+    dx[0] = build(ad->g, OP_Slice, n->nin, ad_inputs(ad, n, dy[0]), NO_ATTRS);
     return 0;
 }
 

@@ -116,7 +116,8 @@ static const Case second_order[] = {
      "g (float[2,3,4] x, float[4] s, float[4] b) => (y)"
      "{ y = LayerNormalization <axis=-1, epsilon=0.1> (x, s, b) }"},
     {"LayerNormalization over two axes", ANY,
-     "g (float[2,3,4] x, float[3,4] s) => (y) { y = LayerNormalization <axis=1, epsilon=0.1> (x, s) }"},
+     "g (float[2,3,4] x, float[3,4] s) => (y) { y = LayerNormalization <axis=1, epsilon=0.1> (x, "
+     "s) }"},
     {"Softmax", ANY, "g (float[3,5] x) => (y) { y = Softmax (x) }"},
     {"Softmax axis 1", ANY, "g (float[2,4,3] x) => (y) { y = Softmax <axis=1> (x) }"},
     {"LogSoftmax", ANY, "g (float[3,5] x) => (y) { y = LogSoftmax (x) }"},
@@ -124,6 +125,9 @@ static const Case second_order[] = {
      "g (float[2,3,4] x) => (y) <int64[2] a={0,-1}> { y = ReduceSum <keepdims=0> (x, a) }"},
     {"ReduceSum of all", ANY, "g (float[2,3,4] x) => (y) { y = ReduceSum <keepdims=0> (x) }"},
     {"ReduceMean", ANY, "g (float[2,3,4] x) => (y) <int64[1] a={1}> { y = ReduceMean (x, a) }"},
+    {"ReduceMax", APART,
+     "g (float[2,3,4] x) => (y) <int64[2] a={0,2}> { y = ReduceMax <keepdims=0> (x, a) }"},
+    {"ReduceMin", APART, "g (float[2,3,4] x) => (y) <int64[1] a={1}> { y = ReduceMin (x, a) }"},
     {"Reshape", ANY, "g (float[2,3,4] x) => (y) <int64[2] s={0,-1}> { y = Reshape (x, s) }"},
     {"Flatten", ANY, "g (float[2,3,4] x) => (y) { y = Flatten <axis=2> (x) }"},
     {"Squeeze", ANY, "g (float[2,1,4] x) => (y) <int64[1] a={1}> { y = Squeeze (x, a) }"},
