@@ -4,6 +4,7 @@
 #include "passes/contract.h"
 
 #include "ir/op.h"
+#include "passes/passes.h"
 
 /* The one axis that a ReduceSum keeps (and drops no dims of rank but those summed), or -1. */
 static int kept_axis(const Node *n)
@@ -140,4 +141,14 @@ void fuse_sum_products(Graph *g, Arena *scratch)
 {
     Uses uses = graph_uses(g, scratch);
     rewrite_each(g, fused, &uses);
+}
+
+int pass_contract(Context *c, const char *opt)
+{
+    (void)opt;
+    Arena *scratch = arena_new();
+    contract_channel_sums(c->graph);
+    fuse_sum_products(c->graph, scratch);
+    arena_free(scratch);
+    return 0;
 }

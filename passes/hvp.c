@@ -3,6 +3,8 @@
 #include "passes/hvp.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "ir/op.h"
 #include "passes/contract.h"
@@ -92,8 +94,7 @@ static int add_input(Builder *b, const char *name, Type t, int stage, Value **v)
     return b->g->ninputs - 1;
 }
 
-/* Binds the batch symbol of every input and clones. */
-static Graph *with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
+Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
 {
     int64_t *dims = NEW_ARRAY(a, int64_t, model->nsymbols);
     char text[128];
@@ -118,7 +119,7 @@ static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t bat
     enum { MAX_ADDED = 5 };
     *out = (Hvp){.in_target = -1, .in_key = -1, .in_class = -1, .in_probe_scale = -1};
     out->out_loss = out->out_logits = -1;
-    *b = (Builder){.g = with_batch(model, a, batch, d), .a = a, .d = d, .out = out};
+    *b = (Builder){.g = graph_with_batch(model, a, batch, d), .a = a, .d = d, .out = out};
     if (!b->g) return -1;
     out->g = b->g;
     out->nx = b->g->ninputs;
@@ -344,4 +345,23 @@ bool hvp_overflowed(const float *x, int64_t n)
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(x[i])) return true;
     return false;
+}
+
+/* ---- the pass ----------------------------------------------------------------------- */
+
+/* The program that scoring runs, for reading. */
+int pass_hvp(Context *c, const char *opt)
+{
+    const char *batch = pass_option(c, opt, "batch"), *probe = pass_option(c, opt, "probe"),
+               *precision = pass_option(c, opt, "precision"), *loss = pass_option(c, opt, "loss");
+    int64_t n = batch ? atoll(batch) : 1;
+    HvpOptions o = {.total = (double)n};
+    Hvp h;
+    if (n < 1) return diag_error(c->diag, "hvp: batch is '%s', needs 1 or more", batch);
+    if (probe && strcmp(probe, "gate") == 0) o.probe = PROBE_GATE;
+    if (loss && strcmp(loss, "mse") == 0) o.loss = LOSS_MSE;
+    if (precision && strcmp(precision, "fp16") == 0) o.precision = DT_F16;
+    TRY(hvp_build(&h, c->graph, c->arena, n, &o, c->diag));
+    c->graph = h.g;
+    return 0;
 }

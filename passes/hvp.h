@@ -39,6 +39,10 @@ typedef struct ScoredLayer {
  * the caller's own model: entry k here and output k of the programs below agree. */
 int scored_layers(const Graph *g, Arena *a, ScoredLayer **out);
 
+/* A clone in `a` with the batch symbol of every input bound. NULL after an error: an input that
+ * has other unknown dimensions. */
+Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d);
+
 typedef enum LossKind { LOSS_CROSS_ENTROPY, LOSS_MSE } LossKind;
 
 /* EHAP: v is +-1 per weight. GATE: v = s_c * w with one sign s_c per channel, so that

@@ -143,3 +143,12 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
     lower_outputs(&l);
     return 0;
 }
+
+int pass_lower_precision(Context *c, const char *opt)
+{
+    (void)opt;
+    Arena *scratch = arena_new();
+    int status = lower_precision(c->graph, scratch, DT_F16, c->diag);
+    arena_free(scratch);
+    return status;
+}
