@@ -49,13 +49,24 @@ static int no_rule(Diag *d, const Node *n, const char *what)
     return node_error(d, n, "has no %s, but the result depends on it", what);
 }
 
-static int check_static(const Graph *g, const Node *n, Diag *d)
+/* Rules need shapes that are fixed and numbers that are float; only a Cast may have others. */
+static int check_value(const Graph *g, const Node *n, const Value *v, Diag *d)
 {
     char text[128];
-    for (int i = 0; i < n->nin; i++)
-        if (n->in[i] && !type_is_static(&n->in[i]->type))
-            return node_error(d, n, "cannot be differentiated: the shape of '%s' is not fixed: %s",
-                              n->in[i]->name, type_print(g, &n->in[i]->type, text, sizeof text));
+    if (!v) return 0;
+    if (!type_is_static(&v->type))
+        return node_error(d, n, "cannot be differentiated: the shape of '%s' is not fixed: %s",
+                          v->name, type_print(g, &v->type, text, sizeof text));
+    if (dtype_is_float(v->type.dtype) && v->type.dtype != DT_F32 && n->op != OP_Cast)
+        return node_error(d, n, "cannot be differentiated: '%s' is %s, not float", v->name,
+                          dtype_name(v->type.dtype));
+    return 0;
+}
+
+static int check_node(const Graph *g, const Node *n, Diag *d)
+{
+    for (int i = 0; i < n->nin; i++) TRY(check_value(g, n, n->in[i], d));
+    for (int o = 0; o < n->nout; o++) TRY(check_value(g, n, n->out[o], d));
     return 0;
 }
 
@@ -94,7 +105,7 @@ static int reverse_node(Sweep *s, const Node *n)
     Graph *g = s->ad.g;
     Value **dy = NEW_ARRAY(g->arena, Value *, n->nout), **dx = NEW_ARRAY(g->arena, Value *, n->nin);
     if (!any_active(s->ad.active, n->nin, n->in) || !sweep_get(s, n->nout, n->out, dy)) return 0;
-    TRY(check_static(g, n, s->ad.diag));
+    TRY(check_node(g, n, s->ad.diag));
     if (!op_info[n->op].vjp) return no_rule(s->ad.diag, n, "gradient");
     TRY(op_info[n->op].vjp(&s->ad, n, dy, dx));
     for (int i = 0; i < n->nin; i++)
@@ -132,7 +143,7 @@ static int forward_node(Sweep *s, const Node *n)
     bool real = false;
     for (int o = 0; o < n->nout; o++) real |= n->out[o] && dtype_is_float(n->out[o]->type.dtype);
     if (!real || !sweep_get(s, n->nin, n->in, dx)) return 0;
-    TRY(check_static(g, n, s->ad.diag));
+    TRY(check_node(g, n, s->ad.diag));
     if (!op_info[n->op].jvp) return no_rule(s->ad.diag, n, "tangent");
     TRY(op_info[n->op].jvp(&s->ad, n, dx, dy));
     for (int o = 0; o < n->nout; o++)

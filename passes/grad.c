@@ -26,7 +26,8 @@ int pass_grad(Context *c, const char *opt)
     if (!g) return -1;
     c->graph = g;
     Value *z = graph_logits(g);
-    if (!z) return diag_error(c->diag, "the model has no float output to take a loss of");
+    if (!z || z->type.dtype != DT_F32 || z->type.rank < 1)
+        return diag_error(c->diag, "the model has no float output to take a loss of");
     int n = weights_of(c, &w);
     Value *target = graph_add_input(g, "target", z->type);
     Value *loss = kind && strcmp(kind, "mse") == 0

@@ -117,6 +117,7 @@ Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
 static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t batch, Diag *d)
 {
     enum { MAX_ADDED = 5 };
+    char text[128];
     *out = (Hvp){.in_target = -1, .in_key = -1, .in_class = -1, .in_probe_scale = -1};
     out->out_loss = out->out_logits = -1;
     *b = (Builder){.g = graph_with_batch(model, a, batch, d), .a = a, .d = d, .out = out};
@@ -131,6 +132,9 @@ static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t bat
     if (!b->logits) return diag_error(d, "the model has no float output to take a loss of");
     if (!type_is_static(&b->logits->type))
         return diag_error(d, "the shape of output '%s' is not known", b->logits->name);
+    if (b->logits->type.dtype != DT_F32 || b->logits->type.rank < 1)
+        return diag_error(d, "output '%s' is %s, needs float with a batch axis", b->logits->name,
+                          type_print(b->g, &b->logits->type, text, sizeof text));
     b->g->outputs = NULL;
     b->g->noutputs = 0;
     out->stage = NEW_ARRAY(a, uint8_t, out->nx + MAX_ADDED);
