@@ -274,34 +274,40 @@ static float *float_output(const Running *r, const Type *t, int o, Arena *a)
     return x;
 }
 
+/* Relative to the largest element; NaN if there is not one finite element to compare. */
 static double difference(const float *x, const float *y, int64_t n)
 {
     double scale = 0, most = 0;
+    int64_t finite = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (isnan(x[i]) && isnan(y[i])) continue;
-        if (x[i] == y[i]) {
-            if (isfinite(x[i])) scale = fmax(scale, fabs((double)x[i]));
-            continue;
-        }
+        if (x[i] == y[i] ? isinf(x[i]) : isnan(x[i]) && isnan(y[i])) continue;
         if (!isfinite(x[i]) || !isfinite(y[i])) return INFINITY;
+        finite++;
         scale = fmax(scale, fabs((double)x[i]));
         most = fmax(most, fabs((double)x[i] - (double)y[i]));
     }
+    if (n > 0 && finite == 0) return NAN;
     return most == 0 ? 0 : most / fmax(scale, 1e-30);
 }
 
-static double compare_outputs(const Running *r, const Running *q, const Graph *a, const Graph *b,
-                              Arena *scratch)
+static int compare_outputs(double *worst, const Running *r, const Running *q, const Graph *a,
+                           const Graph *b, Arena *scratch, Diag *d)
 {
-    double worst = 0;
+    *worst = 0;
     for (int o = 0; o < a->noutputs; o++) {
         const Type *t = &a->outputs[o]->type;
-        if (!type_equal(t, &b->outputs[o]->type)) return INFINITY;
+        if (!type_equal(t, &b->outputs[o]->type)) {
+            *worst = INFINITY;
+            return 0;
+        }
         if (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_F64) continue;
-        worst = fmax(worst, difference(float_output(r, t, o, scratch),
-                                       float_output(q, t, o, scratch), type_count(t)));
+        double off = difference(float_output(r, t, o, scratch), float_output(q, t, o, scratch),
+                                type_count(t));
+        if (isnan(off))
+            return diag_error(d, "output '%s' has no finite element", a->outputs[o]->name);
+        *worst = fmax(*worst, off);
     }
-    return worst;
+    return 0;
 }
 
 static int run_both(double *worst, const Graph *a, const Graph *b, const Samples *s, uint64_t seed,
@@ -318,7 +324,7 @@ static int run_both(double *worst, const Graph *a, const Graph *b, const Samples
     if (status == 0) {
         instance_run_all(r.instance);
         instance_run_all(q.instance);
-        *worst = compare_outputs(&r, &q, a, b, scratch);
+        status = compare_outputs(worst, &r, &q, a, b, scratch, d);
     }
     stop(&r);
     stop(&q);

@@ -123,13 +123,28 @@ static void test_last_channel(void **state)
     arena_free(s.arena);
 }
 
+/* Two networks that are not numbers are not equal. */
+static void test_not_a_number(void **state)
+{
+    (void)state;
+    Setup s = set_up(&lane_nets[0]);
+    double worst;
+    for (int i = 0; i < s.graph->nnodes; i++)
+        for (int k = 1; k < s.graph->nodes[i]->nin; k++) {
+            Value *v = s.graph->nodes[i]->in[k];
+            if (v->data && v->type.rank == 4) memset((void *)(uintptr_t)v->data, 0xff, 4);
+        }
+    assert_int_equal(graphs_differ(&worst, s.graph, s.graph, NULL, 1, &s.diag), -1);
+    assert_int_equal(s.diag.errors, 1);
+    arena_free(s.arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_class),
-        cmocka_unit_test(test_random_halves),
-        cmocka_unit_test(test_control),
-        cmocka_unit_test(test_last_channel),
+        cmocka_unit_test(test_each_class),   cmocka_unit_test(test_random_halves),
+        cmocka_unit_test(test_control),      cmocka_unit_test(test_last_channel),
+        cmocka_unit_test(test_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
