@@ -27,7 +27,7 @@ int check_onnx(const Case *c, Arena *a, Diag *d)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
-static Value *weights(Graph *g, int64_t out, int64_t in, int rank)
+static Value *weights(Graph *g, int64_t out, int64_t in, int rank, bool positive)
 {
     /* [out, in, 1 …] of a 1x1 convolution, or [in, out] of a product */
     const Type t =
@@ -35,21 +35,33 @@ static Value *weights(Graph *g, int64_t out, int64_t in, int rank)
     const int64_t n = type_count(&t);
     float *w = NEW_ARRAY(g->arena, float, n + 1);
     Rng r = rng_new(3, (uint64_t)(in + out));
-    for (int64_t k = 0; k < n; k++) w[k] = rng_normal(&r);
+    for (int64_t k = 0; k < n; k++) {
+        w[k] = rng_normal(&r);
+        if (positive) w[k] = fabsf(w[k]);
+    }
     return value_const(g, "w", t, w);
 }
 
 /* Mixes the channels of v into n others: what makes channels, and what consumes them. */
-static Value *mixed(Graph *g, Value *v, int64_t n)
+static Value *mixed(Graph *g, Value *v, int64_t n, bool positive)
 {
     const int rank = v->type.rank;
-    return build(g, rank > 2 ? OP_Conv : OP_MatMul, IN(v, weights(g, n, v->type.dim[1], rank)),
-                 NO_ATTRS);
+    return build(g, rank > 2 ? OP_Conv : OP_MatMul,
+                 IN(v, weights(g, n, v->type.dim[1], rank, positive)), NO_ATTRS);
 }
 
 static bool has_channels(const Type *t)
 {
     return t->dtype == DT_F32 && t->rank >= 2 && t->rank <= 5 && t->dim[1] > 0;
+}
+
+/* Whether the case feeds the op numbers above 0 only, as logarithms and roots want. */
+static bool wants_positive(const Case *c)
+{
+    const int64_t n = type_count(&c->in[0].type);
+    for (int64_t k = 0; k < n; k++)
+        if (((const float *)c->in[0].data)[k] <= 0) return false;
+    return n > 0;
 }
 
 /* The op between two such layers, its other operands being constants; NULL if it cannot be. */
@@ -58,13 +70,14 @@ static Graph *sandwich(const Case *c, Arena *a)
     Graph *g = graph_new(a, "sandwich");
     Value *in[CASE_INPUTS] = {NULL};
     if (c->nin == 0 || !c->in[0].name || !has_channels(&c->in[0].type)) return NULL;
-    in[0] = mixed(g, graph_add_input(g, "x0", c->in[0].type), c->in[0].type.dim[1]);
+    in[0] =
+        mixed(g, graph_add_input(g, "x0", c->in[0].type), c->in[0].type.dim[1], wants_positive(c));
     for (int i = 1; i < c->nin; i++)
         if (c->in[i].name) in[i] = value_const(g, c->in[i].name, c->in[i].type, c->in[i].data);
     Node *n = build_multi(g, c->op, c->nout, c->nin, in, c->nattrs, c->attrs);
     for (int o = 0; o < c->nout; o++) {
         const Value *y = n->out[o];
-        graph_add_output(g, has_channels(&y->type) ? mixed(g, n->out[o], 2) : n->out[o]);
+        graph_add_output(g, has_channels(&y->type) ? mixed(g, n->out[o], 2, false) : n->out[o]);
     }
     return g;
 }
