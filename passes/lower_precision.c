@@ -1,7 +1,8 @@
 /* Storage in half precision. A node is narrow (works on F16) if it moves a large tensor, and wide
- * (F32) if it normalises or sums: softmax, the loss, reductions and what they alone read (the
- * product inside a sum of products). Tensors below 1/64 of the largest stay F32: they cost nothing.
- * Casts stand where the two meet; kernels accumulate in F32 either way. */
+ * (F32) if it normalises or sums (softmax, the loss, reductions), if it is the product that only a
+ * sum reads, or if it works element by element on what is wide already: sums per channel, scales.
+ * Tensors below 1/64 of the largest stay F32: they cost nothing. Casts stand where the two meet;
+ * kernels accumulate in F32 either way. */
 #include <string.h>
 
 #include "ir/op.h"
@@ -32,6 +33,12 @@ static const bool follows_reader[OP_COUNT] = {
     [OP_Sub] = true,
 };
 
+/* Ops whose result is float whatever they read. */
+static const bool float_result[OP_COUNT] = {
+    [OP_Rademacher] = true,
+    [OP_SumProduct] = true,
+};
+
 typedef struct Lower {
     Graph *g;
     DType storage;
@@ -46,23 +53,44 @@ static bool is_large(const Lower *l, const Value *v)
     return v && v->type.dtype == DT_F32 && !value_is_const(v) && type_count(&v->type) >= l->large;
 }
 
+static bool touches_large(const Lower *l, const Node *n)
+{
+    for (int i = 0; i < n->nin; i++)
+        if (is_large(l, n->in[i])) return true;
+    for (int o = 0; o < n->nout; o++)
+        if (is_large(l, n->out[o])) return true;
+    return false;
+}
+
+/* Whether all that varies among the operands is wide: made by a wide node, or an input. */
+static bool reads_wide(const Lower *l, const Node *n, const int *index)
+{
+    for (int i = 0; i < n->nin; i++) {
+        const Node *from = n->in[i] ? n->in[i]->def : NULL;
+        if (from && !l->wide[index[n->in[i]->id]] && !float_result[from->op]) return false;
+    }
+    return true;
+}
+
 static void mark_wide(Lower *l, Arena *scratch)
 {
-    Uses uses = graph_uses(l->g, scratch);
+    const Graph *g = l->g;
+    Uses uses = graph_uses(g, scratch);
     int *index = NEW_ARRAY(scratch, int, l->nvalues);
-    for (int k = 0; k < l->g->nnodes; k++)
-        for (int o = 0; o < l->g->nodes[k]->nout; o++)
-            if (l->g->nodes[k]->out[o]) index[l->g->nodes[k]->out[o]->id] = k;
-    for (int k = l->g->nnodes - 1; k >= 0; k--) {
-        const Node *n = l->g->nodes[k];
-        bool large = false;
-        for (int i = 0; i < n->nin; i++) large |= is_large(l, n->in[i]);
-        for (int o = 0; o < n->nout; o++) large |= is_large(l, n->out[o]);
-        l->wide[k] = always_wide[n->op] || !large;
+    for (int k = 0; k < g->nnodes; k++)
+        for (int o = 0; o < g->nodes[k]->nout; o++)
+            if (g->nodes[k]->out[o]) index[g->nodes[k]->out[o]->id] = k;
+    for (int k = g->nnodes - 1; k >= 0; k--) {
+        const Node *n = g->nodes[k];
+        l->wide[k] = always_wide[n->op] || !touches_large(l, n);
         if (!follows_reader[n->op]) continue;
         uint32_t y = n->out[0]->id;
         Node *reader = uses.n[y] == 1 ? uses.at[y][0] : NULL;
         if (reader && reader->out[0] && l->wide[index[reader->out[0]->id]]) l->wide[k] = true;
+    }
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        if ((op_info[n->op].flags & OPF_ELTWISE) && reads_wide(l, n, index)) l->wide[k] = true;
     }
 }
 
@@ -118,7 +146,7 @@ static void lower_outputs(Lower *l)
 
 int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
 {
-    enum { WORTH = 64 };
+    enum { WORTH = 64, SMALL = 1024 }; /* elements */
     if (storage != DT_F16)
         return diag_error(d, "storage in %s is not supported", dtype_name(storage));
     int nnodes = g->nnodes;
@@ -131,7 +159,7 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
         for (int o = 0; o < nodes[k]->nout; o++)
             if (is_large(&l, nodes[k]->out[o]) && type_count(&nodes[k]->out[o]->type) > largest)
                 largest = type_count(&nodes[k]->out[o]->type);
-    l.large = largest / WORTH + 1;
+    l.large = largest / WORTH > SMALL ? largest / WORTH : SMALL;
     mark_wide(&l, scratch);
     g->nodes = NULL;
     g->nnodes = g->cap_nodes = 0;
