@@ -290,7 +290,7 @@ static void accept_batch(Quota *q, const uint8_t *bytes, const float *logits, in
  * are rare. What is missing then comes from the last batch. */
 static int balance(Choice *k)
 {
-    enum { BATCHES = 6 };
+    enum { BATCHES = 4 };
     Context *c = k->c;
     Samples *s = k->samples;
     const Value *logits = graph_logits(c->original);

@@ -213,17 +213,35 @@ static Value *classifier_loss(Builder *b, Value *z, Value *teacher)
     return plus(g, hard, soft);
 }
 
-/* The mean square of the difference, over every float output. */
-static Value *regression_loss(Builder *b, Value *const *y, Value *const *teacher, int n)
+/* Mean square of an output of the original: what makes errors relative. */
+static int output_power(Builder *b, int o, double *power)
+{
+    enum { FEW = 64 };
+    Context *c = b->c;
+    float *y;
+    int64_t row, n = c->data->count < FEW ? c->data->count : FEW;
+    TRY(forward_rows(&y, &row, b->a, c->original, c->original->outputs[o], c->data, n, NULL,
+                     &c->opt, c->diag));
+    double sum = 0;
+    for (int64_t i = 0; i < n * row; i++) sum += (double)y[i] * (double)y[i];
+    *power = sum > 0 ? sum / (double)(n * row) : 1;
+    return 0;
+}
+
+/* The mean square of the difference, relative to that of the original's output, summed over the
+ * float outputs. */
+static int regression_loss(Builder *b, Value *const *y, Value *const *teacher, int n, Value **loss)
 {
     Graph *g = b->t->g;
-    Value *loss = NULL;
     for (int o = 0; o < n; o++) {
+        double power;
         if (y[o]->type.dtype != DT_F32) continue;
+        TRY(output_power(b, o, &power));
         double per_sample = (double)type_count(&y[o]->type) / (double)b->t->shard;
-        loss = plus(g, loss, loss_mse(g, y[o], teacher[o], per_sample * (double)b->setup->batch));
+        double total = per_sample * (double)b->setup->batch * power;
+        *loss = plus(g, *loss, loss_mse(g, y[o], teacher[o], total));
     }
-    return loss;
+    return 0;
 }
 
 static int build_loss(Builder *b, Value **loss)
@@ -243,7 +261,11 @@ static int build_loss(Builder *b, Value **loss)
         if (!type_equal(&y[o]->type, &wanted[o]->type))
             return diag_error(c->diag, "output '%s' of the two networks differ in type",
                               y[o]->name);
-    *loss = t->classifies ? classifier_loss(b, z, wanted[0]) : regression_loss(b, y, wanted, n);
+    *loss = NULL;
+    if (t->classifies)
+        *loss = classifier_loss(b, z, wanted[0]);
+    else
+        TRY(regression_loss(b, y, wanted, n, loss));
     return *loss ? 0 : diag_error(c->diag, "the network has no float output to train");
 }
 

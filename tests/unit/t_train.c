@@ -77,6 +77,35 @@ static void the_original_teaches(void **state)
     arena_free(a);
 }
 
+/* Networks that do not classify come nearer to the original's output, whatever its scale. */
+static void outputs_of_any_scale_are_learned(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    for (int k = 0; k < 2; k++) { /* the feature map, a thousand times larger, is the output */
+        Graph *g = k ? (Graph *)(uintptr_t)c.original : c.graph;
+        Value *y = g->nodes[4]->out[0];
+        g->noutputs = 0;
+        graph_add_output(g, build(g, OP_Mul, IN(y, const_f32(g, 1000)), NO_ATTRS));
+    }
+    float *w = arena_memdup(a, c.graph->nodes[2]->in[1]->data, 4 * 4 * 9 * sizeof(float));
+    for (int i = 0; i < 36; i++) w[i] = 0;
+    c.graph->nodes[2]->in[1]->data = w;
+    int64_t n = 0;
+    float *want = small_run(a, c.original, c.data, &n), *before = small_run(a, c.graph, c.data, &n);
+    assert_int_equal(pass_train(&c, "lr=0.05;qat=0;augment=0"), 0);
+    float *after = small_run(a, c.graph, c.data, &n);
+    double e0 = 0, e1 = 0;
+    for (int64_t i = 0; i < n; i++) {
+        e0 += pow((double)(before[i] - want[i]), 2);
+        e1 += pow((double)(after[i] - want[i]), 2);
+    }
+    assert_true(e1 < 0.7 * e0);
+    arena_free(a);
+}
+
 static void threads_do_not_change_a_byte(void **state)
 {
     (void)state;
@@ -141,8 +170,11 @@ static void simulated_integers_train(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(training_lowers_the_loss),     cmocka_unit_test(the_original_teaches),
-        cmocka_unit_test(threads_do_not_change_a_byte), cmocka_unit_test(divergence_is_rolled_back),
+        cmocka_unit_test(training_lowers_the_loss),
+        cmocka_unit_test(the_original_teaches),
+        cmocka_unit_test(threads_do_not_change_a_byte),
+        cmocka_unit_test(divergence_is_rolled_back),
+        cmocka_unit_test(outputs_of_any_scale_are_learned),
         cmocka_unit_test(simulated_integers_train),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
