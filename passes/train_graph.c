@@ -4,6 +4,7 @@
  *              BatchNormalization becomes BatchNormTrain (statistics of the shard)
  *   teacher  = c->original, inlined on the same inputs
  *   loss     = (1 - a) CE(z, labels) + a T^2 CE(z / T, softmax(z_teacher / T))
+ *              + h mean over residual sums s of |s - s_teacher|^2 / |s_teacher|^2
  *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain
  *
  * The teacher shares the student's inputs, so augmented samples are seen by both alike. */
@@ -244,6 +245,77 @@ static int regression_loss(Builder *b, Value *const *y, Value *const *teacher, i
     return 0;
 }
 
+/* ---- hints -------------------------------------------------------------------------- */
+
+/* The residual sums: where a network's stream is handed on, and what the teacher can tell the
+ * student besides its answer. */
+static bool is_residual_sum(const Node *n)
+{
+    return n->op == OP_Add && n->out[0]->type.dtype == DT_F32 && n->in[0]->def && n->in[1]->def;
+}
+
+static Value *value_named(const Graph *g, const char *name)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        if (is_residual_sum(g->nodes[i]) && strcmp(g->nodes[i]->out[0]->name, name) == 0)
+            return g->nodes[i]->out[0];
+    return NULL;
+}
+
+/* The teacher's channels that the student still has. */
+static Value *surviving(Builder *b, Value *v, const char *name)
+{
+    const Context *c = b->c;
+    for (int k = 0; k < c->nsurvivors; k++) {
+        const Survivors *s = &c->survivors[k];
+        if (strcmp(s->name, name) != 0) continue;
+        Attr axis = attr_int("axis", s->axis);
+        v = build(b->t->g, OP_Gather, 2, (Value *[]){v, const_ints(b->t->g, (int)s->n, s->index)},
+                  1, &axis);
+    }
+    return v;
+}
+
+typedef struct Hint {
+    const char *name;
+    Value *student, *teacher;
+} Hint;
+
+static int find_hints(Builder *b, Graph *teacher, Hint *hints)
+{
+    int n = 0;
+    for (int i = 0; i < b->t->g->nnodes && b->setup->hints > 0; i++) {
+        const Node *s = b->t->g->nodes[i];
+        Value *t = is_residual_sum(s) ? value_named(teacher, s->out[0]->name) : NULL;
+        if (!t) continue;
+        hints[n++] = (Hint){t->name, s->out[0], t};
+        graph_add_output(teacher, t);
+    }
+    return n;
+}
+
+static Value *square_sum(Graph *g, Value *x)
+{
+    Attr keep = attr_int("keepdims", 0);
+    Value *square = build(g, OP_Mul, IN(x, x), NO_ATTRS);
+    return build(g, OP_ReduceSum, 1, &square, 1, &keep);
+}
+
+static Value *hint_loss(Builder *b, const Hint *h, int n, Value *const *teacher)
+{
+    Graph *g = b->t->g;
+    Value *loss = NULL;
+    double weight = b->setup->hints * (double)b->t->shard / (double)b->setup->batch / n;
+    for (int k = 0; k < n; k++) {
+        Value *want = surviving(b, teacher[k], h[k].name);
+        if (!type_equal(&want->type, &h[k].student->type)) continue;
+        Value *far = square_sum(g, build(g, OP_Sub, IN(h[k].student, want), NO_ATTRS));
+        Value *norm = build(g, OP_Add, IN(square_sum(g, want), const_f32(g, 1e-6f)), NO_ATTRS);
+        loss = plus(g, loss, scaled(g, build(g, OP_Div, IN(far, norm), NO_ATTRS), weight));
+    }
+    return loss;
+}
+
 static int build_loss(Builder *b, Value **loss)
 {
     Context *c = b->c;
@@ -253,7 +325,9 @@ static int build_loss(Builder *b, Value **loss)
     Value *z = graph_logits(g);
     TRY(shard_specialize(&teacher, c->original, b->a, c->data, t->shard, c->diag));
     Value **y = arena_memdup(b->a, g->outputs, sizeof(Value *) * (size_t)n);
-    Value **wanted = NEW_ARRAY(b->a, Value *, n);
+    Hint *hints = NEW_ARRAY(b->a, Hint, g->nnodes);
+    int nhints = find_hints(b, teacher, hints);
+    Value **wanted = NEW_ARRAY(b->a, Value *, n + nhints);
     t->classifies = z && z->type.rank == 2 && z->type.dim[1] > 1 && n == 1;
     if (t->classifies) teacher->outputs[0] = graph_logits(teacher);
     graph_inline(g, teacher, g->inputs, wanted);
@@ -266,6 +340,7 @@ static int build_loss(Builder *b, Value **loss)
         *loss = classifier_loss(b, z, wanted[0]);
     else
         TRY(regression_loss(b, y, wanted, n, loss));
+    *loss = plus(g, *loss, hint_loss(b, hints, nhints, wanted + n));
     return *loss ? 0 : diag_error(c->diag, "the network has no float output to train");
 }
 
