@@ -54,7 +54,7 @@ static void same_graph(Graph *g, Graph *h, const char *file)
 static int round_trip(const char *file, Caught *c)
 {
     Arena *a = arena_new();
-    Graph *g, *h;
+    Graph *g, *h = NULL;
     int status = onnx_read(&g, a, file, caught(c));
     if (status == 0) {
         Bytes first = written(a, g, NULL, caught(c));
