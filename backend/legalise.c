@@ -82,9 +82,9 @@ static int input_to_attr(Emit *e, Node *n, const Value *v, const char *attr, Inp
         add_attr(e, n, attr_float(attr, (float)x));
         return 0;
     }
-    int64_t count = type_count(&v->type);
+    int64_t count = v->data ? type_count(&v->type) : -1;
     int64_t *ints = NEW_ARRAY(e->a, int64_t, count < 0 ? 0 : count);
-    if (!v->data || count > INT32_MAX || value_ints(v, ints, (int)count) != count)
+    if (count < 0 || count > INT32_MAX || value_ints(v, ints, (int)count) != count)
         return too_old(e, n, arena_printf(e->a, "a computed '%s'", attr), below);
     add_attr(e, n, attr_ints(attr, (size_t)count, ints));
     return 0;

@@ -46,9 +46,12 @@ static int import_opsets(Import *im, const Onnx__ModelProto *m)
         const char *domain = m->opset_import[i]->domain;
         if (!domain || strcmp(domain, "ai.onnx") == 0) domain = "";
         int64_t version = m->opset_import[i]->version;
+        if (!*domain && version < 1)
+            return diag_error(im->d, "opset %lld is imported", (long long)version);
         if (!*domain && im->opset && im->opset != version)
             return diag_error(im->d, "opset %lld and opset %lld are both imported",
                               (long long)im->opset, (long long)version);
+        if (!*domain && im->opset) continue;
         if (!*domain) im->opset = version;
         info->opsets[info->nopsets++] = (OpsetImport){arena_strdup(im->g->arena, domain), version};
     }
