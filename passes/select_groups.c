@@ -32,6 +32,7 @@ typedef struct Use {
 typedef struct Family {
     Use *uses;
     int n, removed;
+    int whole;    /* classes it had in the original, where earlier rounds took some */
     int *classes; /* by ascending score */
     const double *score;
     int step, floor; /* kept in multiples of step, at least floor */
@@ -44,6 +45,8 @@ typedef struct Plan {
     Graph *g; /* a clone with shrinking types */
     Budget budget;
     int *scored_axis; /* by value id: of a scored weight, its output channels; else -1 */
+    ScoredLayer *old; /* of the original */
+    int nold;
     Family *families;
     int n;
 } Plan;
@@ -118,8 +121,8 @@ static bool touches(const Family *f, const Node *n)
 static void set_steps(Family *f, int align)
 {
     f->step = align;
-    while (f->step > 1 && f->n < 2 * f->step) f->step /= 2;
-    int least = (f->n + 19) / 20;
+    while (f->step > 1 && f->whole < 2 * f->step) f->step /= 2;
+    int least = (f->whole + 19) / 20;
     f->floor = (least + f->step - 1) / f->step * f->step;
 }
 
@@ -155,9 +158,29 @@ static void find_families(Plan *p, const Graph *g, const Groups *gr, const doubl
         }
 }
 
+static const ScoredLayer *layer_of(const ScoredLayer *layers, int n, const char *weight)
+{
+    for (int k = 0; k < n; k++)
+        if (strcmp(layers[k].weight->name, weight) == 0) return &layers[k];
+    return NULL;
+}
+
+/* Adds what the family's first scored axis has lost since the original. */
+static int family_size(const Plan *p, const Family *f)
+{
+    for (const Use *u = f->uses; u; u = u->next) {
+        if (p->scored_axis[u->value->id] != u->axis) continue;
+        const ScoredLayer *l = layer_of(p->old, p->nold, u->value->name);
+        int64_t lost = l ? l->channels - u->value->type.dim[u->axis] : 0;
+        return f->n + (int)(lost / u->lanes);
+    }
+    return f->n;
+}
+
 static void finish_family(Plan *p, Family *f, const double *score, int align)
 {
     f->score = score;
+    f->whole = family_size(p, f);
     qsort_r(f->classes, (size_t)f->n, sizeof *f->classes, by_score, (void *)(uintptr_t)score);
     set_steps(f, align);
     f->nodes = NEW_ARRAY(p->arena, Node *, p->g->nnodes);
@@ -307,6 +330,7 @@ void select_groups(Selection *out, const Graph *g, const Graph *original, const 
     memset(p.scored_axis, 0xff, p.g->nvalues * sizeof *p.scored_axis);
     for (int k = 0; k < gr->nlayers; k++)
         p.scored_axis[map[gr->layers[k].weight->id]->id] = gr->layers[k].axis;
+    p.nold = scored_layers(original, a, &p.old);
     find_families(&p, g, gr, score, fixed, map);
     bool possible = false;
     for (int k = 0; k < p.n; k++) {
