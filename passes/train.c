@@ -1,4 +1,4 @@
-/* Fine-tuning: stochastic gradient descent over shards.
+/* Fine-tuning over shards: AdamW, or stochastic gradient descent with momentum.
  *
  * A batch is cut into shards of fixed size; each runs the training graph (train_graph.c), and loss,
  * gradients and batch statistics are added in shard order, so the result has the same bytes for
@@ -93,14 +93,14 @@ static Recipe recipe_of(Context *c, const char *opt)
     double part = number(c, opt, "qat", qat && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE);
     double share = qat ? part : 1 - part;
     const char *optimizer = pass_option(c, opt, "optimizer");
-    bool adam = optimizer && strcmp(optimizer, "adamw") == 0;
+    bool sgd = optimizer && strcmp(optimizer, "sgd") == 0;
     const Options *o = &c->opt;
-    Recipe r = {.optimizer = adam ? OPTIMIZER_ADAMW : OPTIMIZER_SGD};
+    Recipe r = {.optimizer = sgd ? OPTIMIZER_SGD : OPTIMIZER_ADAMW};
     int64_t shard = shard_size(c->graph, 0), batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
     r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
     r.setup.distill = number(c, opt, "distill", 0.7);
     r.setup.temperature = number(c, opt, "temperature", 1);
-    r.setup.hints = number(c, opt, "hints", 0);
+    r.setup.hints = number(c, opt, "hints", 1);
     r.setup.learn_ranges = qat && number(c, opt, "ranges", 1) > 0;
     r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
     r.augment = number(c, opt, "augment", 1) > 0;
@@ -117,10 +117,10 @@ static Recipe recipe_of(Context *c, const char *opt)
     return r;
 }
 
-/* Networks with normalisations bear higher rates than folded ones. */
+/* With plain descent, networks with normalisations bear higher rates than folded ones. */
 static double default_rate(const Recipe *r, const TrainGraph *t)
 {
-    return r->optimizer == OPTIMIZER_ADAMW ? 1e-3 : t->nnorms ? 0.02 : 0.01;
+    return r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : t->nnorms ? 0.02 : 0.01;
 }
 
 /* ---- one step ----------------------------------------------------------------------- */

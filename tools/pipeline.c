@@ -2,7 +2,7 @@
  *
  *   prepare     read samples (or make them from the model), measure the input
  *   prune       per round: sensitivity, allocate, remove-channels; then reconstruct
- *   train       BatchNormalization back in, fine-tune in float, fold it again
+ *   train       fold BatchNormalization, fine-tune in float
  *   quantize    fake-quant, fine-tune on the grid, QuantizeLinear/DequantizeLinear */
 #include <math.h>
 #include <string.h>
@@ -91,10 +91,8 @@ int pipeline_prune(ehap *e)
 
 int pipeline_train(ehap *e)
 {
-    int status = run(e, "insert-bn", "");
-    if (!status) status = run(e, "train", "");
-    if (!status) status = run(e, "fold-bn", "");
-    return status;
+    int status = run(e, "fold-bn", "");
+    return status ? status : run(e, "train", "");
 }
 
 int pipeline_quantize(ehap *e)

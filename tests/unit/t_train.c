@@ -48,7 +48,7 @@ static void training_lowers_the_loss(void **state)
         Diag d = diag_stderr("test");
         Context c = small_context(a, &d, norm);
         double before = loss_of(&c);
-        assert_int_equal(pass_train(&c, "lr=0.05;distill=0;qat=0;augment=0"), 0);
+        assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;distill=0;qat=0;augment=0"), 0);
         assert_true(loss_of(&c) < 0.6 * before);
         arena_free(a);
     }
@@ -70,7 +70,7 @@ static void the_original_teaches(void **state)
     for (int i = 0; i < 36; i++) w[i] = 0;
     c.graph->nodes[2]->in[1]->data = w;
     assert_int_equal(evaluate(&before, c.graph, c.original, c.data, &c.opt, &d), 0);
-    assert_int_equal(pass_train(&c, "lr=0.05;qat=0;augment=0"), 0);
+    assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;qat=0;augment=0"), 0);
     assert_int_equal(evaluate(&after, c.graph, c.original, c.data, &c.opt, &d), 0);
     assert_true(after.loss < before.loss);
     assert_true(after.agreement >= before.agreement);
@@ -95,7 +95,7 @@ static void outputs_of_any_scale_are_learned(void **state)
     c.graph->nodes[2]->in[1]->data = w;
     int64_t n = 0;
     float *want = small_run(a, c.original, c.data, &n), *before = small_run(a, c.graph, c.data, &n);
-    assert_int_equal(pass_train(&c, "lr=0.05;qat=0;augment=0"), 0);
+    assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;qat=0;augment=0"), 0);
     float *after = small_run(a, c.graph, c.data, &n);
     double e0 = 0, e1 = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -151,7 +151,7 @@ static void simulated_integers_train(void **state)
     Context c = small_context(a, &d, false);
     assert_int_equal(pass_fake_quant(&c, ""), 0);
     double before = loss_of(&c);
-    assert_int_equal(pass_train(&c, "lr=0.02;distill=0;qat=1;augment=0"), 0);
+    assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.02;distill=0;qat=1;augment=0"), 0);
     assert_true(loss_of(&c) < before);
     /* The scales in the graph are those of the weights in the graph. */
     for (int i = 0; i < c.graph->nnodes; i++) {
