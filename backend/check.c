@@ -8,7 +8,7 @@
 
 typedef struct Check {
     Emit e;
-    NameSet *names;
+    Names *names;
     bool *defined; /* by value id */
     int errors;
 } Check;
@@ -29,10 +29,10 @@ static void define(Check *c, const Value *v)
     c->defined[v->id] = true;
     if (!v->name || !*v->name)
         value_error(c, v, "has no name");
-    else if (names_has(c->names, v->name))
+    else if (names_get(c->names, v->name))
         value_error(c, v, "shares its name with another value");
     else
-        names_add(c->names, v->name);
+        names_put(c->names, v->name, c);
 }
 
 static void check_constant(Check *c, const Value *v)

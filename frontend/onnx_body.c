@@ -31,8 +31,8 @@ static int define(Body *b, NameTable *names, const char *name)
         return proto_error(b->im, b->node, "its body uses the reserved name '%s'", name);
     table_find(names, name, true);
     /* A new outer value of this name would be shadowed. */
-    if (!names_has(b->im->g->names, name))
-        names_add(b->im->g->names, arena_strdup(b->im->g->arena, name));
+    if (!names_get(b->im->g->names, name))
+        names_put(b->im->g->names, arena_strdup(b->im->g->arena, name), b->im->g);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #define EHAP_FRONTEND_ONNX_IMPORT_H
 
 #include "frontend/tensor.h"
+#include "ir/names.h"
 #include "ir/op.h"
 
 enum { OLDEST_OPSET = 7, NEWEST_OPSET = 28 };
@@ -16,8 +17,7 @@ typedef struct NameEntry {
     int index; /* free for the owner of the table */
 } NameEntry;
 NameTable *table_new(Arena *a);
-/* The entry of that name; with `add`, a new one (node -1) if there is none, else NULL. The
- * pointer is good until the next addition. */
+/* The entry of that name; with `add`, a new one (node -1) if there is none, else NULL. */
 NameEntry *table_find(NameTable *t, const char *name, bool add);
 
 typedef struct Import {

@@ -38,9 +38,9 @@ static const char *unique_name(Graph *g, const char *name)
 {
     const char *base = name && *name ? name : "t";
     char *s = arena_strdup(g->arena, base);
-    for (uint32_t k = g->nvalues; names_has(g->names, s); k++)
+    for (uint32_t k = g->nvalues; names_get(g->names, s); k++)
         s = arena_printf(g->arena, "%s_%u", base, k);
-    names_add(g->names, s);
+    names_put(g->names, s, s);
     return s;
 }
 

@@ -159,7 +159,7 @@ struct Graph {
     const char **symbols; /* name of each symbolic dimension; NULL where it has none */
     int nsymbols, cap_symbols;
     ModelInfo info;
-    struct NameSet *names;
+    struct Names *names;
     const Node *at; /* builder: the node that new nodes are derived from, or NULL */
 };
 

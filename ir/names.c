@@ -1,53 +1,50 @@
-/* The set of value names of a graph: open addressing over borrowed strings. */
+/* Open addressing with FNV-1a over borrowed strings, at most three quarters full. */
 #include "ir/names.h"
 
 #include <string.h>
 
-struct NameSet {
+typedef struct Slot {
+    const char *name;
+    void *what;
+} Slot;
+
+struct Names {
     Arena *arena;
-    const char **slot;
-    size_t cap, used;
+    Slot *slots;
+    size_t cap, used; /* cap is a power of two */
 };
 
-static size_t hash(const char *s)
+static Slot *find(const Names *names, const char *name)
 {
-    size_t h = 14695981039346656037u; /* FNV-1a */
-    for (; *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
-    return h;
+    uint64_t h = 0xcbf29ce484222325u;
+    for (const char *s = name; *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+    size_t i = (h ^ h >> 32) & (names->cap - 1);
+    while (names->slots[i].name && strcmp(names->slots[i].name, name) != 0)
+        i = (i + 1) & (names->cap - 1);
+    return &names->slots[i];
 }
 
-static const char **find(const NameSet *set, const char *name)
+static void resize(Names *names, size_t cap)
 {
-    size_t i = hash(name) & (set->cap - 1);
-    while (set->slot[i] && strcmp(set->slot[i], name) != 0) i = (i + 1) & (set->cap - 1);
-    return &set->slot[i];
+    Names old = *names;
+    names->cap = cap;
+    names->slots = NEW_ARRAY(names->arena, Slot, cap);
+    for (size_t i = 0; i < old.cap; i++)
+        if (old.slots[i].name) *find(names, old.slots[i].name) = old.slots[i];
 }
 
-static void grow(NameSet *set)
+Names *names_new(Arena *a)
 {
-    const char **old = set->slot;
-    size_t cap = set->cap;
-    set->cap = cap ? cap * 2 : 64;
-    set->slot = NEW_ARRAY(set->arena, const char *, set->cap);
-    for (size_t i = 0; i < cap; i++)
-        if (old[i]) *find(set, old[i]) = old[i];
+    Names *names = NEW(a, Names);
+    names->arena = a;
+    resize(names, 16);
+    return names;
 }
 
-NameSet *names_new(Arena *a)
-{
-    NameSet *set = NEW(a, NameSet);
-    set->arena = a;
-    grow(set);
-    return set;
-}
+void *names_get(const Names *names, const char *name) { return find(names, name)->what; }
 
-bool names_has(const NameSet *set, const char *name) { return *find(set, name) != NULL; }
-
-void names_add(NameSet *set, const char *name)
+void names_put(Names *names, const char *name, void *what)
 {
-    if (set->used * 4 >= set->cap * 3) grow(set);
-    const char **slot = find(set, name);
-    if (*slot) return;
-    *slot = name;
-    set->used++;
+    if (4 * ++names->used > 3 * names->cap) resize(names, 2 * names->cap);
+    *find(names, name) = (Slot){name, what};
 }

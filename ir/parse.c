@@ -12,50 +12,28 @@ enum { MAX_ATTRS = 4096 };
 
 /* ---- tables ------------------------------------------------------------------------- */
 
-static uint32_t hash(const char *s)
-{
-    uint32_t h = 2166136261u;
-    for (; *s; s++) h = (h ^ (unsigned char)*s) * 16777619u;
-    return h;
-}
-
-/* The slot of a name, or the free one where it belongs. */
-static uint32_t *entry_slot(const Table *t, const char *name)
-{
-    size_t k = hash(name) & (t->cap_slots - 1);
-    while (t->slot[k] && strcmp(t->entry[t->slot[k] - 1]->name, name) != 0)
-        k = (k + 1) & (t->cap_slots - 1);
-    return &t->slot[k];
-}
-
 Entry *entry_find(const Table *t, const char *name)
 {
-    uint32_t *slot = t->n ? entry_slot(t, name) : NULL;
-    return slot && *slot ? t->entry[*slot - 1] : NULL;
-}
-
-static void entry_grow(Table *t, Arena *a)
-{
-    Entry **old = t->entry;
-    t->cap_slots = t->cap_slots ? 2 * t->cap_slots : 64;
-    t->entry = NEW_ARRAY(a, Entry *, t->cap_slots / 2);
-    t->slot = NEW_ARRAY(a, uint32_t, t->cap_slots);
-    for (size_t k = 0; k < t->n; k++) {
-        t->entry[k] = old[k];
-        *entry_slot(t, old[k]->name) = (uint32_t)k + 1;
-    }
+    return t->names ? names_get(t->names, name) : NULL;
 }
 
 Entry *entry_get(Parser *p, Table *t, const char *name)
 {
+    Arena *a = p->l.arena;
     Entry *e = entry_find(t, name);
     if (e) return e;
-    if (2 * (t->n + 1) > t->cap_slots) entry_grow(t, p->l.arena);
-    e = NEW(p->l.arena, Entry);
+    if (!t->names) t->names = names_new(a);
+    if (t->n == t->cap) {
+        Entry **old = t->entry;
+        t->cap = t->cap ? 2 * t->cap : 32;
+        t->entry = NEW_ARRAY(a, Entry *, t->cap);
+        if (t->n) memcpy(t->entry, old, t->n * sizeof *old);
+    }
+    e = NEW(a, Entry);
     e->name = name;
     e->at = p->l.p;
     t->entry[t->n++] = e;
-    *entry_slot(t, name) = (uint32_t)t->n;
+    names_put(t->names, name, e);
     return e;
 }
 

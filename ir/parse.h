@@ -4,6 +4,7 @@
 #define EHAP_IR_PARSE_H
 
 #include "ir/lex.h"
+#include "ir/names.h"
 
 /* What the text says about a name, perhaps before the value exists. */
 typedef struct Entry {
@@ -18,11 +19,11 @@ typedef struct Entry {
     const char *noted_at; /* such a comment, or NULL */
 } Entry;
 
-/* Names to entries: open addressing, in order of insertion. */
+/* Names to entries, in order of first mention. */
 typedef struct Table {
+    Names *names;
     Entry **entry;
-    uint32_t *slot; /* index into entry + 1; 0: free */
-    size_t n, cap_entries, cap_slots;
+    size_t n, cap;
 } Table;
 
 typedef struct SideFile {

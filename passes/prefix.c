@@ -21,7 +21,10 @@ Prefix *prefix_new(Arena *a, const Graph *g, const Graph *original, const Sample
 
 void prefix_free(Prefix *p)
 {
-    for (Kept *k = p->kept; k; k = k->next) arena_free(k->arena);
+    for (Kept *k = p->kept, *next; k; k = next) {
+        next = k->next;
+        arena_free(k->arena); /* holds k itself */
+    }
     p->kept = NULL;
 }
 

@@ -100,7 +100,7 @@ static Recipe recipe_of(Context *c, const char *opt)
     r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
     r.setup.distill = number(c, opt, "distill", 0.7);
     r.setup.temperature = number(c, opt, "temperature", 1);
-    r.setup.hints = number(c, opt, "hints", 12);
+    r.setup.hints = number(c, opt, "hints", 40);
     r.setup.learn_ranges = qat && number(c, opt, "ranges", 1) > 0;
     r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
     r.augment = number(c, opt, "augment", 1) > 0;
