@@ -14,7 +14,7 @@ typedef struct Part {
 } Part;
 
 typedef struct Parts {
-    Arena *arena;
+    Arena *arena; /* of the files as read; freed once they are joined */
     const Graph *graph;
     Diag *diag;
     Part *list;

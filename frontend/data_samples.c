@@ -122,7 +122,8 @@ static int check_part(const Parts *ps, const Part *p, const Type *want)
 }
 
 /* Joins the parts of one input; labels only if every part has them. */
-static int join(Parts *ps, SampleInput *in, int input, int64_t *count, const int32_t **labels)
+static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
+                const int32_t **labels)
 {
     Type want = sample_type(ps->graph, input);
     const Part *first = NULL;
@@ -145,8 +146,8 @@ static int join(Parts *ps, SampleInput *in, int input, int64_t *count, const int
     Type t = type_is_static(&want) ? want : first->sample;
     t.dtype = first->sample.dtype;
     size_t row = (size_t)type_bytes(&t);
-    char *data = arena_array(ps->arena, (size_t)*count, row);
-    int32_t *y = all_labels ? NEW_ARRAY(ps->arena, int32_t, *count) : NULL;
+    char *data = arena_array(a, (size_t)*count, row);
+    int32_t *y = all_labels ? NEW_ARRAY(a, int32_t, *count) : NULL;
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input) continue;
@@ -160,12 +161,12 @@ static int join(Parts *ps, SampleInput *in, int input, int64_t *count, const int
 }
 
 /* x = (stored * scale - mean) / std = (stored - mean / scale) * (scale / std). */
-static int apply(SampleInput *in, const Preprocess *pre, Parts *ps, int64_t count)
+static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *ps, int64_t count)
 {
     int axis = pre->nhwc ? in->type.rank - 1 : 0, n = pre->n ? pre->n : 1;
-    float *factor = NEW_ARRAY(ps->arena, float, n), *shift = NEW_ARRAY(ps->arena, float, n);
+    float *factor = NEW_ARRAY(a, float, n), *shift = NEW_ARRAY(a, float, n);
     if (pre->nhwc && in->type.rank == 3 && in->type.dtype == DT_U8)
-        in->data = planes_to_nhwc(ps->arena, &in->type, in->data, count);
+        in->data = planes_to_nhwc(a, &in->type, in->data, count);
     if (n > 1 && (in->type.rank < 1 || in->type.dim[axis] != n))
         return diag_error(ps->diag, "--preprocess gives %d channels, input '%s' has %lld", n,
                           in->name, in->type.rank < 1 ? 0LL : (long long)in->type.dim[axis]);
@@ -179,18 +180,18 @@ static int apply(SampleInput *in, const Preprocess *pre, Parts *ps, int64_t coun
     return 0;
 }
 
-static int finish(Samples *s, Parts *ps, const Preprocess *pre)
+static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
 {
     for (int i = 0; i < s->ninputs; i++) {
         int64_t count;
-        TRY(join(ps, &s->inputs[i], i, &count, &s->labels));
+        TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
         if (i && count != s->count)
             return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
                               (long long)s->count, s->inputs[0].name, (long long)count,
                               s->inputs[i].name);
         s->count = count;
         bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
-        if (pre && pre->given && is_float) TRY(apply(&s->inputs[i], pre, ps, count));
+        if (pre && pre->given && is_float) TRY(apply(&s->inputs[i], a, pre, ps, count));
     }
     if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&
         dtype_is_float(ps->graph->inputs[0]->type.dtype))
@@ -204,20 +205,26 @@ static int finish(Samples *s, Parts *ps, const Preprocess *pre)
     return 0;
 }
 
+static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Preprocess *pre)
+{
+    char *rest = arena_strdup(ps->arena, list);
+    for (char *path; (path = strsep(&rest, ","));)
+        if (*path) TRY(read_path(ps, path));
+    if (ps->n == 0) return diag_error(ps->diag, "'%s' names no samples", list);
+    return finish(s, a, ps, pre);
+}
+
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
                  Diag *d)
 {
-    Parts ps = {.arena = a, .graph = g, .diag = d};
-    char *rest = arena_strdup(a, list);
     Samples *s = NEW(a, Samples);
     if (g->ninputs == 0) return diag_error(d, "the model has no inputs to feed samples to");
-    for (char *path; (path = strsep(&rest, ","));)
-        if (*path) TRY(read_path(&ps, path));
-    if (ps.n == 0) return diag_error(d, "'%s' names no samples", list);
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
-    TRY(finish(s, &ps, pre));
+    Parts ps = {.arena = arena_new(), .graph = g, .diag = d};
+    int status = read_all(s, a, &ps, list, pre);
+    arena_free(ps.arena);
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;
-    return 0;
+    return status;
 }
