@@ -29,16 +29,26 @@ typedef struct Placement {
     Value **scale, **zero; /* of roots and of constants: the FakeQuant's constants */
     Value **quantised;     /* of constants: their FakeQuant */
     uint32_t n;            /* values when the tables were made */
+    const char *exclude;   /* nodes that stay in float, comma-separated; or NULL */
 } Placement;
 
 static bool is_float(const Value *v) { return v && v->type.dtype == DT_F32; }
 static bool is_activation(const Value *v) { return is_float(v) && !value_is_const(v); }
+
+static bool listed(const char *list, const char *name)
+{
+    size_t n = name ? strlen(name) : 0;
+    for (const char *at = list; n && at && *at; at += strcspn(at, ","), at += *at == ',')
+        if (strcspn(at, ",") == n && strncmp(at, name, n) == 0) return true;
+    return false;
+}
 
 /* The role of a node, given its operands: zero must survive what only moves. */
 static QuantRole role_of(const Placement *p, const Node *n)
 {
     QuantRole role = target_role(p->target, n->op);
     double x;
+    if (listed(p->exclude, n->name)) return QUANT_FLOAT;
     if (!n->nout || !is_float(n->out[0]) || !is_float(node_in(n, 0))) return QUANT_FLOAT;
     if (n->op == OP_Pad) {
         if (node_in(n, 2) && (!value_scalar(n->in[2], &x) || x != 0)) return QUANT_FLOAT;
@@ -140,7 +150,8 @@ static Placement placement_new(Context *c, Arena *scratch, const Target *t)
 {
     Graph *g = c->graph;
     int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
-    Placement p = {.g = g, .target = t, .scratch = scratch, .n = g->nvalues};
+    Placement p = {
+        .g = g, .target = t, .scratch = scratch, .n = g->nvalues, .exclude = c->opt.exclude};
     p.weight_max = (1 << (bits - 1)) - 1;
     p.uses = graph_uses(g, scratch);
     p.integer = NEW_ARRAY(scratch, bool, p.n);

@@ -30,7 +30,6 @@ static void sink(void *ctx, Severity sev, const char *text)
 static void defaults(ehap *e)
 {
     Options *o = &e->c.opt;
-    o->keep = 0.5;
     o->criterion = "gate-ggn";
     o->precision = "fp32";
     o->target = "ort";
@@ -153,11 +152,15 @@ static int do_load(ehap *e, const char *path, const char *unused)
 
 int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL); }
 
+/* Half the work, where there are samples to learn with; drawings teach less than that needs. */
+static double default_budget(const ehap *e) { return e->data ? 0.5 : 0.85; }
+
 /* The reference that everything is held against: the model in canonical form. */
 static int begin(ehap *e)
 {
     int status = need_model(e);
     if (status || e->c.original) return status;
+    if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
     if (pass_run(&e->c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
     e->c.original = graph_clone(e->c.graph, e->arena, NULL);
     e->input.params = graph_params(e->c.graph);
