@@ -19,7 +19,7 @@ typedef struct Options {
     const char *precision; /* "fp32" or "fp16" */
     int probes;            /* upper bound */
     int batch;
-    int64_t steps;                    /* training; 0 with epochs 0: choose */
+    int64_t steps;                    /* training; <= 0: as epochs and seconds say, or choose */
     double epochs, seconds;           /* --epochs, --time */
     float lr;                         /* 0: choose */
     int rounds;                       /* score-remove rounds; 0: choose */

@@ -30,6 +30,7 @@ static void sink(void *ctx, Severity sev, const char *text)
 static void defaults(ehap *e)
 {
     Options *o = &e->c.opt;
+    o->steps = -1;
     o->criterion = "gate-ggn";
     o->precision = "fp32";
     o->target = "ort";
@@ -197,7 +198,7 @@ static int do_compress(ehap *e, const char *a, const char *b)
     int status = begin(e);
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
-    if (!status && e->c.opt.steps >= 0) status = pipeline_train(e);
+    if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
     return status ? status : pipeline_quantize(e);
 }
 

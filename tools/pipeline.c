@@ -100,7 +100,7 @@ int pipeline_quantize(ehap *e)
     Context *c = &e->c;
     int status = run(e, "fold-bn", "");
     if (!status) status = run(e, "fake-quant", "");
-    if (!status && c->opt.steps >= 0) status = run(e, "train", "");
+    if (!status && c->opt.steps != 0) status = run(e, "train", "");
     if (!status) status = measure(e, &c->report.accuracy_trained);
     if (!status) status = run(e, "quantize", "");
     if (!status) status = measure(e, &c->report.accuracy_output);
