@@ -3,8 +3,8 @@ with other probes, and FP16 against FP32 with the same probes.
 
   hvp.py EHAPC SHARED [--model resnet20_cifar10_bn_op17] [--batch 128] [--probes 300]
 
-Two estimates of K probes each differ by noise alone at best: the bound is the mean Spearman
-correlation of two draws from the scores and standard errors that PyTorch reports."""
+Two estimates differ by noise alone at best: the bound is the mean Spearman
+correlation of two draws around the scores of PyTorch with the standard errors of each."""
 import argparse
 import json
 import os
@@ -60,8 +60,8 @@ names = [n for n in t if n in f32]
 x32, x16, xt = joined(f32, names, "score"), joined(f16, names, "score"), joined(t, names, "score")
 e32, et = joined(f32, names, "stderr"), joined(t, names, "stderr")
 rng = np.random.default_rng(0)
-draw = lambda: xt + et * rng.standard_normal(len(xt))
-bound = np.mean([spearman(draw(), draw()) for _ in range(200)])
+draw = lambda error: xt + error * rng.standard_normal(len(xt))
+bound = np.mean([spearman(draw(e32), draw(et)) for _ in range(200)])
 z = (x32 - xt) / np.hypot(e32, et)
 print(json.dumps({
     "model": o.model, "batch": o.batch, "channels": len(xt), "layers": len(names),
