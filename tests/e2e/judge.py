@@ -2,6 +2,7 @@
 session.x64quantprecision=1: plain AVX2 saturates in int8 products otherwise.
 
   judge.py accuracy MODEL IMAGES.gz LABELS.gz      top-1 on idx files, Fashion-MNIST preprocessing
+  judge.py agree A B IMAGES.gz                     share of equal top-1 answers on idx images
   judge.py records MODEL FILE.bin                  top-1 on CIFAR records
   judge.py kernels MODEL                           which kernels the optimised graph runs
   judge.py check MODEL                             onnx.checker
@@ -29,21 +30,32 @@ def session(path, save=None):
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def top1(path, x, y):
+def answers(path, x):
     s = session(path)
     name = s.get_inputs()[0].name
     fixed = s.get_inputs()[0].shape[0]
     step = fixed if isinstance(fixed, int) else 500
-    hits = sum(int((s.run(None, {name: x[i:i + step]})[0].argmax(1) == y[i:i + step]).sum())
-               for i in range(0, len(x), step))
-    return hits / len(x)
+    return np.concatenate([s.run(None, {name: x[i:i + step]})[0].argmax(1)
+                           for i in range(0, len(x), step)])
+
+
+def top1(path, x, y):
+    return float((answers(path, x) == y).mean())
+
+
+def fashion(images):
+    x = np.frombuffer(gzip.open(images).read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    return (((x.astype(np.float32) / 255) - 0.2860) / 0.3530).astype(np.float32)
 
 
 def accuracy(path, images, labels):
-    x = np.frombuffer(gzip.open(images).read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
     y = np.frombuffer(gzip.open(labels).read(), np.uint8, offset=8)
-    x = ((x.astype(np.float32) / 255) - 0.2860) / 0.3530
-    return {"accuracy": top1(path, x.astype(np.float32), y)}
+    return {"accuracy": top1(path, fashion(images), y)}
+
+
+def agree(a, b, images):
+    x = fashion(images)
+    return {"agreement": float((answers(a, x) == answers(b, x)).mean())}
 
 
 def records(path, file):
