@@ -8,7 +8,7 @@ typedef struct TrainSetup {
     int64_t batch;  /* samples per update: the loss is their mean */
     double distill; /* weight of the teacher's labels, in [0, 1]; the rest is for the given ones */
     double temperature; /* of the teacher's soft labels */
-    double hints; /* weight of the distance to the teacher's residual sums */
+    double hints;       /* weight of the distance to the teacher's residual sums */
     bool learn_ranges;  /* scales of activations' grids are parameters */
     bool freeze_norms;  /* BatchNormalization keeps its running statistics */
 } TrainSetup;

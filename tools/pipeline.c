@@ -54,8 +54,7 @@ int pipeline_prepare(ehap *e)
         if (samples_read(&s, e->arena, e->data, &e->preprocess, c->original, &e->diag) < 0)
             return EHAP_BAD_INPUT;
     } else {
-        if (synthesize(&s, c, 0) < 0)
-            return EHAP_BAD_INPUT;
+        if (synthesize(&s, c, 0) < 0) return EHAP_BAD_INPUT;
         diag_remark(&e->diag, "no --data given: %s", s->source);
     }
     c->data = s;

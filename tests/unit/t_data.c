@@ -194,8 +194,8 @@ static void test_preprocess(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {TEST(test_records), TEST(test_idx), TEST(test_gzip),
-                                       TEST(test_npz), TEST(test_npy_damage),
-                                       TEST(test_preprocess)};
+    const struct CMUnitTest tests[] = {TEST(test_records),    TEST(test_idx),
+                                       TEST(test_gzip),       TEST(test_npz),
+                                       TEST(test_npy_damage), TEST(test_preprocess)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,8 @@ static void training_lowers_the_loss(void **state)
         Diag d = diag_stderr("test");
         Context c = small_context(a, &d, norm);
         double before = loss_of(&c);
-        assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;distill=0;hints=0;qat=0;augment=0"), 0);
+        assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;distill=0;hints=0;qat=0;augment=0"),
+                         0);
         assert_true(loss_of(&c) < 0.6 * before);
         arena_free(a);
     }
