@@ -62,7 +62,8 @@ e32, et = joined(f32, names, "stderr"), joined(t, names, "stderr")
 rng = np.random.default_rng(0)
 draw = lambda error: xt + error * rng.standard_normal(len(xt))
 bound = np.mean([spearman(draw(e32), draw(et)) for _ in range(200)])
-z = (x32 - xt) / np.hypot(e32, et)
+error = np.hypot(e32, et)
+z = (x32 - xt)[error > 0] / error[error > 0]  # channels that nothing excites have no error
 print(json.dumps({
     "model": o.model, "batch": o.batch, "channels": len(xt), "layers": len(names),
     "probes": {"ehapc": s32["probes"], "pytorch": st["probes"]},
