@@ -1,7 +1,7 @@
 /* Scalar functions and their first two derivatives, written once for every device.
  *
  * SCALAR_UNARY_LIST(X, T, M, F) has one line X(name, T, f, f', f'') per function: expressions
- * in T x (the operand) and T a, b (ONNX's alpha and beta; min and max of Clip). M(exp) is the
+ * in T x (the operand) and T a, b (the attributes that ir/unary.h names; min and max of Clip). M(exp) is the
  * math function for T, F(name, k) is the k-th derivative of another line (or an earlier column
  * of the same). Names are ONNX's; GeluTanh is Gelu with approximate="tanh".
  *
@@ -94,6 +94,19 @@ SCALAR_FN float scalar_erff(float x)
 #define scalar_rintf rintf
 #define scalar_fabsf fabsf
 #define scalar_powf powf
+#define scalar_fmodf fmodf
+#define scalar_log1pf log1pf
+#define scalar_sinf sinf
+#define scalar_cosf cosf
+#define scalar_tanf tanf
+#define scalar_asinf asinf
+#define scalar_acosf acosf
+#define scalar_atanf atanf
+#define scalar_sinhf sinhf
+#define scalar_coshf coshf
+#define scalar_asinhf asinhf
+#define scalar_acoshf acoshf
+#define scalar_atanhf atanhf
 
 #define SCALAR_F_double(name, k) scalar_##name##k##_double(x, a, b)
 #define SCALAR_F_float(name, k) scalar_##name##k##_float(x, a, b)
@@ -104,6 +117,14 @@ SCALAR_FN float scalar_erff(float x)
 #define GELU_U2(T) ((T)0.7978845608028654 * (T)0.26829 * x)
 /* The standard normal density. */
 #define NORMAL_PDF(T, M) ((T)0.3989422804014327 * M(exp)(-x * x / 2))
+
+/* log(1 + exp(x)) and its derivative; what the derivatives of Mish and Swish are made of. */
+#define SOFTPLUS(M) ((x > 0 ? x : 0) + M(log1p)(M(exp)(-M(fabs)(x))))
+#define SLOPE_OF_SOFTPLUS(M) (1 / (1 + M(exp)(-x)))
+#define MISH_T(M) M(tanh)(SOFTPLUS(M))
+#define MISH_T1(M) ((1 - MISH_T(M) * MISH_T(M)) * SLOPE_OF_SOFTPLUS(M))
+#define SWISH_S(M) (1 / (1 + M(exp)(-a * x)))
+#define SWISH_S1(M) (SWISH_S(M) * (1 - SWISH_S(M)))
 
 /* clang-format off */
 #define SCALAR_UNARY_LIST(X, T, M, F) \
@@ -135,7 +156,34 @@ SCALAR_FN float scalar_erff(float x)
     X(Reciprocal, T, 1 / x, -1 / (x * x), 2 / (x * x * x)) \
     X(Floor, T, M(floor)(x), 0, 0) \
     X(Ceil, T, M(ceil)(x), 0, 0) \
-    X(Round, T, M(rint)(x), 0, 0)
+    X(Round, T, M(rint)(x), 0, 0) \
+    X(Sign, T, x > 0 ? 1 : x < 0 ? -1 : x, 0, 0) \
+    X(Sin, T, M(sin)(x), M(cos)(x), -M(sin)(x)) \
+    X(Cos, T, M(cos)(x), -M(sin)(x), -M(cos)(x)) \
+    X(Tan, T, M(tan)(x), 1 + F(Tan, 0) * F(Tan, 0), 2 * F(Tan, 0) * F(Tan, 1)) \
+    X(Asin, T, M(asin)(x), 1 / M(sqrt)(1 - x * x), x / ((1 - x * x) * M(sqrt)(1 - x * x))) \
+    X(Acos, T, M(acos)(x), -1 / M(sqrt)(1 - x * x), -x / ((1 - x * x) * M(sqrt)(1 - x * x))) \
+    X(Atan, T, M(atan)(x), 1 / (1 + x * x), -2 * x / ((1 + x * x) * (1 + x * x))) \
+    X(Sinh, T, M(sinh)(x), M(cosh)(x), M(sinh)(x)) \
+    X(Cosh, T, M(cosh)(x), M(sinh)(x), M(cosh)(x)) \
+    X(Asinh, T, M(asinh)(x), 1 / M(sqrt)(x * x + 1), -x / ((x * x + 1) * M(sqrt)(x * x + 1))) \
+    X(Acosh, T, M(acosh)(x), 1 / M(sqrt)(x * x - 1), -x / ((x * x - 1) * M(sqrt)(x * x - 1))) \
+    X(Atanh, T, M(atanh)(x), 1 / (1 - x * x), 2 * x / ((1 - x * x) * (1 - x * x))) \
+    X(Elu, T, x < 0 ? a * (M(exp)(x) - 1) : x, x > 0 ? 1 : a * M(exp)(x), \
+      x > 0 ? 0 : a * M(exp)(x)) \
+    X(Selu, T, x < 0 ? b * a * (M(exp)(x) - 1) : b * x, x > 0 ? b : b * a * M(exp)(x), \
+      x > 0 ? 0 : b * a * M(exp)(x)) \
+    X(Celu, T, x < 0 ? a * (M(exp)(x / a) - 1) : x, x > 0 ? 1 : M(exp)(x / a), \
+      x > 0 ? 0 : M(exp)(x / a) / a) \
+    X(ThresholdedRelu, T, x <= a ? 0 : x, x > a ? 1 : 0, 0) \
+    X(Shrink, T, x < -a ? x + b : x <= a ? 0 : x - b, x < -a || x > a ? 1 : 0, 0) \
+    X(Softplus, T, SOFTPLUS(M), F(Sigmoid, 0), F(Sigmoid, 1)) \
+    X(Softsign, T, x / (1 + M(fabs)(x)), 1 / ((1 + M(fabs)(x)) * (1 + M(fabs)(x))), \
+      -2 * F(Sign, 0) * F(Softsign, 1) / (1 + M(fabs)(x))) \
+    X(Mish, T, x * MISH_T(M), MISH_T(M) + x * MISH_T1(M), \
+      MISH_T1(M) * (2 + x * (1 - SLOPE_OF_SOFTPLUS(M) - 2 * MISH_T(M) * SLOPE_OF_SOFTPLUS(M)))) \
+    X(Swish, T, x * SWISH_S(M), SWISH_S(M) + a * x * SWISH_S1(M), \
+      a * SWISH_S1(M) * (2 + a * x * (1 - 2 * SWISH_S(M))))
 
 #define SCALAR_BINARY_LIST(X, T, M) \
     X(Add, T, x + y) \

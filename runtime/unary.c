@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/unary.h"
+
 #define NAME(name, ...) #name,
 static const char *const unary_name[] = {
     SCALAR_UNARY_LIST(NAME, , SCALAR_MATH_double, SCALAR_F_double)};
@@ -14,6 +16,12 @@ static const struct {
     float a, b;
 } defaults[] = {{UNARY_LeakyRelu, 0.01f, 0},
                 {UNARY_HardSigmoid, 0.2f, 0.5f},
+                {UNARY_Elu, 1, 0},
+                {UNARY_Selu, 1.67326319217681884765625f, 1.05070102214813232421875f},
+                {UNARY_Celu, 1, 0},
+                {UNARY_ThresholdedRelu, 1, 0},
+                {UNARY_Shrink, 0.5f, 0},
+                {UNARY_Swish, 1, 0},
                 {UNARY_Clip, -INFINITY, INFINITY}};
 
 static int find(const char *name)
@@ -41,7 +49,7 @@ int unary_spec(UnarySpec *out, const Node *n, Diag *d)
             out->a = defaults[k].a;
             out->b = defaults[k].b;
         }
-    out->a = node_float(n, "alpha", out->a);
-    out->b = node_float(n, "beta", out->b);
+    out->a = node_float(n, unary_param(n, 0), out->a);
+    out->b = node_float(n, unary_param(n, 1), out->b);
     return 0;
 }

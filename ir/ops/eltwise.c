@@ -6,6 +6,7 @@
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
 #include "ir/rules.h"
+#include "ir/unary.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
@@ -170,14 +171,28 @@ int infer_cast(Node *n, Diag *d)
     return 0;
 }
 
+int infer_castlike(Node *n, Diag *d)
+{
+    Type t = input_type(n, 0);
+    t.dtype = input_type(n, 1).dtype;
+    return infer_out(n, 0, t, d);
+}
+
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+const char *unary_param(const Node *n, int which)
+{
+    if (n->op == OP_Selu) return which ? "gamma" : "alpha";
+    if (n->op == OP_Shrink) return which ? "bias" : "lambd";
+    return which ? "beta" : "alpha";
+}
+
 /* d * f^(order)(x), f being the function of the unary node (or Derivative node) n. */
 static Value *derivative(Ad *ad, const Node *n, int64_t order, Value *d, Value *x)
 {
-    static const char *const floats[] = {"alpha", "beta"};
+    static const char *const params[] = {"alpha", "beta"};
     Attr attrs[5];
     int k = 0;
     const char *of = node_str(n, "of", node_op_name(n));
@@ -186,8 +201,8 @@ static Value *derivative(Ad *ad, const Node *n, int64_t order, Value *d, Value *
     attrs[k++] = attr_str("of", of);
     attrs[k++] = attr_int("order", order);
     for (int i = 0; i < 2; i++)
-        if (node_attr(n, floats[i]))
-            attrs[k++] = attr_float(floats[i], node_float(n, floats[i], 0));
+        if (node_attr(n, unary_param(n, i)))
+            attrs[k++] = attr_float(params[i], node_float(n, unary_param(n, i), 0));
     return build(ad->g, OP_Derivative, IN(d, x), k, attrs);
 }
 
@@ -213,7 +228,8 @@ int jvp_unary(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 /* Whether the function that a Derivative node differentiates has no curvature. */
 static bool piecewise_linear(const Node *n)
 {
-    static const char *const names[] = {"Relu", "LeakyRelu", "Clip", "HardSigmoid", "Abs"};
+    static const char *const names[] = {"Relu", "LeakyRelu",       "Clip",  "HardSigmoid",
+                                        "Abs",  "ThresholdedRelu", "Shrink"};
     const char *of = node_str(n, "of", "");
     for (size_t k = 0; k < sizeof names / sizeof *names; k++)
         if (strcmp(of, names[k]) == 0) return true;
@@ -276,6 +292,19 @@ int jvp_clip(Ad *ad, const Node *n, Value *const *dx, Value **dy)
     return dx[0] ? clip_slope(ad, n, dx[0], &dy[0]) : 0;
 }
 
+/* Steps: constant but for jumps. */
+int vjp_zero(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    (void)ad, (void)n, (void)dy, (void)dx;
+    return 0;
+}
+
+int jvp_zero(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    (void)ad, (void)n, (void)dx, (void)dy;
+    return 0;
+}
+
 int vjp_identity(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     (void)ad, (void)n;
@@ -303,11 +332,23 @@ int vjp_cast(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
+int jvp_castlike(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    if (dx[0]) dy[0] = build(ad->g, OP_CastLike, IN(dx[0], n->in[1]), n->nattrs, n->attrs);
+    return 0;
+}
+
 int vjp_add(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     for (int i = 0; i < n->nin; i++)
         if (ad_wants(ad, n->in[i])) dx[i] = dy[0];
     return 0;
+}
+
+int vjp_mean(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Value *share = ad_scale(ad, dy[0], 1.0 / n->nin);
+    return vjp_add(ad, n, &share, dx);
 }
 
 int vjp_sub(Ad *ad, const Node *n, Value *const *dy, Value **dx)
@@ -476,7 +517,7 @@ static void lanes_elementwise(Lanes *l, const Node *n, int nin)
 
 void rule_lanes_eltwise(Lanes *l, const Node *n) { lanes_elementwise(l, n, n->nin); }
 
-/* Bounds are scalars. */
+/* Of the first operand alone: bounds are scalars, CastLike's second tells a type. */
 void rule_lanes_clip(Lanes *l, const Node *n) { lanes_elementwise(l, n, 1); }
 
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -24,6 +24,8 @@ CPU_RELEASE(free); /* frees state */
 CPU_RUN(clip);
 CPU_RUN(binary);
 CPU_RUN(variadic);
+CPU_RUN(compare);
+CPU_RUN(not);
 CPU_RUN(where);
 CPU_RUN(cast);
 CPU_PREPARE(reduce);

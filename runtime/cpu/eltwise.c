@@ -46,6 +46,13 @@ static bool all_float(const Node *n, const Tensor *in, int first)
     return true;
 }
 
+static bool all_blocks(const Node *n, const Tensor *in)
+{
+    for (int i = 0; i < n->nin; i++)
+        if (!block_dtype(in[i].dtype)) return false;
+    return true;
+}
+
 int cpu_unary_prepare(Prepare *p)
 {
     UnarySpec *s = malloc(sizeof *s);
@@ -95,14 +102,25 @@ void cpu_clip_run(const Node *n, const void *state, const Tensor *in, const Tens
 SCALAR_BINARY_LIST(SCALAR_BINARY_LOOP, float, SCALAR_MATH_float)
 BINARY_LOOP(Greater, p[i] > q[i] ? 1.f : 0.f)
 BINARY_LOOP(Less, p[i] < q[i] ? 1.f : 0.f)
+BINARY_LOOP(GreaterOrEqual, p[i] >= q[i] ? 1.f : 0.f)
+BINARY_LOOP(LessOrEqual, p[i] <= q[i] ? 1.f : 0.f)
 BINARY_LOOP(Equal, p[i] == q[i] ? 1.f : 0.f)
+BINARY_LOOP(And, p[i] != 0.f && q[i] != 0.f ? 1.f : 0.f)
+BINARY_LOOP(Or, p[i] != 0.f || q[i] != 0.f ? 1.f : 0.f)
+BINARY_LOOP(Xor, (p[i] != 0.f) != (q[i] != 0.f) ? 1.f : 0.f)
 
 #define BINARY_ENTRY(name, ...) [OP_##name] = binary_##name,
 static MapFn *const binary_loop[OP_COUNT] = {
     SCALAR_BINARY_LIST(BINARY_ENTRY, , SCALAR_MATH_float)[OP_Greater] = binary_Greater,
     [OP_Less] = binary_Less,
+    [OP_GreaterOrEqual] = binary_GreaterOrEqual,
+    [OP_LessOrEqual] = binary_LessOrEqual,
     [OP_Equal] = binary_Equal,
+    [OP_And] = binary_And,
+    [OP_Or] = binary_Or,
+    [OP_Xor] = binary_Xor,
     [OP_Sum] = binary_Add,
+    [OP_Mean] = binary_Add,
 };
 
 void cpu_binary_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
@@ -116,9 +134,37 @@ void cpu_binary_run(const Node *n, const void *state, const Tensor *in, const Te
         cpu_naive_run(n, NULL, in, out, scratch);
 }
 
+/* Comparisons and truth values: exact on bytes too. */
+void cpu_compare_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                     void *scratch)
+{
+    const Tensor *t[] = {&out[0], &in[0], &in[1]};
+    (void)state;
+    if (all_blocks(n, in))
+        block_map(3, t, binary_loop[n->op], NULL);
+    else
+        cpu_naive_run(n, NULL, in, out, scratch);
+}
+
+CLONES static void map_not(const void *ctx, int n, float *y, const float *const *x)
+{
+    const float *p = x[0];
+    (void)ctx;
+    INDEPENDENT for (int i = 0; i < n; i++) y[i] = p[i] == 0.f ? 1.f : 0.f;
+}
+
+void cpu_not_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                 void *scratch)
+{
+    const Tensor *t[] = {&out[0], &in[0]};
+    (void)n, (void)state, (void)scratch;
+    block_map(2, t, map_not, NULL);
+}
+
 typedef struct Fold {
     MapFn *f;
     int operands;
+    float scale;
 } Fold;
 
 static void fold(const void *ctx, int n, float *y, const float *const *x)
@@ -131,14 +177,16 @@ static void fold(const void *ctx, int n, float *y, const float *const *x)
         fold->f(NULL, n, k + 1 < fold->operands ? sum : y, pair);
         pair[0] = sum;
     }
+    if (fold->scale != 1.f)
+        for (int i = 0; i < n; i++) y[i] *= fold->scale;
 }
 
-/* Sum, Max and Min of any number of operands; one alone is a copy. */
+/* Sum, Mean, Max and Min of any number of operands; one alone is a copy. */
 void cpu_variadic_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                       void *scratch)
 {
     const Tensor *t[NEST_OPERANDS] = {&out[0]};
-    Fold f = {binary_loop[n->op], n->nin};
+    Fold f = {binary_loop[n->op], n->nin, n->op == OP_Mean ? 1.f / (float)n->nin : 1.f};
     UnarySpec s = {0};
     (void)state;
     if (!all_float(n, in, 0) || n->nin >= NEST_OPERANDS) {

@@ -1,4 +1,4 @@
-/* Element-wise functions, by the formulas of scalar.h in double; integers exactly. */
+/* Element-wise functions of one operand and Where, by the formulas of scalar.h in double; integers exactly. */
 #include "runtime/ref/ref.h"
 #include "runtime/unary.h"
 
@@ -105,86 +105,6 @@ REF_KERNEL(clip)
         } else {
             element_store(out, to, scalar_Clip0_double(load(in, from), lo, hi));
         }
-    }
-}
-
-/* ---- two and more ------------------------------------------------------------------- */
-
-static double binary(Op op, double x, double y)
-{
-#define CASE(name, T, ...)                                                                         \
-    case OP_##name:                                                                                \
-        return scalar_##name##_double(x, y);
-    switch ((int)op) {
-        SCALAR_BINARY_LIST(CASE, double, SCALAR_MATH_double)
-    case OP_Sum:
-        return x + y;
-    case OP_Greater:
-        return x > y;
-    case OP_Less:
-        return x < y;
-    case OP_Equal:
-        return x == y;
-    default:
-        trap(TRAP_INTERNAL, "ref: '%d' is no binary op", (int)op);
-    }
-#undef CASE
-}
-
-/* Wraps around like machine arithmetic; division truncates, and by zero gives 0. */
-static int64_t binary_int(Op op, int64_t x, int64_t y)
-{
-    const uint64_t a = (uint64_t)x, b = (uint64_t)y;
-    switch ((int)op) {
-    case OP_Add:
-    case OP_Sum:
-        return (int64_t)(a + b);
-    case OP_Sub:
-        return (int64_t)(a - b);
-    case OP_Mul:
-        return (int64_t)(a * b);
-    case OP_Div:
-        return y == 0 ? 0 : y == -1 ? (int64_t)(0 - a) : x / y;
-    case OP_Max:
-        return x > y ? x : y;
-    case OP_Min:
-        return x < y ? x : y;
-    case OP_Greater:
-        return x > y;
-    case OP_Less:
-        return x < y;
-    case OP_Equal:
-        return x == y;
-    case OP_PRelu:
-        return x < 0 ? (int64_t)(a * b) : x;
-    default:
-        return (int64_t)binary(op, (double)x, (double)y);
-    }
-}
-
-/* Any number of operands, folded from the left. */
-REF_KERNEL(binary)
-{
-    UNUSED_STATE;
-    bool exact = true;
-    for (int i = 0; i < n->nin; i++) exact = exact && is_exact_int(&in[i]);
-    FOR_EACH(at, out)
-    {
-        double x = 0;
-        int64_t k = 0;
-        for (int i = 0; i < n->nin; i++) {
-            const Tensor t = ref_broadcast(&in[i], out);
-            const int64_t from = ref_index(&t, &at);
-            if (exact)
-                k = i ? binary_int(n->op, k, element_load_int(&t, from))
-                      : element_load_int(&t, from);
-            else
-                x = i ? binary(n->op, x, load(&t, from)) : load(&t, from);
-        }
-        if (exact)
-            element_store_int(out, ref_index(out, &at), k);
-        else
-            element_store(out, ref_index(out, &at), x);
     }
 }
 

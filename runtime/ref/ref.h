@@ -19,6 +19,8 @@ REF_KERNEL(clip);
 REF_KERNEL(copy);
 REF_KERNEL(dropout);
 REF_KERNEL(binary);
+REF_KERNEL(bits);
+REF_KERNEL(float_test);
 REF_KERNEL(where);
 REF_KERNEL(maxpool);
 REF_KERNEL(avgpool);

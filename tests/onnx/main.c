@@ -42,6 +42,14 @@ static int read_tensors(Value **out, Graph *g, const char *dir, const char *name
     return n;
 }
 
+/* These files store bfloat16 as uint16. */
+static Type data_type(const Value *declared, const Value *data)
+{
+    Type t = data->type;
+    if (declared->type.dtype == DT_BF16 && t.dtype == DT_U16) t.dtype = DT_BF16;
+    return t;
+}
+
 /* Gives the inputs the types of their data; integers become constants if asked, for ops whose
  * output's shape depends on them. */
 static int set_inputs(Graph *g, Value **data, int n, bool fix, Diag *d)
@@ -51,7 +59,7 @@ static int set_inputs(Graph *g, Value **data, int n, bool fix, Diag *d)
         return diag_error(d, "the model has %d inputs, the data %d", g->ninputs, n);
     for (int k = 0; k < n; k++) {
         Value *v = g->inputs[k];
-        v->type = data[k]->type;
+        v->type = data_type(v, data[k]);
         if (fix && dtype_is_int(v->type.dtype)) {
             v->data = data[k]->data;
         } else {
@@ -65,7 +73,7 @@ static int set_inputs(Graph *g, Value **data, int n, bool fix, Diag *d)
 
 static int compare(const Tensor *got, const Value *want, int output, Diag *d)
 {
-    const Tensor w = {.dtype = want->type.dtype, .data = (void *)(uintptr_t)want->data};
+    const Tensor w = {.dtype = got->dtype, .data = (void *)(uintptr_t)want->data};
     const int64_t n = type_count(&want->type);
     for (int64_t k = 0; k < n; k++) {
         const double x = element_load(got, k), y = element_load(&w, k);
@@ -80,10 +88,10 @@ static int compare_outputs(const Graph *g, const Instance *i, Value *const *want
 {
     char a[128], b[128];
     for (int o = 0; o < n; o++) {
-        const Type *t = &g->outputs[o]->type;
-        if (!type_equal(t, &want[o]->type))
+        const Type *t = &g->outputs[o]->type, expected = data_type(g->outputs[o], want[o]);
+        if (!type_equal(t, &expected))
             return diag_error(d, "output %d is %s, %s wanted", o, type_print(g, t, a, sizeof a),
-                              type_print(g, &want[o]->type, b, sizeof b));
+                              type_print(g, &expected, b, sizeof b));
         const Tensor got = {.dtype = t->dtype,
                             .data = arena_alloc(g->arena, (size_t)type_bytes(t) + 8)};
         instance_read(i, o, got.data);
@@ -110,16 +118,19 @@ static int run_graph(const Graph *g, const char *device, Value *const *in, Value
     return status;
 }
 
-/* Many of these models say opset 6, which the reader refuses, but hold nothing that opset 7 reads
- * otherwise: their opset_import (field 8 of ModelProto: an empty domain and version 6) is raised.
- */
+/* Many of these models say opset 1 to 6, which the reader refuses, but hold nothing that opset 7
+ * reads otherwise: their opset_import (field 8 of ModelProto: an empty domain and the version) is
+ * raised. */
 static void raise_opset(unsigned char *bytes, size_t n)
 {
-    static const unsigned char form[2][6] = {{0x42, 2, 0x10, 6}, {0x42, 4, 0x0a, 0, 0x10, 6}};
+    static const unsigned char form[2][5] = {{0x42, 2, 0x10}, {0x42, 4, 0x0a, 0, 0x10}};
     for (int k = 0; k < 2; k++) {
-        const size_t len = form[k][1] + 2u;
-        for (size_t i = 0; i + len <= n; i++)
-            if (memcmp(bytes + i, form[k], len) == 0) bytes[i + len - 1] = 7;
+        const size_t last = form[k][1] + 1u;
+        for (size_t i = 0; i + last < n; i++) {
+            unsigned char *version = &bytes[i + last];
+            if (memcmp(bytes + i, form[k], last) == 0 && *version >= 1 && *version < 7)
+                *version = 7;
+        }
     }
 }
 
