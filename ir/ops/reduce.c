@@ -92,31 +92,86 @@ int vjp_reduce_mean(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
-/* Of a maximum or minimum: 1 at its place, in equal shares where several places tie. */
-static Value *share_of_extremum(Ad *ad, const Node *n)
+static Value *two(Ad *ad, Op op, Value *a, Value *b)
 {
-    Value *at = build(ad->g, OP_Equal, IN(n->in[0], kept_dims(ad, n, n->out[0])), NO_ATTRS);
-    Value *mask = build(ad->g, OP_Cast, IN(at), ATTRS(attr_int("to", n->in[0]->type.dtype)));
-    Value *ties = build(ad->g, OP_ReduceSum, n->nin, ad_inputs(ad, n, mask), n->nattrs, n->attrs);
-    return build(ad->g, OP_Div, IN(mask, kept_dims(ad, n, ties)), NO_ATTRS);
+    return build(ad->g, op, IN(a, b), NO_ATTRS);
 }
 
-int vjp_reduce_max(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+/* n's reduction by another op. */
+static Value *reduced_by(Ad *ad, const Node *n, Op op, Value *x)
 {
-    dx[0] = build(ad->g, OP_Mul, IN(kept_dims(ad, n, dy[0]), share_of_extremum(ad, n)), NO_ATTRS);
+    return build(ad->g, op, n->nin, ad_inputs(ad, n, x), n->nattrs, n->attrs);
+}
+
+static Value *as_float(Ad *ad, const Node *n, Value *truth)
+{
+    return build(ad->g, OP_Cast, IN(truth), ATTRS(attr_int("to", n->in[0]->type.dtype)));
+}
+
+/* Of a maximum or minimum: 1 at its place, in equal shares where several places tie. */
+static Value *slope_of_extremum(Ad *ad, const Node *n, Value *y)
+{
+    Value *mask = as_float(ad, n, two(ad, OP_Equal, n->in[0], y));
+    return two(ad, OP_Div, mask, kept_dims(ad, n, reduced_by(ad, n, OP_ReduceSum, mask)));
+}
+
+/* Of a product: that of all others. With p the product of those that are not 0 and z their number
+ * among the others: p / (x or, if 0, 1) where z = 0, else 0. */
+static Value *slope_of_product(Ad *ad, const Node *n)
+{
+    Value *x = n->in[0], *zero = const_f32(ad->g, 0);
+    Value *is_zero = as_float(ad, n, two(ad, OP_Equal, x, zero));
+    Value *safe = two(ad, OP_Add, x, is_zero);
+    Value *p = kept_dims(ad, n, reduced_by(ad, n, OP_ReduceProd, safe));
+    Value *zeros = kept_dims(ad, n, reduced_by(ad, n, OP_ReduceSum, is_zero));
+    Value *none = two(ad, OP_Equal, two(ad, OP_Sub, zeros, is_zero), zero);
+    return build(ad->g, OP_Where, IN(none, two(ad, OP_Div, p, safe), zero), NO_ATTRS);
+}
+
+/* dy/dx of y = reduction of x, for each x; y with its axes kept. */
+static Value *reduce_slope(Ad *ad, const Node *n)
+{
+    Value *x = n->in[0], *y = kept_dims(ad, n, n->out[0]);
+    switch ((int)n->op) {
+    case OP_ReduceSumSquare:
+        return ad_scale(ad, x, 2);
+    case OP_ReduceL1:
+        return build(ad->g, OP_Sign, IN(x), NO_ATTRS);
+    case OP_ReduceL2:
+        return two(ad, OP_Div, x, y);
+    case OP_ReduceLogSum:
+        return build(ad->g, OP_Exp, IN(build(ad->g, OP_Neg, IN(y), NO_ATTRS)), NO_ATTRS);
+    case OP_ReduceLogSumExp:
+        return build(ad->g, OP_Exp, IN(two(ad, OP_Sub, x, y)), NO_ATTRS);
+    case OP_ReduceProd:
+        return slope_of_product(ad, n);
+    default:
+        return slope_of_extremum(ad, n, y);
+    }
+}
+
+int vjp_reduce_slope(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = two(ad, OP_Mul, kept_dims(ad, n, dy[0]), reduce_slope(ad, n));
     return 0;
 }
 
-int jvp_reduce_max(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+int jvp_reduce_slope(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
-    Value *d = build(ad->g, OP_Mul, IN(dx[0], share_of_extremum(ad, n)), NO_ATTRS);
-    dy[0] = build(ad->g, OP_ReduceSum, n->nin, ad_inputs(ad, n, d), n->nattrs, n->attrs);
+    dy[0] = reduced_by(ad, n, OP_ReduceSum, two(ad, OP_Mul, dx[0], reduce_slope(ad, n)));
     return 0;
 }
 
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
+
+/* What terms of 0 add nothing to. */
+static bool sums_up(Op op)
+{
+    return op == OP_ReduceSum || op == OP_ReduceSumSquare || op == OP_ReduceL1 ||
+           op == OP_ReduceL2 || op == OP_ReduceLogSum;
+}
 
 /* Axes that remain pass. A sum over lanes is the same without those that are zero; a mean or a
  * maximum is not, and pins them by leaving them alone. */
@@ -130,7 +185,7 @@ void rule_lanes_reduce(Lanes *l, const Node *n)
     for (int axis = 0; axis < x->type.rank; axis++) {
         if (!mask[axis])
             lanes_pass(l, x, axis, y, to);
-        else if (n->op == OP_ReduceSum && lanes_open(l, x, axis))
+        else if (sums_up(n->op) && lanes_open(l, x, axis))
             lanes_open_axis(l, x, axis);
         to += !mask[axis] || keep;
     }

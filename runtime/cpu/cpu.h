@@ -30,6 +30,8 @@ CPU_RUN(where);
 CPU_RUN(cast);
 CPU_PREPARE(reduce);
 CPU_RUN(reduce);
+CPU_PREPARE(logsumexp);
+CPU_RUN(logsumexp);
 CPU_RUN(sum_product);
 CPU_PREPARE(pool);
 CPU_RUN(pool);

@@ -6,6 +6,7 @@
  * of the machine: every instruction set adds in the same order. */
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/simd.h"
+#include "runtime/scalar.h"
 
 #include <math.h>
 #include <string.h>
@@ -209,34 +210,86 @@ int cpu_reduce_prepare(Prepare *p)
     return 0;
 }
 
-void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                    void *scratch)
-{
-    Tensor kept = kept_shape(n, in);
-    const Tensor *x[] = {&in[0]};
-    Reduction r = n->op == OP_ReduceMax   ? REDUCE_MAX
-                  : n->op == OP_ReduceMin ? REDUCE_MIN
-                                          : REDUCE_SUM;
-    double *acc = scratch;
-    (void)state;
-    if (in[0].dtype != DT_F32 && in[0].dtype != DT_F16) {
-        cpu_naive_run(n, NULL, in, out, scratch);
-        return;
-    }
-    cpu_accumulate(r, NULL, NULL, 1, x, &kept, acc);
-    int64_t count = tensor_count(&kept);
-    if (n->op == OP_ReduceMean && count > 0) {
-        double each = (double)count / (double)tensor_count(&in[0]);
-        for (int64_t i = 0; i < count; i++) acc[i] *= each;
-    }
-    store_doubles(&out[0], acc);
-}
-
 CLONES static void products(const void *ctx, int n, float *y, const float *const *x)
 {
     const float *restrict a = x[0], *restrict b = x[1];
     (void)ctx;
     for (int i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+CLONES static void magnitudes(const void *ctx, int n, float *y, const float *const *x)
+{
+    const float *a = x[0];
+    (void)ctx;
+    for (int i = 0; i < n; i++) y[i] = fabsf(a[i]);
+}
+
+static bool has_floats(const Tensor *t) { return t->dtype == DT_F32 || t->dtype == DT_F16; }
+
+/* What becomes of the sum of `each` elements. */
+static double finished(Op op, double acc, double each)
+{
+    return op == OP_ReduceMean     ? acc / each
+           : op == OP_ReduceL2     ? sqrt(acc)
+           : op == OP_ReduceLogSum ? log(acc)
+                                   : acc;
+}
+
+void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                    void *scratch)
+{
+    Tensor kept = kept_shape(n, in);
+    const Tensor *x[] = {&in[0], &in[0]};
+    Reduction r = n->op == OP_ReduceMax   ? REDUCE_MAX
+                  : n->op == OP_ReduceMin ? REDUCE_MIN
+                                          : REDUCE_SUM;
+    bool square = n->op == OP_ReduceSumSquare || n->op == OP_ReduceL2;
+    MapFn *term = square ? products : n->op == OP_ReduceL1 ? magnitudes : NULL;
+    double *acc = scratch;
+    (void)state;
+    if (!has_floats(&in[0])) {
+        cpu_naive_run(n, NULL, in, out, scratch);
+        return;
+    }
+    cpu_accumulate(r, term, NULL, square ? 2 : 1, x, &kept, acc);
+    int64_t count = tensor_count(&kept);
+    double each = count > 0 ? (double)tensor_count(&in[0]) / (double)count : 1;
+    for (int64_t i = 0; i < count; i++) acc[i] = finished(n->op, acc[i], each);
+    store_doubles(&out[0], acc);
+}
+
+CLONES static void exponentials(const void *ctx, int n, float *y, const float *const *x)
+{
+    const float *a = x[0], *max = x[1];
+    (void)ctx;
+    for (int i = 0; i < n; i++) y[i] = scalar_expf(a[i] - max[i]);
+}
+
+int cpu_logsumexp_prepare(Prepare *p)
+{
+    p->scratch = (size_t)tensor_count(&p->out[0]) * (sizeof(double) + sizeof(float));
+    return 0;
+}
+
+/* Relative to the largest: y = max + log(sum of exp(x - max)) */
+void cpu_logsumexp_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                       void *scratch)
+{
+    int64_t count = tensor_count(&out[0]);
+    double *acc = scratch;
+    float *max = (float *)(void *)(acc + count);
+    Tensor kept = kept_shape(n, in), largest = dense_like(&kept, DT_F32, max);
+    const Tensor *x[] = {&in[0], &largest};
+    (void)state;
+    if (!has_floats(&in[0])) {
+        cpu_naive_run(n, NULL, in, out, scratch);
+        return;
+    }
+    cpu_accumulate(REDUCE_MAX, NULL, NULL, 1, x, &kept, acc);
+    for (int64_t i = 0; i < count; i++) max[i] = isinf(acc[i]) ? 0 : (float)acc[i];
+    cpu_accumulate(REDUCE_SUM, exponentials, NULL, 2, x, &kept, acc);
+    for (int64_t i = 0; i < count; i++) acc[i] = (double)max[i] + log(acc[i]);
+    store_doubles(&out[0], acc);
 }
 
 void cpu_sum_product_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,

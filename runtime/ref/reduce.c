@@ -13,20 +13,6 @@ static void find_axes(const Node *n, const Tensor *in, bool reduced[MAX_RANK])
         reduced[ref_axis(element_load_int(&in[1], ref_offset(&in[1], k)), in->rank)] = true;
 }
 
-static double fold(Op op, double acc, double x)
-{
-    if (op == OP_ReduceMax) return isnan(x) || x > acc ? x : acc;
-    if (op == OP_ReduceMin) return isnan(x) || x < acc ? x : acc;
-    return acc + x;
-}
-
-static int64_t fold_int(Op op, int64_t acc, int64_t x)
-{
-    if (op == OP_ReduceMax) return x > acc ? x : acc;
-    if (op == OP_ReduceMin) return x < acc ? x : acc;
-    return (int64_t)((uint64_t)acc + (uint64_t)x);
-}
-
 /* The part of x that one output element reduces: the reduced axes, at the output's index. */
 static Tensor group_of(const Tensor *x, const bool *reduced, const Tensor *y, const Index *at)
 {
@@ -44,31 +30,96 @@ static Tensor group_of(const Tensor *x, const bool *reduced, const Tensor *y, co
     return v;
 }
 
+static double largest(const Tensor *x)
+{
+    double max = -INFINITY;
+    FOR_EACH(j, x) max = fmax(max, load(x, ref_index(x, &j)));
+    return max;
+}
+
+static double fold(Op op, double acc, double x)
+{
+    switch ((int)op) {
+    case OP_ReduceMax:
+        return isnan(x) || x > acc ? x : acc;
+    case OP_ReduceMin:
+        return isnan(x) || x < acc ? x : acc;
+    case OP_ReduceProd:
+        return acc * x;
+    case OP_ReduceL1:
+        return acc + fabs(x);
+    case OP_ReduceL2:
+    case OP_ReduceSumSquare:
+        return acc + x * x;
+    case OP_ReduceLogSumExp:
+        return acc + exp(x);
+    default:
+        return acc + x;
+    }
+}
+
+/* The exponentials of LogSumExp are taken relative to the largest. */
+static double reduce(Op op, const Tensor *x)
+{
+    double acc = op == OP_ReduceMax    ? -INFINITY
+                 : op == OP_ReduceMin  ? INFINITY
+                 : op == OP_ReduceProd ? 1
+                                       : 0;
+    double max = op == OP_ReduceLogSumExp ? largest(x) : 0;
+    if (isinf(max)) max = 0;
+    FOR_EACH(j, x) acc = fold(op, acc, load(x, ref_index(x, &j)) - max);
+    return op == OP_ReduceMean                                 ? acc / (double)tensor_count(x)
+           : op == OP_ReduceL2                                 ? sqrt(acc)
+           : op == OP_ReduceLogSum || op == OP_ReduceLogSumExp ? max + log(acc)
+                                                               : acc;
+}
+
+static bool reduces_exactly(Op op)
+{
+    return op != OP_ReduceL2 && op != OP_ReduceLogSum && op != OP_ReduceLogSumExp;
+}
+
+static int64_t fold_int(Op op, int64_t acc, int64_t x)
+{
+    const uint64_t a = (uint64_t)acc, b = (uint64_t)x;
+    switch ((int)op) {
+    case OP_ReduceMax:
+        return x > acc ? x : acc;
+    case OP_ReduceMin:
+        return x < acc ? x : acc;
+    case OP_ReduceProd:
+        return (int64_t)(a * b);
+    case OP_ReduceL1:
+        return (int64_t)(x < 0 ? a - b : a + b);
+    case OP_ReduceSumSquare:
+        return (int64_t)(a + b * b);
+    default:
+        return (int64_t)(a + b);
+    }
+}
+
+static int64_t reduce_int(Op op, const Tensor *x)
+{
+    const int64_t count = tensor_count(x);
+    const bool extreme = (op == OP_ReduceMax || op == OP_ReduceMin) && count > 0;
+    int64_t acc = extreme ? element_load_int(x, 0) : op == OP_ReduceProd;
+    FOR_EACH(j, x) acc = fold_int(op, acc, element_load_int(x, ref_index(x, &j)));
+    return op == OP_ReduceMean && count ? acc / count : acc;
+}
+
 REF_KERNEL(reduce)
 {
     UNUSED_STATE;
     bool reduced[MAX_RANK];
     find_axes(n, in, reduced);
-    const bool extreme = n->op == OP_ReduceMax || n->op == OP_ReduceMin;
     FOR_EACH(at, out)
     {
         const Tensor x = group_of(in, reduced, out, &at);
-        const int64_t count = tensor_count(&x), to = ref_index(out, &at);
-        double acc = extreme && count ? load(&x, 0) : n->op == OP_ReduceMax ? -INFINITY : 0;
-        int64_t exact = extreme && count && is_exact_int(in) ? element_load_int(&x, 0) : 0;
-        if (n->op == OP_ReduceMin && !count) acc = INFINITY;
-        FOR_EACH(j, &x)
-        {
-            const int64_t from = ref_index(&x, &j);
-            if (is_exact_int(in))
-                exact = fold_int(n->op, exact, element_load_int(&x, from));
-            else
-                acc = fold(n->op, acc, load(&x, from));
-        }
-        if (is_exact_int(in))
-            element_store_int(out, to, n->op == OP_ReduceMean && count ? exact / count : exact);
+        const int64_t to = ref_index(out, &at);
+        if (is_exact_int(in) && reduces_exactly(n->op))
+            element_store_int(out, to, reduce_int(n->op, &x));
         else
-            element_store(out, to, n->op == OP_ReduceMean ? acc / (double)count : acc);
+            element_store(out, to, reduce(n->op, &x));
     }
 }
 
