@@ -1,9 +1,9 @@
 /* Scalar functions and their first two derivatives, written once for every device.
  *
  * SCALAR_UNARY_LIST(X, T, M, F) has one line X(name, T, f, f', f'') per function: expressions
- * in T x (the operand) and T a, b (the attributes that ir/unary.h names; min and max of Clip). M(exp) is the
- * math function for T, F(name, k) is the k-th derivative of another line (or an earlier column
- * of the same). Names are ONNX's; GeluTanh is Gelu with approximate="tanh".
+ * in T x (the operand) and T a, b (the attributes that ir/unary.h names; min and max of Clip).
+ * M(exp) is the math function for T, F(name, k) is the k-th derivative of another line (or an
+ * earlier column of the same). Names are ONNX's; GeluTanh is Gelu with approximate="tanh".
  *
  * Functions scalar_<name><k>_<T>(x, a, b) are made from it for float and double, k = 0, 1, 2:
  *     #define CASE(name, T, ...) case UNARY_##name: for (...) y[i] = scalar_##name##0_##T(x[i], a,

@@ -25,7 +25,7 @@ CPU_RUN(clip);
 CPU_RUN(binary);
 CPU_RUN(variadic);
 CPU_RUN(compare);
-CPU_RUN(not);
+CPU_RUN(negation);
 CPU_RUN(where);
 CPU_RUN(cast);
 CPU_PREPARE(reduce);

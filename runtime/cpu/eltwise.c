@@ -153,8 +153,8 @@ CLONES static void map_not(const void *ctx, int n, float *y, const float *const 
     INDEPENDENT for (int i = 0; i < n; i++) y[i] = p[i] == 0.f ? 1.f : 0.f;
 }
 
-void cpu_not_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                 void *scratch)
+void cpu_negation_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                      void *scratch)
 {
     const Tensor *t[] = {&out[0], &in[0]};
     (void)n, (void)state, (void)scratch;

@@ -76,7 +76,7 @@ static const Kernel kernels[OP_COUNT] = {
     RUN(GreaterOrEqual, compare, KF_F16),
     RUN(LessOrEqual, compare, KF_F16),
     RUN(Equal, compare, KF_F16),
-    RUN(Not, not, KF_INPLACE),
+    RUN(Not, negation, KF_INPLACE),
     RUN(And, compare, KF_INPLACE),
     RUN(Or, compare, KF_INPLACE),
     RUN(Xor, compare, KF_INPLACE),

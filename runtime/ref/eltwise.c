@@ -1,4 +1,5 @@
-/* Element-wise functions of one operand and Where, by the formulas of scalar.h in double; integers exactly. */
+/* Element-wise functions of one operand, and Where: by the formulas of scalar.h in double;
+ * integers exactly. */
 #include "runtime/ref/ref.h"
 #include "runtime/unary.h"
 
