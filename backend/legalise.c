@@ -4,7 +4,7 @@
 
 #include "backend/emit.h"
 
-typedef enum InputKind { INTS, FLOAT } InputKind;
+typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
 
 static const struct {
     Op op;
@@ -13,7 +13,7 @@ static const struct {
     const char *attr;
     InputKind kind;
 } inputs[] = {
-#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, kind},
+#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, KIND_##kind},
 #include "ir/opset.def"
 #undef OPSET_INPUT
 };
@@ -77,7 +77,7 @@ static int input_to_attr(Emit *e, Node *n, const Value *v, const char *attr, Inp
                          int64_t below)
 {
     double x;
-    if (kind == FLOAT) {
+    if (kind == KIND_FLOAT) {
         if (!v->data || !value_scalar(v, &x)) return too_old(e, n, "a computed bound", below);
         add_attr(e, n, attr_float(attr, (float)x));
         return 0;
@@ -86,7 +86,8 @@ static int input_to_attr(Emit *e, Node *n, const Value *v, const char *attr, Inp
     int64_t *ints = NEW_ARRAY(e->a, int64_t, count < 0 ? 0 : count);
     if (count < 0 || count > INT32_MAX || value_ints(v, ints, (int)count) != count)
         return too_old(e, n, arena_printf(e->a, "a computed '%s'", attr), below);
-    add_attr(e, n, attr_ints(attr, (size_t)count, ints));
+    if (kind == KIND_INT && count != 1) return too_old(e, n, "a list", below);
+    add_attr(e, n, kind == KIND_INT ? attr_int(attr, *ints) : attr_ints(attr, (size_t)count, ints));
     return 0;
 }
 

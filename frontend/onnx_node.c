@@ -185,6 +185,12 @@ int import_opaque_constant(Import *im, const char *name, Onnx__AttributeProto *v
 
 /* ---- nodes -------------------------------------------------------------------------- */
 
+/* Names that an operator had before. */
+static const char *current_name(const char *op_type)
+{
+    return strcmp(op_type, "Scatter") == 0 ? "ScatterElements" : op_type;
+}
+
 static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
 {
     const char *domain = p->domain ? p->domain : "";
@@ -193,7 +199,7 @@ static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
         return proto_error(im, p, "domain 'ehap' is internal and has no place in a model file");
     if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
     if (!im->opset) return proto_error(im, p, "the model imports no opset of the default domain");
-    *op = op_of_name("", p->op_type);
+    *op = op_of_name("", current_name(p->op_type));
     if (*op == OP_COUNT) *op = OP_Opaque;
     return 0;
 }

@@ -6,7 +6,7 @@
 
 #include "frontend/onnx_import.h"
 
-typedef enum InputKind { INTS, FLOAT } InputKind;
+typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
 
 static const struct {
     Op op;
@@ -15,7 +15,7 @@ static const struct {
     const char *attr;
     InputKind kind;
 } inputs[] = {
-#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, kind},
+#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, KIND_##kind},
 #include "ir/opset.def"
 #undef OPSET_INPUT
 };
@@ -49,8 +49,10 @@ static const char *helper_name(Import *im, const Node *n, const char *what)
 
 static Value *ints_input(Import *im, const Node *n, const Attr *a)
 {
-    int64_t dim = (int64_t)a->n;
-    return value_const(im->g, helper_name(im, n, a->name), type_of(DT_I64, 1, &dim), a->ints);
+    bool one = a->kind == ATTR_INT;
+    int64_t dim = one ? 1 : (int64_t)a->n;
+    const int64_t *ints = one ? arena_memdup(im->g->arena, &a->i, sizeof a->i) : a->ints;
+    return value_const(im->g, helper_name(im, n, a->name), type_of(DT_I64, 1, &dim), ints);
 }
 
 /* Of the type of the data, as Clip and Pad demand; Dropout's ratio is float. */
@@ -76,8 +78,9 @@ static int attrs_to_inputs(Import *im, Node *n)
         if (inputs[k].op != n->op || im->opset >= inputs[k].below) continue;
         const Attr *a = node_attr(n, inputs[k].attr);
         if (!a) continue;
-        bool ints = inputs[k].kind == INTS;
-        if (a->kind != (ints ? ATTR_INTS : ATTR_FLOAT))
+        static const AttrKind kinds[] = {ATTR_INTS, ATTR_INT, ATTR_FLOAT};
+        bool ints = inputs[k].kind != KIND_FLOAT;
+        if (a->kind != kinds[inputs[k].kind])
             return node_error(im->d, n, "attribute '%s' has the wrong type", a->name);
         if (!ints && !float_input_fits(n)) return make_opaque(n);
         if (inputs[k].index < n->nin && n->in[inputs[k].index])

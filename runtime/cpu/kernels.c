@@ -2,6 +2,8 @@
 #include "runtime/cpu/cpu.h"
 
 #define NAIVE(op) [OP_##op] = {.prepare = cpu_naive_prepare, .run = cpu_naive_run}
+#define NAIVE_ROWS(op)                                                                             \
+    [OP_##op] = {.prepare = cpu_naive_prepare, .run = cpu_naive_run, .flags = KF_ROW_MAJOR}
 #define UNARY(op) [OP_##op] = {cpu_unary_prepare, cpu_unary_run, cpu_free_release, MAP}
 #define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags}
 #define PREP(op, name, flags) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags}
@@ -128,6 +130,25 @@ static const Kernel kernels[OP_COUNT] = {
     RUN(Gather, gather, ANY),
     RUN(SliceGrad, slice_grad, ANY),
     RUN(GatherGrad, gather_grad, KF_F16),
+    NAIVE(GatherElements),
+    NAIVE(GatherND),
+    NAIVE(ScatterElements),
+    NAIVE(ScatterND),
+    NAIVE(TopK),
+    NAIVE(ArgMax),
+    NAIVE(ArgMin),
+    NAIVE(OneHot),
+    NAIVE(NonZero),
+    NAIVE(Compress),
+    NAIVE_ROWS(Unique),
+    NAIVE_ROWS(NonMaxSuppression),
+    NAIVE(Tile),
+    NAIVE(Trilu),
+    NAIVE(CumSum),
+    NAIVE(ReverseSequence),
+    NAIVE(EyeLike),
+    NAIVE(Range),
+    NAIVE(Size),
     RUN(QuantizeLinear, quantize, KF_F16),
     RUN(DequantizeLinear, dequantize, KF_F16),
     RUN(FakeQuant, fake_quant, MAP),
