@@ -206,12 +206,24 @@ static int quantize(Emit *e, Node *n)
     return 0;
 }
 
+/* Its name was Scatter in opsets 9 and 10. */
+static int scatter(Emit *e, Node *n)
+{
+    if (e->opset >= 11) return 0;
+    if (e->opset < 9) return too_old(e, n, "this op", 9);
+    if (node_attr(n, "reduction")) return too_old(e, n, "attribute 'reduction'", 16);
+    n->op = OP_Opaque;
+    n->op_type = "Scatter";
+    n->domain = "";
+    return 0;
+}
+
 static const struct {
     Op op;
     int (*rule)(Emit *e, Node *n);
 } rules[] = {
     {OP_Softmax, flat_softmax},    {OP_LogSoftmax, flat_softmax},   {OP_Split, split_parts},
-    {OP_QuantizeLinear, quantize}, {OP_DequantizeLinear, quantize},
+    {OP_QuantizeLinear, quantize}, {OP_DequantizeLinear, quantize}, {OP_ScatterElements, scatter},
 };
 
 int check_carried(Emit *e, const Node *n, const char *op_type,
