@@ -11,6 +11,7 @@ typedef struct Part {
     Type sample; /* of one sample */
     const void *data;
     const int32_t *labels; /* NULL: none */
+    size_t pitch;          /* bytes from one sample to the next; 0: they are dense */
 } Part;
 
 typedef struct Parts {

@@ -215,7 +215,7 @@ int npy_read(Parts *ps, const char *path)
     TRY(npy_parse(&x, ps->arena, file, arena_printf(ps->arena, "'%s'", path), ps->diag));
     if (x.type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
     parts_add(ps, (Part){0, x.type.dim[0], type_of(x.type.dtype, x.type.rank - 1, x.type.dim + 1),
-                         x.data, NULL});
+                         x.data, NULL, 0});
     return 0;
 }
 
@@ -261,7 +261,7 @@ int npz_read_samples(Parts *ps, const char *path)
             return diag_error(ps->diag, "'%s': array '%s' is not an input of the model", path,
                               arrays[k].name);
         parts_add(ps, (Part){input, t->dim[0], type_of(t->dtype, t->rank - 1, t->dim + 1),
-                             arrays[k].data, NULL});
+                             arrays[k].data, NULL, 0});
     }
     for (int k = first; labels && k < ps->n; k++) {
         if (labels->type.dim[0] != ps->list[k].count)

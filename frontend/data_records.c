@@ -20,15 +20,11 @@ int cifar_read(Parts *ps, const char *path)
                           "input '%s')",
                           path, file.n, record, size, ps->graph->inputs[0]->name);
     size_t n = file.n / record;
-    uint8_t *data = arena_array(ps->arena, n, size);
     int32_t *labels = NEW_ARRAY(ps->arena, int32_t, n);
     const uint8_t *p = file.p;
-    for (size_t i = 0; i < n; i++, p += record) {
-        labels[i] = p[0];
-        memcpy(data + i * size, p + 1, size);
-    }
+    for (size_t i = 0; i < n; i++) labels[i] = p[i * record];
     t.dtype = DT_U8;
-    parts_add(ps, (Part){0, (int64_t)n, t, data, labels});
+    parts_add(ps, (Part){0, (int64_t)n, t, p + 1, labels, record});
     return 0;
 }
 
@@ -88,7 +84,7 @@ int idx_read(Parts *ps, const char *path)
     if (strstr(path, "labels-idx1")) return 0; /* read with its images */
     TRY(data_load(&file, ps->arena, path, ps->diag));
     TRY(idx_parse(&t, &p, file, path, ps->diag));
-    Part part = {0, t.dim[0], type_of(DT_U8, t.rank - 1, t.dim + 1), p, NULL};
+    Part part = {0, t.dim[0], type_of(DT_U8, t.rank - 1, t.dim + 1), p, NULL, 0};
     TRY(idx_labels(&part, ps, path));
     parts_add(ps, part);
     return 0;

@@ -60,8 +60,9 @@ int pb_read(Parts *ps, const char *path)
     if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
     if (input >= ps->graph->ninputs)
         return diag_error(ps->diag, "'%s': the model has %d inputs", path, ps->graph->ninputs);
-    parts_add(ps, (Part){input, v->type.dim[0],
-                         type_of(v->type.dtype, v->type.rank - 1, v->type.dim + 1), v->data, NULL});
+    parts_add(ps,
+              (Part){input, v->type.dim[0],
+                     type_of(v->type.dtype, v->type.rank - 1, v->type.dim + 1), v->data, NULL, 0});
     return 0;
 }
 
@@ -121,6 +122,14 @@ static int check_part(const Parts *ps, const Part *p, const Type *want)
                       type_print(ps->graph, want, b, sizeof b));
 }
 
+static void copy_rows(char *to, const Part *p, size_t row)
+{
+    const char *from = p->data;
+    if (!p->pitch) memcpy(to, from, (size_t)p->count * row);
+    for (int64_t i = 0; p->pitch && i < p->count; i++)
+        memcpy(to + (size_t)i * row, from + (size_t)i * p->pitch, row);
+}
+
 /* Joins the parts of one input; labels only if every part has them. */
 static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
                 const int32_t **labels)
@@ -151,7 +160,7 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input) continue;
-        memcpy(data + (size_t)at * row, p->data, (size_t)p->count * row);
+        copy_rows(data + (size_t)at * row, p, row);
         if (y) memcpy(y + at, p->labels, (size_t)p->count * sizeof *y);
         at += p->count;
     }

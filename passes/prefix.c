@@ -126,17 +126,24 @@ static Kept *new_kept(const Prefix *p, int side, const Value *v)
     return k;
 }
 
-/* Whether all that crosses the new cut can be kept for all samples. */
+/* Bytes of a value of type t for all samples. */
+static size_t kept_bytes(const Prefix *p, const Type *t)
+{
+    return (size_t)((p->n + p->shard - 1) / p->shard) * (size_t)type_bytes(t);
+}
+
+/* Whether all that crosses the new cut can be kept for all samples, beside what is kept now, which
+ * the step reads. */
 static bool affordable(const Step *s)
 {
     const Prefix *p = s->prefix;
-    int64_t shards = (p->n + p->shard - 1) / p->shard;
     size_t total = 0;
+    for (const Kept *k = p->kept; k; k = k->next) total += kept_bytes(p, &k->type);
     for (int side = 0; side < SIDES; side++)
         for (int k = 0; k < s->ncrossing[side]; k++) {
-            const Type *t = &s->crossing[side][k]->type;
-            if (t->dtype != DT_F32) return false;
-            total += (size_t)shards * (size_t)type_bytes(t);
+            const Value *v = s->crossing[side][k];
+            if (v->type.dtype != DT_F32) return false;
+            if (!find_kept(p->kept, side, v->name)) total += kept_bytes(p, &v->type);
         }
     return total <= p->limit;
 }

@@ -22,9 +22,9 @@
 #include "passes/passes.h"
 #include "passes/prefix.h"
 
-enum { POSITIONS = 64, SAMPLES = 2048 };
+enum { POSITIONS = 64, SAMPLES = 1024 };
 static const double RIDGE = 1e-4;
-static const size_t KEEP_LIMIT = (size_t)384 << 20;
+static const size_t KEEP_LIMIT = (size_t)192 << 20;
 
 typedef struct Fit {
     Node *node, *norm; /* norm: the BatchNormalization behind it, or NULL */

@@ -40,6 +40,16 @@ static int measure(ehap *e, double *accuracy)
     return EHAP_OK;
 }
 
+/* Nothing has changed yet: without labels, the network agrees with itself. */
+static int measure_input(ehap *e)
+{
+    Report *r = &e->c.report;
+    if (e->c.eval && e->c.eval->labels) return measure(e, &r->accuracy_input);
+    r->accuracy_input = 1;
+    r->accuracy_is_agreement = true;
+    return EHAP_OK;
+}
+
 int pipeline_prepare(ehap *e)
 {
     Context *c = &e->c;
@@ -58,7 +68,7 @@ int pipeline_prepare(ehap *e)
         diag_remark(&e->diag, "no --data given: %s", s->source);
     }
     c->data = s;
-    return measure(e, &c->report.accuracy_input);
+    return measure_input(e);
 }
 
 static const char *const budget_name[] = {"flops", "params", "channels"};
