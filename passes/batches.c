@@ -73,16 +73,62 @@ void session_close(Session *s)
 
 static void release_session(void *p) { session_close(p); }
 
-int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *po, int threads,
-                 size_t memory, Diag *d)
+int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
+{
+    if (!o->memory || bytes <= o->memory) return 0;
+    return diag_error(d, "%lld sample%s at a time need%s %zu bytes, --memory leaves %zu",
+                      (long long)samples, samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
+                      o->memory);
+}
+
+static bool batch_is_open(const Graph *model)
+{
+    for (int k = 0; k < model->ninputs; k++) {
+        const Type *t = &model->inputs[k]->type;
+        if (t->rank > 0 && !dim_is_sym(t->dim[0])) return false;
+    }
+    return true;
+}
+
+/* Bytes of one instance with the buffers that a feed gives it. */
+static int instance_bytes(const Session *s, size_t *bytes, Diag *d)
+{
+    *bytes = program_peak_bytes(s->program);
+    for (int k = 0; k < s->g->ninputs; k++)
+        if (!add_ok(*bytes, (size_t)type_bytes(&s->g->inputs[k]->type), bytes))
+            return diag_error(d, "the program needs more memory than an address can name");
+    return 0;
+}
+
+/* Compiles the program of the largest shard that fits. */
+static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Options *o, size_t *one,
+                Diag *d)
+{
+    for (;; s->shard /= 2) {
+        ShardGraph made = {0};
+        TRY(make(&made, ctx, s->shard));
+        ProgramOptions po = {.device = o->device, .stage = made.stage};
+        s->g = made.g;
+        TRY(program_compile(&s->program, s->g, &po, d));
+        TRY(instance_bytes(s, one, d));
+        if (!o->memory || *one <= o->memory / MEMORY_THREADS || !open || s->shard % 2) break;
+        program_free(s->program);
+        s->program = NULL;
+    }
+    return memory_allows(o, *one, s->shard, d);
+}
+
+int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
+                 void *ctx, const Options *o, Diag *d)
 {
     Session *s = *out = NEW(a, Session);
+    size_t one;
     arena_defer(a, release_session, s);
-    TRY(program_compile(&s->program, g, po, d));
-    size_t one = program_peak_bytes(s->program);
-    s->threads = threads > 0 ? threads : runtime_cpu_count();
-    if (memory && one && (size_t)s->threads > memory / one)
-        s->threads = memory / one > 1 ? (int)(memory / one) : 1;
+    s->shard = shard_size(model, most);
+    TRY(plan(s, batch_is_open(model), make, ctx, o, &one, d));
+    s->threads = o->threads > 0 ? o->threads : runtime_cpu_count();
+    if (o->memory && one && (size_t)s->threads > o->memory / one)
+        s->threads = (int)(o->memory / one);
     s->bytes = one * (size_t)s->threads;
     s->owner = NEW_ARRAY(a, _Atomic(Instance *), s->threads);
     return pool_new(&s->pool, s->program, s->threads, d);
@@ -123,10 +169,11 @@ struct Feed {
     int *source; /* per graph input: of which samples' input; -1: the caller's */
 };
 
-Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
-               int64_t shard, Session *session)
+Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index)
 {
     Feed *f = NEW(a, Feed);
+    const Graph *g = session->g;
+    int64_t shard = session->shard;
     *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard, .session = session};
     f->slots = NEW_ARRAY(a, Slot, session->threads);
     f->source = NEW_ARRAY(a, int, g->ninputs);
@@ -222,25 +269,38 @@ static int keep_rows(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
-                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
+/* What forward_rows runs. */
+typedef struct Forward {
+    Arena *arena;
+    const Graph *g;
+    const Value *of;
+    const Samples *samples;
+    Diag *d;
+} Forward;
+
+static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
 {
-    int64_t shard = shard_size(g, 0);
-    Graph *p;
-    TRY(shard_specialize(&p, g, a, s, shard, d));
+    const Forward *f = ctx;
+    TRY(shard_specialize(&out->g, f->g, f->arena, f->samples, shard, f->d));
+    Graph *p = out->g;
     Value *y = NULL, *logits = graph_logits(p);
-    for (int i = 0; of && i < p->nnodes; i++)
+    for (int i = 0; f->of && i < p->nnodes; i++)
         for (int k = 0; k < p->nodes[i]->nout; k++)
-            if (p->nodes[i]->out[k] && strcmp(p->nodes[i]->out[k]->name, of->name) == 0)
+            if (p->nodes[i]->out[k] && strcmp(p->nodes[i]->out[k]->name, f->of->name) == 0)
                 y = p->nodes[i]->out[k];
     p->noutputs = 0;
     graph_add_output(p, y ? y : logits);
-    simplify_dce(p, a);
+    return simplify_dce(p, f->arena);
+}
+
+int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
+                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
+{
     Session *session;
-    ProgramOptions po = {.device = o->device};
-    TRY(session_open(&session, a, p, &po, o->threads, o->memory, d));
-    int64_t total = type_count(&p->outputs[0]->type);
-    Rows r = {.feed = feed_new(a, p, s, n, index, shard, session),
+    Forward f = {a, g, of, s, d};
+    TRY(session_open(&session, a, g, 0, build_forward, &f, o, d));
+    int64_t total = type_count(&session->g->outputs[0]->type), shard = session->shard;
+    Rows r = {.feed = feed_new(a, session, s, n, index),
               .row = total / shard,
               .shard = shard,
               .out = NEW_ARRAY(a, float, n *(total / shard)),

@@ -1,6 +1,6 @@
 /* Samples as shards of a program's batch, and programs that run over them.
  *
- * A shard is a fixed number of samples that does not depend on the machine: sums over
+ * A shard is a number of samples that does not depend on the machine: sums over
  * shards, added in shard order, are the same bytes for any number of threads. The last
  * shard is filled up with repeats; their targets are zero rows, so that they add nothing. */
 #ifndef EHAP_PASSES_BATCHES_H
@@ -20,15 +20,32 @@ int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, in
 
 /* A compiled graph and its instances. Released with the arena, or earlier by session_close. */
 typedef struct Session {
+    const Graph *g;
+    int64_t shard; /* samples */
     Program *program;
     Pool *pool;
     int threads;
-    size_t bytes;               /* planned: one instance times threads */
+    size_t bytes;               /* planned: one instance and its input buffers, times threads */
     _Atomic(Instance *) *owner; /* of each slot */
 } Session;
-/* threads 0: all cores; fewer run when `memory` (0: no limit) does not hold their instances. */
-int session_open(Session **out, Arena *a, const Graph *g, const ProgramOptions *po, int threads,
-                 size_t memory, Diag *d);
+
+/* Makes the graph to run on shards of so many samples, and the stages of its inputs (NULL: 0). */
+typedef struct ShardGraph {
+    Graph *g;
+    const uint8_t *stage;
+} ShardGraph;
+typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
+
+/* The one place where --memory (o->memory; 0: no limit) decides. A shard is shard_size(model,
+ * most), or the largest half, quarter, … of it (down to one sample, unless the model fixes its
+ * batch) of which MEMORY_THREADS instances fit: a number that depends on --memory but not on the
+ * threads, so neither do the bytes of results. Then as many of o->threads (0: all cores) run as
+ * fit. Nothing is allocated before the plan fits; error: not even one instance does. */
+enum { MEMORY_THREADS = 4 };
+int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
+                 void *ctx, const Options *o, Diag *d);
+/* Error if a plan of so many bytes, for what `samples` says, is above o->memory. */
+int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d);
 void session_close(Session *s); /* NULL is allowed; may be repeated */
 int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
                 int (*reduce)(void *, int64_t, Instance *), void *ctx);
@@ -41,8 +58,7 @@ int session_slot(Session *s, Instance *inst);
  * position; those beyond the samples' are the caller's to bind. Every instance has a buffer
  * per graph input. */
 typedef struct Feed Feed;
-Feed *feed_new(Arena *a, const Graph *g, const Samples *s, int64_t n, const int64_t *index,
-               int64_t shard, Session *session);
+Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index);
 int64_t feed_shards(const Feed *f);
 int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … shard size */
 /* The sample in a row; repeats beyond feed_rows. */

@@ -17,7 +17,7 @@ typedef struct Scoring {
     DType precision; /* DT_F16 or DT_F32 */
     int probes;      /* at most */
     int64_t n;       /* samples to use, the first n */
-    int64_t shard;
+    int64_t shard;   /* samples; the program of the criterion settles it */
     /* What the loss is taken against, rows of float [n, outputs per sample]: NULL when the
      * samples have labels and the criterion is content with them. */
     const float *soft;
@@ -80,9 +80,10 @@ int gates_curvature(Scoring *s, CotangentKind kind, int count, double weight, co
  * need labels where there are none: [n, classes]. */
 int own_labels(float **out, Scoring *s, bool top);
 
-/* Probes in rounds until the choice is stable (criteria/probes.c). `in_key` etc. are those of
- * `h`; observation k of a channel is the sum over shards of output out_layer for probe k, and
- * factor[flat] scales it into a score. same_key: one direction for all shards. */
-int probes_run(Scoring *s, const Hvp *h, bool same_key, const double *factor);
+/* Probes in rounds until the choice is stable (criteria/probes.c). `make` makes the program for
+ * s->shard; observation k of a channel is the sum over shards of output out_layer for probe k,
+ * and factor[flat] scales it into a score. same_key: one direction for all shards. */
+typedef int HvpBuilder(Hvp *out, const Scoring *s);
+int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor);
 
 #endif

@@ -75,29 +75,37 @@ static int tally_shard(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
+typedef struct Pair {
+    Arena *arena;
+    const Graph *g, *reference;
+    const Samples *samples;
+    Diag *d;
+} Pair;
+
 /* g's logits, and the reference's beside them, as outputs of one graph. */
-static int side_by_side(Graph **out, Arena *a, const Graph *g, const Graph *reference,
-                        const Samples *s, int64_t shard, Diag *d)
+static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
 {
-    TRY(shard_specialize(out, g, a, s, shard, d));
-    Graph *p = *out;
+    const Pair *pair = ctx;
+    Diag *d = pair->d;
+    TRY(shard_specialize(&out->g, pair->g, pair->arena, pair->samples, shard, d));
+    Graph *p = out->g;
     Value *y = graph_logits(p);
     p->noutputs = 0;
     graph_add_output(p, y);
-    if (reference) {
+    if (pair->reference) {
         Graph *r;
-        TRY(shard_specialize(&r, reference, a, s, shard, d));
+        TRY(shard_specialize(&r, pair->reference, pair->arena, pair->samples, shard, d));
         r->outputs[0] = graph_logits(r);
         r->noutputs = 1;
         Value *ref;
         graph_inline(p, r, p->inputs, &ref);
         graph_add_output(p, ref);
     }
-    simplify_dce(p, a);
+    simplify_dce(p, pair->arena);
     const Type *t = &y->type;
     if (t->rank < 2 || t->dtype != DT_F32)
         return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);
-    if (reference && !type_equal(t, &p->outputs[1]->type))
+    if (pair->reference && !type_equal(t, &p->outputs[1]->type))
         return diag_error(d, "outputs '%s' of the two networks differ in shape", y->name);
     return 0;
 }
@@ -105,19 +113,16 @@ static int side_by_side(Graph **out, Arena *a, const Graph *g, const Graph *refe
 static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *reference,
                        const Samples *s, const Options *o, Diag *d)
 {
-    Graph *p;
     Session *session;
-    int64_t shard = shard_size(g, 0);
-    TRY(side_by_side(&p, a, g, reference, s, shard, d));
-    ProgramOptions po = {.device = o->device};
-    TRY(session_open(&session, a, p, &po, o->threads, o->memory, d));
-    const Type *type = &p->outputs[0]->type;
+    Pair pair = {a, g, reference, s, d};
+    TRY(session_open(&session, a, g, 0, side_by_side, &pair, o, d));
+    const Type *type = &session->g->outputs[0]->type;
     int64_t total = type_count(type);
-    Tally t = {.feed = feed_new(a, p, s, s->count, NULL, shard, session),
+    Tally t = {.feed = feed_new(a, session, s, s->count, NULL),
                .samples = s,
                .reference = reference,
                .classes = type->dim[1],
-               .inner = total / (shard * type->dim[1]),
+               .inner = total / (session->shard * type->dim[1]),
                .y = NEW_ARRAY(a, float, total),
                .ref = NEW_ARRAY(a, float, total)};
     int status = session_run(session, feed_shards(t.feed), run_shard, tally_shard, &t);

@@ -32,36 +32,42 @@ static int show_shard(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
+typedef struct Outputs {
+    Arena *arena;
+    const Graph *g;
+    int n;
+    Value *const *v;
+    const Samples *samples;
+    Diag *d;
+} Outputs;
+
 /* g with the values as its outputs, at the shard's batch. */
-static int with_outputs(Graph **out, Arena *a, const Graph *g, int n, Value *const *v,
-                        const Samples *s, Diag *d)
+static int with_outputs(ShardGraph *out, void *ctx, int64_t shard)
 {
+    const Outputs *o = ctx;
     Value **map;
-    Graph *copy = graph_clone(g, a, &map);
+    Graph *copy = graph_clone(o->g, o->arena, &map);
     copy->noutputs = 0;
-    for (int i = 0; i < n; i++) graph_add_output(copy, map[v[i]->id]);
-    TRY(simplify_dce(copy, a));
-    return shard_specialize(out, copy, a, s, shard_size(g, 0), d);
+    for (int i = 0; i < o->n; i++) graph_add_output(copy, map[o->v[i]->id]);
+    TRY(simplify_dce(copy, o->arena));
+    return shard_specialize(&out->g, copy, o->arena, o->samples, shard, o->d);
 }
 
 static int observe_in(Arena *a, const Graph *g, int n, Value *const *v, const Samples *s,
                       int64_t limit, const Options *o, Diag *d, Watcher *w, size_t *bytes)
 {
-    Graph *p;
     Session *session;
     int64_t largest = 1;
-    TRY(with_outputs(&p, a, g, n, v, s, d));
-    ProgramOptions po = {.device = o->device};
-    TRY(session_open(&session, a, p, &po, o->threads, o->memory, d));
+    Outputs outputs = {a, g, n, v, s, d};
+    TRY(session_open(&session, a, g, 0, with_outputs, &outputs, o, d));
     if (bytes) *bytes = session->bytes;
     for (int i = 0; i < n; i++) {
-        int64_t size = type_count(&p->outputs[i]->type);
+        int64_t size = type_count(&session->g->outputs[i]->type);
         largest = size > largest ? size : largest;
     }
-    w->g = p;
+    w->g = session->g;
     w->buffer = NEW_ARRAY(a, float, largest);
-    w->feed =
-        feed_new(a, p, s, s->count < limit ? s->count : limit, NULL, shard_size(g, 0), session);
+    w->feed = feed_new(a, session, s, s->count < limit ? s->count : limit, NULL);
     return session_run(session, feed_shards(w->feed), run_shard, show_shard, w);
 }
 

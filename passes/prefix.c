@@ -10,11 +10,12 @@ Prefix *prefix_new(Arena *a, const Graph *g, const Graph *original, const Sample
     *p = (Prefix){.arena = a,
                   .side = {g, original},
                   .samples = s,
-                  .opt = o,
+                  .opt = *o,
                   .n = n,
                   .shard = shard_size(g, 0),
                   .limit = limit,
                   .diag = d};
+    if (o->memory) p->opt.memory = o->memory > limit ? o->memory - limit : 1;
     for (int k = 0; k < SIDES; k++) p->done[k] = NEW_ARRAY(a, bool, p->side[k]->nnodes);
     return p;
 }
@@ -26,6 +27,15 @@ void prefix_free(Prefix *p)
         arena_free(k->arena); /* holds k itself */
     }
     p->kept = NULL;
+}
+
+/* Back to the inputs, with shards of another size: kept values are cut up by the old one. */
+static void start_over(Prefix *p, int64_t shard)
+{
+    prefix_free(p);
+    for (int k = 0; k < SIDES; k++)
+        memset(p->done[k], 0, (size_t)p->side[k]->nnodes * sizeof(bool));
+    p->shard = shard;
 }
 
 static Kept *find_kept(Kept *list, int side, const char *name)
@@ -111,7 +121,10 @@ typedef struct Step {
     int ncrossing[SIDES];
     const Kept **bound; /* per input of the program; NULL: of the samples */
     Kept **stored;      /* per output beyond `asked`; NULL: not this one */
-    int asked;
+    int asked;          /* values[i] of side[i] */
+    Value *const *values;
+    const int *side;
+    bool keep; /* what crosses the cut is stored */
     const PrefixCalls *calls;
     void *ctx;
 } Step;
@@ -148,16 +161,17 @@ static bool affordable(const Step *s)
     return total <= p->limit;
 }
 
-static int specialize(Step *s, int n, Value *const *values, const int *side)
+static int specialize(Step *s)
 {
     Prefix *p = s->prefix;
+    int n = s->asked;
     Arena *a = s->pub.arena;
     for (int k = 0; k < SIDES; k++) {
         TRY(shard_specialize(&s->part[k], p->side[k], a, p->samples, p->shard, p->diag));
         const char **names = NEW_ARRAY(a, const char *, n);
         int count = 0;
         for (int i = 0; i < n; i++)
-            if (side[i] == k) names[count++] = values[i]->name;
+            if (s->side[i] == k) names[count++] = s->values[i]->name;
         int nodes = s->part[k]->nnodes;
         s->done[k] = NEW_ARRAY(a, bool, nodes);
         memcpy(s->done[k], p->done[k], (size_t)nodes * sizeof(bool));
@@ -169,14 +183,14 @@ static int specialize(Step *s, int n, Value *const *values, const int *side)
 }
 
 /* Outputs of both parts: the values asked for, then what is to be stored and is not yet. */
-static void choose_outputs(Step *s, int n, Value *const *values, const int *side, bool keep)
+static void choose_outputs(Step *s)
 {
     for (int k = 0; k < SIDES; k++) {
         Graph *g = s->part[k];
         g->noutputs = 0;
-        for (int i = 0; i < n; i++)
-            if (side[i] == k) graph_add_output(g, find_value(g, values[i]->name));
-        for (int i = 0; keep && i < s->ncrossing[k]; i++)
+        for (int i = 0; i < s->asked; i++)
+            if (s->side[i] == k) graph_add_output(g, find_value(g, s->values[i]->name));
+        for (int i = 0; s->keep && i < s->ncrossing[k]; i++)
             if (!find_kept(s->prefix->kept, k, s->crossing[k][i]->name))
                 graph_add_output(g, s->crossing[k][i]);
         cut_at_kept(g, s->prefix->kept, k);
@@ -191,7 +205,7 @@ static void add_output(Graph *g, Value *v)
 }
 
 /* One graph: the network's part with the original's inlined; outputs in the order asked for. */
-static void combine(Step *s, int n, const int *side)
+static void combine(Step *s)
 {
     Prefix *p = s->prefix;
     Graph *g = graph_clone(s->part[0], s->pub.arena, NULL), *d = s->part[1];
@@ -205,10 +219,9 @@ static void combine(Step *s, int n, const int *side)
     graph_inline(g, d, in, theirs);
     g->outputs = NULL;
     g->noutputs = 0;
-    for (int i = 0; i < n; i++) add_output(g, side[i] ? theirs[at[1]++] : ours[at[0]++]);
+    for (int i = 0; i < s->asked; i++) add_output(g, s->side[i] ? theirs[at[1]++] : ours[at[0]++]);
     while (at[0] < count[0]) add_output(g, ours[at[0]++]);
     while (at[1] < count[1]) add_output(g, theirs[at[1]++]);
-    s->asked = n;
     s->pub.g = g;
 }
 
@@ -282,36 +295,46 @@ static void advance(Step *s, Kept *fresh)
         memcpy(p->done[k], s->done[k], (size_t)p->side[k]->nnodes * sizeof(bool));
 }
 
-static int run_step(Step *s, int n, Value *const *values, const int *side, size_t *peak)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+{
+    Step *s = ctx;
+    if (shard != s->prefix->shard) start_over(s->prefix, shard);
+    TRY(specialize(s));
+    s->keep = affordable(s);
+    /* Types of crossing values are wanted after the parts have been cut: they stay. */
+    choose_outputs(s);
+    combine(s);
+    match_inputs(s);
+    out->g = s->pub.g;
+    return 0;
+}
+
+static int run_step(Step *s, size_t *peak)
 {
     Prefix *p = s->prefix;
     Arena *a = s->pub.arena;
-    TRY(specialize(s, n, values, side));
-    bool keep = affordable(s);
-    /* Types of crossing values are wanted after the parts have been cut: they stay. */
-    choose_outputs(s, n, values, side, keep);
-    combine(s, n, side);
-    match_inputs(s);
-    Kept *fresh = keep ? make_kept(s) : NULL;
-    ProgramOptions po = {.device = p->opt->device};
-    int status =
-        session_open(&s->pub.session, a, s->pub.g, &po, p->opt->threads, p->opt->memory, p->diag);
-    if (status == 0) {
-        s->calls->begin(s->ctx, &s->pub);
-        s->pub.feed = feed_new(a, s->pub.g, p->samples, p->n, NULL, p->shard, s->pub.session);
-        status = session_run(s->pub.session, feed_shards(s->pub.feed), run_shard, reduce_shard, s);
-        if (s->pub.session->bytes > *peak) *peak = s->pub.session->bytes;
-    }
+    TRY(session_open(&s->pub.session, a, p->side[0], p->shard, build_shard, s, &p->opt, p->diag));
+    Kept *fresh = s->keep ? make_kept(s) : NULL;
+    s->calls->begin(s->ctx, &s->pub);
+    s->pub.feed = feed_new(a, s->pub.session, p->samples, p->n, NULL);
+    int status = session_run(s->pub.session, feed_shards(s->pub.feed), run_shard, reduce_shard, s);
+    if (s->pub.session->bytes > *peak) *peak = s->pub.session->bytes;
     session_close(s->pub.session);
-    if (keep) advance(s, fresh);
+    if (s->keep) advance(s, fresh);
     return status;
 }
 
 int prefix_run(Prefix *p, int n, Value *const *values, const int *side, const PrefixCalls *calls,
                void *ctx, size_t *peak_bytes)
 {
-    Step s = {.pub.arena = arena_new(), .prefix = p, .calls = calls, .ctx = ctx};
-    int status = run_step(&s, n, values, side, peak_bytes);
+    Step s = {.pub.arena = arena_new(),
+              .prefix = p,
+              .asked = n,
+              .values = values,
+              .side = side,
+              .calls = calls,
+              .ctx = ctx};
+    int status = run_step(&s, peak_bytes);
     arena_free(s.pub.arena);
     return status;
 }

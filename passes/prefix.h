@@ -28,9 +28,9 @@ typedef struct Prefix {
     bool *done[SIDES]; /* by node index: before the cut */
     Kept *kept;
     const Samples *samples;
-    const Options *opt;
+    Options opt; /* its memory is what kept values leave */
     int64_t n, shard;
-    size_t limit; /* bytes of kept values */
+    size_t limit; /* bytes of kept values; with --memory, programs get the rest */
     Diag *diag;
 } Prefix;
 

@@ -132,15 +132,15 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
     return 0;
 }
 
-static int64_t choose_count(const Graph *g)
+static int64_t choose_count(const Graph *g, size_t memory)
 {
-    int64_t bytes = 0;
+    int64_t bytes = 0, most = memory && memory / 4 < MOST_BYTES ? (int64_t)memory / 4 : MOST_BYTES;
     for (int k = 0; k < g->ninputs; k++) {
         Type t = sample_type(&g->inputs[k]->type);
         int64_t n = t.rank >= 0 ? type_count(&t) : 0;
         bytes += n > 0 ? n : 1;
     }
-    int64_t count = bytes > 0 ? MOST_BYTES / bytes : DEFAULT_COUNT;
+    int64_t count = bytes > 0 ? most / bytes : DEFAULT_COUNT;
     return count > DEFAULT_COUNT ? DEFAULT_COUNT : count < LEAST_COUNT ? LEAST_COUNT : count;
 }
 
@@ -331,7 +331,7 @@ int synthesize(Samples **out, Context *c, int64_t count)
     const Graph *g = c->original;
     Planes planes;
     Samples *s = *out = NEW(c->arena, Samples);
-    s->count = count > 0 ? count : choose_count(g);
+    s->count = count > 0 ? count : choose_count(g, c->opt.memory);
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
     s->source = "smooth noise";

@@ -52,6 +52,7 @@ typedef struct Running {
 
 typedef struct Trainer {
     Context *c;
+    Arena *arena;
     Recipe recipe;
     TrainGraph t;
     Session *session;
@@ -434,7 +435,7 @@ static void make_batches(Trainer *t, Arena *a)
     t->index = NEW_ARRAY(a, int64_t, batch);
     for (int64_t i = 0; i < n; i++) t->order[i] = i;
     t->shuffle = rng_new(c->opt.seed, 0x5f1e);
-    t->feed = feed_new(a, t->t.g, c->data, batch, t->index, t->t.shard, t->session);
+    t->feed = feed_new(a, t->session, c->data, batch, t->index);
     for (int o = 0; o < t->t.g->noutputs; o++) {
         int64_t size = type_count(&t->t.g->outputs[o]->type);
         largest = size > largest ? size : largest;
@@ -447,18 +448,26 @@ static void make_batches(Trainer *t, Arena *a)
         t->scratch = NEW_ARRAY(a, float, feed_shards(t->feed) * g->channels * g->height * g->width);
 }
 
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+{
+    Trainer *t = ctx;
+    t->recipe.setup.shard = shard;
+    TRY(train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup));
+    out->g = t->t.g;
+    return 0;
+}
+
 static int train_in(Arena *a, Context *c, const char *opt)
 {
     Trainer *t = NEW(a, Trainer);
     t->c = c;
+    t->arena = a;
     t->recipe = recipe_of(c, opt);
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
-    TRY(train_graph_build(&t->t, c, a, &t->recipe.setup));
+    TRY(session_open(&t->session, a, c->graph, 0, build_shard, t, &c->opt, c->diag));
     double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);
     if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
     t->recipe.lr = number(c, opt, "lr", lr);
-    ProgramOptions po = {.device = c->opt.device};
-    TRY(session_open(&t->session, a, t->t.g, &po, c->opt.threads, c->opt.memory, c->diag));
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);
     make_batches(t, a);

@@ -379,7 +379,7 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
     Value *loss;
     b.twin = NEW_ARRAY(a, Value *, c->graph->nvalues);
     b.param = NEW_ARRAY(a, int, c->graph->nvalues);
-    out->shard = shard_size(c->graph, 0);
+    out->shard = setup->shard;
     TRY(shard_specialize(&out->g, c->graph, a, c->data, out->shard, c->diag));
     map_twins(&b);
     collect_params(&b);

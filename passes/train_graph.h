@@ -6,6 +6,7 @@
 
 typedef struct TrainSetup {
     int64_t batch;  /* samples per update: the loss is their mean */
+    int64_t shard;  /* samples per run of the program */
     double distill; /* weight of the teacher's labels, in [0, 1]; the rest is for the given ones */
     double temperature; /* of the teacher's soft labels */
     double hints;       /* weight of the distance to the teacher's residual sums */

@@ -71,7 +71,7 @@ static const struct {
      "at most so many (all); the output does not depend on it"},
     {"device", "auto|cpu|ref", CHOICE, OPT(device), 0, 0,
      "where to compute; ref is naive and exact"},
-    {"memory", "SIZE", SIZE, OPT(memory), 0, 0, "plan for at most so much: 512M, 2G"},
+    {"memory", "SIZE", SIZE, OPT(memory), 0, 0, "plan for at most so much: 512M, 2G (smaller shards, then fewer threads)"},
     {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},
     {"time-passes", NULL, SWITCH, OPT(time_passes), 0, 0, "print the time of each pass"},
     {"print-ir-before", "PASS", STRING, OPT(dump_before), 0, 0,

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "passes/batches.h"
 #include "tools/session.h"
 
 /* The model with every symbolic dim as the given arrays have it. */
@@ -39,7 +40,9 @@ static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
     const Graph *g = bound_to(e, in, e->c.graph->ninputs);
     if (!g || program_compile(&p, g, &(ProgramOptions){.device = e->c.opt.device}, &e->diag) < 0)
         return EHAP_BAD_INPUT;
-    if (instance_new(&inst, p, &e->diag) < 0) {
+    int64_t samples = g->ninputs && in[0].type.rank > 0 ? in[0].type.dim[0] : 1;
+    if (memory_allows(&e->c.opt, program_peak_bytes(p), samples, &e->diag) < 0 ||
+        instance_new(&inst, p, &e->diag) < 0) {
         program_free(p);
         return EHAP_BAD_INPUT;
     }

@@ -63,20 +63,25 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-static void add_outputs(Apoz *q, Graph *g)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
 {
+    Apoz *q = ctx;
+    Scoring *s = q->s;
     ScoredLayer *layers;
-    int n = scored_layers(g, q->s->arena, &layers);
+    s->shard = shard;
+    TRY(shard_specialize(&out->g, s->model, s->arena, s->c->data, shard, s->c->diag));
+    Graph *g = out->g;
+    int n = scored_layers(g, s->arena, &layers);
     Uses u = graph_uses(g, q->s->arena);
     q->layer = NEW_ARRAY(q->s->arena, int, n);
-    g->noutputs = 0;
+    q->noutputs = g->noutputs = 0;
     for (int k = 0; k < n; k++) {
         Value *y = relu_behind(&u, layers[k].gate);
         if (!y || y->type.dim[layers[k].gate_axis] != layers[k].channels) continue;
         q->layer[q->noutputs++] = k;
         graph_add_output(g, positive_share(g, y, layers[k].gate_axis));
     }
-    simplify_dce(g, q->s->arena);
+    return simplify_dce(g, q->s->arena);
 }
 
 int criterion_apoz(Scoring *s)
@@ -85,15 +90,11 @@ int criterion_apoz(Scoring *s)
     const Groups *gr = s->groups;
     int channels = gr->first[gr->nlayers];
     Apoz q = {.s = s, .x = NEW_ARRAY(s->arena, float, channels)};
-    Graph *g;
     q.m = NEW_ARRAY(s->arena, Moments, channels);
-    TRY(shard_specialize(&g, s->model, s->arena, c->data, s->shard, c->diag));
-    add_outputs(&q, g);
     for (int i = 0; i < channels; i++) s->score[i] = 1;
+    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
     if (!q.noutputs) return 0;
-    ProgramOptions po = {.device = c->opt.device};
-    TRY(session_open(&q.session, s->arena, g, &po, c->opt.threads, c->opt.memory, c->diag));
-    q.feed = feed_new(s->arena, g, c->data, s->n, NULL, s->shard, q.session);
+    q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
     int status = session_run(q.session, feed_shards(q.feed), work, reduce, &q);
     s->bytes = q.session->bytes;
     session_close(q.session);

@@ -2,13 +2,13 @@
  * v = +-1 per weight over all weights at once, H the Hessian of the mean loss over the batch. */
 #include "passes/criteria.h"
 
-int criterion_ehap(Scoring *s)
+static int build_program(Hvp *out, const Scoring *s)
 {
     HvpOptions o = {.loss = s->classifier ? LOSS_CROSS_ENTROPY : LOSS_MSE,
                     .total = (double)s->n,
                     .probe = PROBE_WEIGHT,
                     .precision = s->precision};
-    Hvp h;
-    TRY(hvp_build(&h, s->model, s->arena, s->shard, &o, s->c->diag));
-    return probes_run(s, &h, true, relative_norms(s, 1));
+    return hvp_build(out, s->model, s->arena, s->shard, &o, s->c->diag);
 }
+
+int criterion_ehap(Scoring *s) { return probes_run(s, build_program, true, relative_norms(s, 1)); }

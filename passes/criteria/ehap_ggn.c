@@ -4,12 +4,15 @@
  * First-order passes only. */
 #include "passes/criteria.h"
 
+static int build_program(Hvp *out, const Scoring *s)
+{
+    GradientOptions o = {COTANGENT_SIGNS, GRADIENT_SQUARES, s->precision};
+    return gradient_build(out, s->model, s->arena, s->shard, &o, s->c->diag);
+}
+
 int criterion_ehap_ggn(Scoring *s)
 {
     if (!s->classifier)
         return diag_error(s->c->diag, "ehap-ggn needs an output of [batch, classes]");
-    GradientOptions o = {COTANGENT_SIGNS, GRADIENT_SQUARES, s->precision};
-    Hvp h;
-    TRY(gradient_build(&h, s->model, s->arena, s->shard, &o, s->c->diag));
-    return probes_run(s, &h, false, relative_norms(s, 1.0 / (double)s->n));
+    return probes_run(s, build_program, false, relative_norms(s, 1.0 / (double)s->n));
 }

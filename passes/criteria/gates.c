@@ -126,16 +126,23 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
 
 /* ---- all shards --------------------------------------------------------------------- */
 
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+{
+    Gates *q = ctx;
+    Scoring *s = q->s;
+    GradientOptions o = {q->o->cotangent, GRADIENT_GATES, s->precision};
+    s->shard = shard;
+    TRY(gradient_build(&q->h, s->model, s->arena, shard, &o, s->c->diag));
+    *out = (ShardGraph){q->h.g, q->h.stage};
+    return 0;
+}
+
 int gates_run(Scoring *s, const GateOptions *o)
 {
-    Diag *d = s->c->diag;
     Gates q = {.s = s, .o = o};
-    GradientOptions go = {o->cotangent, GRADIENT_GATES, s->precision};
-    TRY(gradient_build(&q.h, s->model, s->arena, s->shard, &go, d));
+    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &s->c->opt, s->c->diag));
     find_producers(&q);
-    ProgramOptions po = {.device = s->c->opt.device, .stage = q.h.stage};
-    TRY(session_open(&q.session, s->arena, q.h.g, &po, s->c->opt.threads, s->c->opt.memory, d));
-    q.feed = feed_new(s->arena, q.h.g, s->c->data, s->n, NULL, s->shard, q.session);
+    q.feed = feed_new(s->arena, q.session, s->c->data, s->n, NULL);
     for (int k = 0; k < q.h.nlayers; k++) {
         int64_t count = type_count(&q.h.g->outputs[q.h.out_layer[k]]->type);
         if (count > q.widest) q.widest = count;

@@ -16,7 +16,8 @@ enum { ROUND = 16, DEFAULT_PROBES = 300, MAX_SCALE_STEPS = 12 };
 
 typedef struct Probes {
     Scoring *s;
-    const Hvp *h;
+    HvpBuilder *make;
+    Hvp h;
     Session *session;
     Feed *feed;
     bool same_key;
@@ -42,10 +43,10 @@ static void bind_scalar(const Probes *q, Instance *inst, int input, float x)
 
 static void bind_key(const Probes *q, Instance *inst, int64_t shard, int probe)
 {
-    int64_t *key = feed_buffer(q->feed, inst, q->h->in_key);
+    int64_t *key = feed_buffer(q->feed, inst, q->h.in_key);
     key[0] = (int64_t)q->s->c->opt.seed;
     key[1] = q->same_key ? probe : probe * feed_shards(q->feed) + shard;
-    instance_bind(inst, q->h->in_key, key);
+    instance_bind(inst, q->h.in_key, key);
 }
 
 /* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
@@ -59,7 +60,7 @@ static int run_probes(const Probes *q, int64_t shard, Instance *inst, int first,
         bind_key(q, inst, shard, q->done + k);
         instance_run(inst, 2);
         for (int l = 0; l < gr->nlayers; l++)
-            instance_read(inst, q->h->out_layer[l], x + gr->first[l]);
+            instance_read(inst, q->h.out_layer[l], x + gr->first[l]);
         if (hvp_overflowed(x, q->channels)) return k;
     }
     return q->now;
@@ -75,10 +76,10 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     bool half = q->s->precision == DT_F16;
     float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
     feed_bind(q->feed, shard, inst);
-    if (q->h->in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h->in_target, q->s->soft);
+    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
     for (int step = 0, done = 0; step < MAX_SCALE_STEPS; step++, loss /= 4, probe /= 4) {
-        bind_scalar(q, inst, q->h->in_loss_scale, loss);
-        bind_scalar(q, inst, q->h->in_probe_scale, probe);
+        bind_scalar(q, inst, q->h.in_loss_scale, loss);
+        bind_scalar(q, inst, q->h.in_probe_scale, probe);
         done = run_probes(q, shard, inst, done, part);
         if (done == q->now) return 0;
         if (!half) break;
@@ -157,18 +158,26 @@ static int run_rounds(Probes *q, const double *factor)
     return 0;
 }
 
-int probes_run(Scoring *s, const Hvp *h, bool same_key, const double *factor)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+{
+    Probes *q = ctx;
+    q->s->shard = shard;
+    TRY(q->make(&q->h, q->s));
+    *out = (ShardGraph){q->h.g, q->h.stage};
+    return 0;
+}
+
+int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor)
 {
     const Context *c = s->c;
     if (s->probes <= 0) s->probes = DEFAULT_PROBES;
     Probes q = {.s = s,
-                .h = h,
+                .make = make,
                 .same_key = same_key,
                 .channels = s->groups->first[s->groups->nlayers],
                 .nclasses = s->groups->nclasses};
-    ProgramOptions po = {.device = c->opt.device, .stage = h->stage};
-    TRY(session_open(&q.session, s->arena, h->g, &po, c->opt.threads, c->opt.memory, c->diag));
-    q.feed = feed_new(s->arena, h->g, c->data, s->n, NULL, s->shard, q.session);
+    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
+    q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
     q.part = NEW_ARRAY(s->arena, float, (int64_t)q.session->threads *ROUND *q.channels);
     q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
     q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
