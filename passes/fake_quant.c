@@ -1,171 +1,41 @@
-/* Places FakeQuant nodes where the target's layout (targets.c) wants QuantizeLinear and
- * DequantizeLinear pairs.
+/* Places FakeQuant nodes where the target's layout (placement.c) wants QuantizeLinear and
+ * DequantizeLinear pairs, on grids from calibration.
  *
- * An op is *integer* if its role is QUANT_WEIGHTED with a constant weight, or if it is arithmetic
- * fed by an integer op. A value gets a grid if an integer op made it (unless the one op that
- * reads it is a Relu or Clip that dissolves in the grid behind it), or if an integer op reads it.
- * There is one FakeQuant per value, whoever reads it, so every edge has one Q. Values that were
- * only moved (slices, pads, pools of maxima) use the very constants of the value they came from.
- * Weights get one scale per output channel, symmetric, without the most negative integer. */
+ * There is one FakeQuant per value, whoever reads it, so every edge has one Q. Values that share a
+ * grid use the very same constants. Weights get one scale per output channel, symmetric, without
+ * the most negative integer. What learning may do to a scale stands on the node: scale_min and
+ * scale_max, where the range follows from the function (Sigmoid), where the grid must stay inside
+ * a Clip to make it redundant, and where the target has a floor. */
 #include <math.h>
 #include <string.h>
 
 #include "ir/op.h"
 #include "passes/calibrate.h"
-#include "passes/targets.h"
+#include "passes/placement.h"
 
 enum { CALIBRATION_SAMPLES = 1024 };
 
-typedef struct Placement {
-    Graph *g;
-    const Target *target;
+/* The constants of one grid, and what its scale must keep to (0: free). */
+typedef struct GridNodes {
+    Value *scale, *zero;
+    float least, most;
+} GridNodes;
+
+typedef struct Quantiser {
+    Placement p;
     Arena *scratch;
+    GridKind kind;
     int weight_max;
-    Uses uses;
-    bool *integer;         /* by value id: made by an integer op, perhaps moved since */
-    bool *wanted;          /* an integer op reads it, perhaps moved */
-    bool *grid;            /* gets a FakeQuant */
-    Value **root;          /* the value whose grid it is on */
-    Value **scale, **zero; /* of roots and of constants: the FakeQuant's constants */
-    Value **quantised;     /* of constants: their FakeQuant */
-    uint32_t n;            /* values when the tables were made */
-    const char *exclude;   /* nodes that stay in float, comma-separated; or NULL */
-} Placement;
+    GridNodes *grid;   /* by root id */
+    Value **quantised; /* of constants, by id: their FakeQuant */
+} Quantiser;
 
-static bool is_float(const Value *v) { return v && v->type.dtype == DT_F32; }
-static bool is_activation(const Value *v) { return is_float(v) && !value_is_const(v); }
-
-static bool listed(const char *list, const char *name)
+static bool is_float_const(const Value *v)
 {
-    size_t n = name ? strlen(name) : 0;
-    for (const char *at = list; n && at && *at; at += strcspn(at, ","), at += *at == ',')
-        if (strcspn(at, ",") == n && strncmp(at, name, n) == 0) return true;
-    return false;
+    return v && v->type.dtype == DT_F32 && value_is_const(v);
 }
 
-/* The role of a node, given its operands: zero must survive what only moves. */
-static QuantRole role_of(const Placement *p, const Node *n)
-{
-    QuantRole role = target_role(p->target, n->op);
-    double x;
-    if (listed(p->exclude, n->name)) return QUANT_FLOAT;
-    if (!n->nout || !is_float(n->out[0]) || !is_float(node_in(n, 0))) return QUANT_FLOAT;
-    if (n->op == OP_Pad) {
-        if (node_in(n, 2) && (!value_scalar(n->in[2], &x) || x != 0)) return QUANT_FLOAT;
-    } else if (n->op == OP_Clip) {
-        if (node_in(n, 1) && (!value_scalar(n->in[1], &x) || x > 0)) return QUANT_FLOAT;
-        if (node_in(n, 2) && (!value_scalar(n->in[2], &x) || x < 0)) return QUANT_FLOAT;
-    }
-    return role;
-}
-
-static bool fed_by_integer(const Placement *p, const Node *n)
-{
-    for (int i = 0; i < n->nin; i++)
-        if (is_activation(n->in[i]) && p->integer[n->in[i]->id]) return true;
-    return false;
-}
-
-static bool is_integer_op(const Placement *p, const Node *n)
-{
-    QuantRole role = role_of(p, n);
-    if (role == QUANT_WEIGHTED && is_activation(n->in[0]))
-        return quant_weight_axis(n) >= 0 || fed_by_integer(p, n);
-    return role == QUANT_ARITH && fed_by_integer(p, n);
-}
-
-static void mark_integer(Placement *p)
-{
-    for (int i = 0; i < p->g->nnodes; i++) {
-        const Node *n = p->g->nodes[i];
-        QuantRole role = role_of(p, n);
-        bool moved = role == QUANT_SAME || role == QUANT_ABSORBED;
-        bool yes = is_integer_op(p, n) || (moved && p->integer[n->in[0]->id]);
-        for (int o = 0; o < n->nout; o++)
-            if (n->out[o]) p->integer[n->out[o]->id] = yes && is_float(n->out[o]);
-    }
-}
-
-static bool any_output_wanted(const Placement *p, const Node *n)
-{
-    for (int o = 0; o < n->nout; o++)
-        if (n->out[o] && p->wanted[n->out[o]->id]) return true;
-    return false;
-}
-
-static void mark_wanted(Placement *p)
-{
-    for (int i = p->g->nnodes - 1; i >= 0; i--) {
-        const Node *n = p->g->nodes[i];
-        bool arithmetic = is_integer_op(p, n);
-        bool moves = role_of(p, n) == QUANT_SAME && any_output_wanted(p, n);
-        for (int k = 0; k < n->nin; k++) {
-            bool data = k == 0 || (k == 1 && n->op == OP_MatMul) ||
-                        target_role(p->target, n->op) == QUANT_ARITH;
-            if (is_activation(n->in[k]) && data && (arithmetic || (moves && k == 0)))
-                p->wanted[n->in[k]->id] = true;
-        }
-    }
-}
-
-/* The only reader of v is a Relu or Clip that the grid behind it makes redundant. */
-static bool is_absorbed(const Placement *p, const Value *v)
-{
-    const Node *n = p->uses.n[v->id] == 1 ? p->uses.at[v->id][0] : NULL;
-    return n && role_of(p, n) == QUANT_ABSORBED;
-}
-
-static bool needs_grid(const Placement *p, const Value *v)
-{
-    bool wanted = p->wanted[v->id];
-    if (!is_activation(v)) return false;
-    QuantRole role = v->def ? role_of(p, v->def) : QUANT_FLOAT;
-    if (role == QUANT_ABSORBED) return wanted || p->integer[v->id];
-    if (!p->integer[v->id] || role == QUANT_SAME) return wanted;
-    if (is_absorbed(p, v)) return false;
-    bool product = v->def->op == OP_Gemm || v->def->op == OP_MatMul;
-    return wanted || !(p->target->float_result && product);
-}
-
-static void mark_grids(Placement *p)
-{
-    for (int i = 0; i < p->g->ninputs; i++) {
-        Value *v = p->g->inputs[i];
-        p->grid[v->id] = needs_grid(p, v);
-        p->root[v->id] = v;
-    }
-    for (int i = 0; i < p->g->nnodes; i++) {
-        const Node *n = p->g->nodes[i];
-        for (int o = 0; o < n->nout; o++) {
-            Value *v = n->out[o];
-            if (!v) continue;
-            bool same = role_of(p, n) == QUANT_SAME && p->grid[n->in[0]->id];
-            p->grid[v->id] = needs_grid(p, v);
-            p->root[v->id] = same ? p->root[n->in[0]->id] : v;
-        }
-    }
-}
-
-static Placement placement_new(Context *c, Arena *scratch, const Target *t)
-{
-    Graph *g = c->graph;
-    int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
-    Placement p = {
-        .g = g, .target = t, .scratch = scratch, .n = g->nvalues, .exclude = c->opt.exclude};
-    p.weight_max = (1 << (bits - 1)) - 1;
-    p.uses = graph_uses(g, scratch);
-    p.integer = NEW_ARRAY(scratch, bool, p.n);
-    p.wanted = NEW_ARRAY(scratch, bool, p.n);
-    p.grid = NEW_ARRAY(scratch, bool, p.n);
-    p.root = NEW_ARRAY(scratch, Value *, p.n);
-    p.scale = NEW_ARRAY(scratch, Value *, p.n);
-    p.zero = NEW_ARRAY(scratch, Value *, p.n);
-    p.quantised = NEW_ARRAY(scratch, Value *, p.n);
-    mark_integer(&p);
-    mark_wanted(&p);
-    mark_grids(&p);
-    return p;
-}
+/* ---- nodes -------------------------------------------------------------------------- */
 
 static Value *float_const(Graph *g, const char *of, const char *suffix, int64_t n, const float *x)
 {
@@ -174,38 +44,38 @@ static Value *float_const(Graph *g, const char *of, const char *suffix, int64_t 
                        arena_memdup(g->arena, x, sizeof(float) * (size_t)(n ? n : 1)));
 }
 
-static void set_grid(Placement *p, const Value *v, Grid grid)
+static GridNodes grid_nodes(Graph *g, const Value *v, Grid grid)
 {
-    p->scale[v->id] = float_const(p->g, v->name, "_scale", 0, &grid.scale);
-    p->zero[v->id] = float_const(p->g, v->name, "_zero", 0, &grid.zero);
+    return (GridNodes){.scale = float_const(g, v->name, "_scale", 0, &grid.scale),
+                       .zero = float_const(g, v->name, "_zero", 0, &grid.zero)};
 }
 
-static Value *fake_quant(Placement *p, Value *v, Value *scale, Value *zero, int axis, int lo,
-                         int hi)
+static Value *fake_quant(Graph *g, Value *v, const GridNodes *grid, int axis, int lo, int hi)
 {
-    Graph *g = p->g;
-    Attr attrs[] = {attr_int("qmin", lo), attr_int("qmax", hi), attr_int("axis", axis)};
-    Value *q = build(g, OP_FakeQuant, IN(v, scale, zero), axis < 0 ? 2 : 3, attrs);
+    int n = 2;
+    Attr attrs[5] = {attr_int("qmin", lo), attr_int("qmax", hi)};
+    if (axis >= 0) attrs[n++] = attr_int("axis", axis);
+    if (grid->least > 0) attrs[n++] = attr_float("scale_min", grid->least);
+    if (grid->most > 0) attrs[n++] = attr_float("scale_max", grid->most);
+    Value *q = build(g, OP_FakeQuant, IN(v, grid->scale, grid->zero), n, attrs);
     q->def->name = arena_printf(g->arena, "%s_FakeQuant", v->name);
     return q;
 }
 
-static Value *quantise_weight(Placement *p, Value *w, int axis)
+static Value *quantise_weight(Quantiser *q, Value *w, int axis)
 {
-    if (p->quantised[w->id]) return p->quantised[w->id];
+    Graph *g = q->p.g;
     int64_t n = w->type.dim[axis];
-    float *scale = NEW_ARRAY(p->scratch, float, n), *zero = NEW_ARRAY(p->scratch, float, n);
-    grid_weight_scales(scale, w->data, &w->type, axis, p->weight_max);
-    p->scale[w->id] = float_const(p->g, w->name, "_scale", n, scale);
-    p->zero[w->id] = float_const(p->g, w->name, "_zero", n, zero);
-    return p->quantised[w->id] = fake_quant(p, w, p->scale[w->id], p->zero[w->id], axis,
-                                            -p->weight_max, p->weight_max);
+    float *scale = NEW_ARRAY(q->scratch, float, n), *zero = NEW_ARRAY(q->scratch, float, n);
+    grid_weight_scales(scale, w->data, &w->type, axis, q->weight_max);
+    GridNodes grid = {.scale = float_const(g, w->name, "_scale", n, scale),
+                      .zero = float_const(g, w->name, "_zero", n, zero)};
+    return fake_quant(g, w, &grid, axis, -q->weight_max, q->weight_max);
 }
 
 /* A constant operand of arithmetic is an activation that never changes. */
-static Value *quantise_constant(Placement *p, Value *v)
+static Value *quantise_constant(Quantiser *q, Value *v)
 {
-    if (p->quantised[v->id]) return p->quantised[v->id];
     const float *x = v->data;
     int64_t n = type_count(&v->type);
     Range r = {0, 0};
@@ -213,87 +83,190 @@ static Value *quantise_constant(Placement *p, Value *v)
         r.lo = fminf(r.lo, x[i]);
         r.hi = fmaxf(r.hi, x[i]);
     }
-    const Target *t = p->target;
-    set_grid(p, v, grid_of_range(r, t->activation_min, t->activation_max));
-    return p->quantised[v->id] = fake_quant(p, v, p->scale[v->id], p->zero[v->id], -1,
-                                            t->activation_min, t->activation_max);
+    GridNodes grid = grid_nodes(q->p.g, v, grid_of_range(r, q->kind));
+    return fake_quant(q->p.g, v, &grid, -1, q->kind.qmin, q->kind.qmax);
 }
 
-static void quantise_operands(Placement *p, Node *n, bool arithmetic)
+static void quantise_operands(Quantiser *q, Node *n, bool arithmetic)
 {
     int axis = quant_weight_axis(n);
-    bool weighted = target_role(p->target, n->op) == QUANT_WEIGHTED;
+    bool weighted = target_role(q->p.target, n->op) == QUANT_WEIGHTED;
     for (int k = 0; k < n->nin; k++) {
-        Value *v = n->in[k];
-        if (!is_float(v) || !value_is_const(v)) continue;
-        if (weighted && k == 1 && axis >= 0)
-            n->in[k] = quantise_weight(p, v, axis);
-        else if (arithmetic)
-            n->in[k] = quantise_constant(p, v);
+        Value *v = n->in[k], **done = v ? &q->quantised[v->id] : NULL;
+        bool weight = weighted && k == 1 && axis >= 0;
+        if (!is_float_const(v) || !(weight || arithmetic)) continue;
+        if (!*done) *done = weight ? quantise_weight(q, v, axis) : quantise_constant(q, v);
+        n->in[k] = *done;
     }
 }
 
-static void quantise_output(Placement *p, Rewrite *r, Value *v)
+static void quantise_output(Quantiser *q, Rewrite *r, Value *v)
 {
-    if (!v || !p->grid[v->id]) return;
-    const Value *root = p->root[v->id];
-    const Target *t = p->target;
-    rewrite_replace(r, v,
-                    fake_quant(p, v, p->scale[root->id], p->zero[root->id], -1, t->activation_min,
-                               t->activation_max));
+    if (!v || !q->p.grid[v->id]) return;
+    const GridNodes *grid = &q->grid[placement_root(&q->p, v)];
+    rewrite_replace(r, v, fake_quant(q->p.g, v, grid, -1, q->kind.qmin, q->kind.qmax));
 }
 
-static void place(Placement *p)
+static void place(Quantiser *q)
 {
-    bool *integer = NEW_ARRAY(p->scratch, bool, p->g->nnodes);
-    bool *arithmetic = NEW_ARRAY(p->scratch, bool, p->g->nnodes);
-    for (int i = 0; i < p->g->nnodes; i++) {
-        integer[i] = is_integer_op(p, p->g->nodes[i]);
-        arithmetic[i] = integer[i] && role_of(p, p->g->nodes[i]) == QUANT_ARITH;
+    Graph *g = q->p.g;
+    bool *integer = NEW_ARRAY(q->scratch, bool, g->nnodes);
+    bool *arithmetic = NEW_ARRAY(q->scratch, bool, g->nnodes);
+    for (int i = 0; i < g->nnodes; i++) {
+        integer[i] = placement_is_integer(&q->p, g->nodes[i]);
+        arithmetic[i] = integer[i] && placement_role(&q->p, g->nodes[i]) == QUANT_ARITH;
     }
-    Rewrite r = rewrite_begin(p->g);
-    for (int i = 0; i < p->g->ninputs; i++) quantise_output(p, &r, p->g->inputs[i]);
+    Rewrite r = rewrite_begin(g);
+    for (int i = 0; i < g->ninputs; i++) quantise_output(q, &r, g->inputs[i]);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
         rewrite_map_inputs(&r, n);
-        p->g->at = n;
-        if (integer[i]) quantise_operands(p, n, arithmetic[i]);
-        node_append(p->g, n);
-        for (int o = 0; o < n->nout; o++) quantise_output(p, &r, n->out[o]);
+        g->at = n;
+        if (integer[i]) quantise_operands(q, n, arithmetic[i]);
+        node_append(g, n);
+        for (int o = 0; o < n->nout; o++) quantise_output(q, &r, n->out[o]);
     }
-    p->g->at = NULL;
+    g->at = NULL;
     rewrite_end(&r);
 }
 
-/* A Clip in front of the grid is only redundant if the grid stays inside it. */
-static Range inside_clip(const Value *v, Range r)
+/* ---- ranges ------------------------------------------------------------------------- */
+
+/* Whether v has values of its own, not just those of others on its grid. */
+static bool is_source(const Placement *p, const Value *v)
 {
-    double x;
-    if (!v->def || v->def->op != OP_Clip) return r;
-    if (node_in(v->def, 1) && value_scalar(v->def->in[1], &x)) r.lo = fmaxf(r.lo, (float)x);
-    if (node_in(v->def, 2) && value_scalar(v->def->in[2], &x))
-        r.hi = fminf(r.hi, (float)x * (1 - 1e-6f));
-    return r;
+    const Node *n = v->def;
+    if (!n) return true;
+    QuantRole role = placement_role(p, n);
+    if (role == QUANT_SAME || role == QUANT_CARRIED) return !p->grid[n->in[0]->id];
+    bool joined = n->op == OP_Concat;
+    for (int k = 0; joined && k < n->nin; k++)
+        joined = p->grid[n->in[k]->id] && placement_root(p, n->in[k]) == placement_root(p, v);
+    return !joined;
 }
 
-static int find_ranges(Placement *p, Context *c)
+/* A list of the sources, by the grid they share; home[k] is a value on grid k. */
+typedef struct Sources {
+    RangeGroups groups;
+    Value **home;
+    int *of_root; /* 1 + index of the grid, by root id */
+} Sources;
+
+static void add_source(Sources *s, const Placement *p, Value *v)
 {
-    Value **roots = NEW_ARRAY(p->scratch, Value *, p->n);
-    bool *seen = NEW_ARRAY(p->scratch, bool, p->n);
-    int n = 0;
-    for (int k = -p->g->ninputs; k < p->g->nnodes; k++) {
-        Value **out = k < 0 ? &p->g->inputs[k + p->g->ninputs] : p->g->nodes[k]->out;
-        for (int o = 0; o < (k < 0 ? 1 : p->g->nodes[k]->nout); o++)
-            if (out[o] && p->grid[out[o]->id] && !seen[p->root[out[o]->id]->id]) {
-                seen[p->root[out[o]->id]->id] = true;
-                roots[n++] = p->root[out[o]->id];
-            }
+    if (!v || !p->grid[v->id]) return;
+    uint32_t root = placement_root(p, v);
+    if (!s->of_root[root]) {
+        s->home[s->groups.groups++] = v;
+        s->of_root[root] = s->groups.groups;
     }
-    Range *range = NEW_ARRAY(p->scratch, Range, n);
-    int lo = p->target->activation_min, hi = p->target->activation_max;
-    TRY(calibrate(range, c, p->g, n, roots, CALIBRATION_SAMPLES, hi - lo));
-    for (int i = 0; i < n; i++)
-        set_grid(p, roots[i], grid_of_range(inside_clip(roots[i], range[i]), lo, hi));
+    if (!is_source(p, v)) return;
+    s->groups.v[s->groups.n] = v;
+    s->groups.group[s->groups.n++] = s->of_root[root] - 1;
+}
+
+static Sources find_sources(const Placement *p, Arena *a)
+{
+    Sources s = {.home = NEW_ARRAY(a, Value *, p->n), .of_root = NEW_ARRAY(a, int, p->n)};
+    s.groups.v = NEW_ARRAY(a, Value *, p->n);
+    s.groups.group = NEW_ARRAY(a, int, p->n);
+    for (int i = 0; i < p->g->ninputs; i++) add_source(&s, p, p->g->inputs[i]);
+    for (int i = 0; i < p->g->nnodes; i++)
+        for (int o = 0; o < p->g->nodes[i]->nout; o++) add_source(&s, p, p->g->nodes[i]->out[o]);
+    return s;
+}
+
+/* The range that all sources of grid k have by what computes them; false if there is none. */
+static bool known_range(const Sources *s, int k, GridKind kind, Range *r)
+{
+    int seen = 0;
+    for (int i = 0; i < s->groups.n; i++) {
+        const Node *n = s->groups.v[i]->def;
+        float lo, hi;
+        if (s->groups.group[i] != k) continue;
+        if (!n || !fixed_range(n->op, &lo, &hi)) return false;
+        /* [0, 1) and [-1, 1) in steps of a power of two, as runtimes expect. */
+        double steps =
+            kind.symmetric || lo < 0 ? (kind.qmax - kind.qmin + 1) / 2 : kind.qmax - kind.qmin + 1;
+        *r = (Range){seen++ ? fminf(r->lo, lo) : lo, hi - (float)(1 / steps)};
+    }
+    return seen > 0;
+}
+
+/* A Clip in front of the grid is only redundant if the grid stays inside it: the limits that all
+ * sources of grid k have in common. */
+static Range clip_of(const Sources *s, int k)
+{
+    Range all = {-INFINITY, INFINITY};
+    bool first = true;
+    for (int i = 0; i < s->groups.n; i++) {
+        const Node *n = s->groups.v[i]->def;
+        Range r = {-INFINITY, INFINITY};
+        double x;
+        if (s->groups.group[i] != k) continue;
+        if (n && n->op == OP_Clip && node_in(n, 1) && value_scalar(n->in[1], &x)) r.lo = (float)x;
+        if (n && n->op == OP_Clip && node_in(n, 2) && value_scalar(n->in[2], &x)) r.hi = (float)x;
+        all.lo = first ? r.lo : fminf(all.lo, r.lo);
+        all.hi = first ? r.hi : fmaxf(all.hi, r.hi);
+        first = false;
+    }
+    return all;
+}
+
+static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
+{
+    Range clip = clip_of(s, k);
+    Grid grid;
+    GridKind kind = q->kind;
+    if (known_range(s, k, kind, &range)) {
+        grid = grid_of_range(range, kind);
+        GridNodes fixed = grid_nodes(q->p.g, s->home[k], grid);
+        fixed.least = fixed.most = grid.scale;
+        return fixed;
+    }
+    range.lo = fmaxf(range.lo, clip.lo);
+    range.hi = fminf(range.hi, clip.hi);
+    grid = grid_of_range(range, kind);
+    float most = 0;
+    if (isfinite(clip.hi) && clip.hi > 0 && !kind.symmetric) {
+        most = clip.hi * (1 - 1e-6f) / ((float)kind.qmax - grid.zero);
+        grid.scale = fminf(grid.scale, most);
+    }
+    GridNodes nodes = grid_nodes(q->p.g, s->home[k], grid);
+    nodes.least = kind.least_scale;
+    nodes.most = most;
+    return nodes;
+}
+
+static int find_grids(Quantiser *q, Context *c)
+{
+    Sources s = find_sources(&q->p, q->scratch);
+    Range *range = NEW_ARRAY(q->scratch, Range, s.groups.groups);
+    TRY(calibrate(range, c, q->p.g, &s.groups, CALIBRATION_SAMPLES, q->kind));
+    for (uint32_t root = 0; root < q->p.n; root++)
+        if (s.of_root[root])
+            q->grid[root] = settle_grid(q, &s, s.of_root[root] - 1, range[s.of_root[root] - 1]);
+    return 0;
+}
+
+/* ---- the pass ----------------------------------------------------------------------- */
+
+static void remark_small_convolutions(Context *c, const Target *t)
+{
+    int few = 0;
+    for (int i = 0; i < c->graph->nnodes; i++) few += below_least_channels(t, c->graph->nodes[i]);
+    if (few)
+        diag_remark(c->diag, "%d convolutions of fewer than %d channels stay in float for '%s'",
+                    few, t->least_channels, t->name);
+}
+
+static int check_graph(Context *c)
+{
+    for (int i = 0; i < c->graph->nnodes; i++) {
+        const Node *n = c->graph->nodes[i];
+        if (n->op == OP_FakeQuant || n->op == OP_QuantizeLinear)
+            return node_error(c->diag, n, "the graph is quantised already");
+    }
     return 0;
 }
 
@@ -301,17 +274,21 @@ int pass_fake_quant(Context *c, const char *opt)
 {
     (void)opt;
     const Target *t = target_find(c->opt.target);
-    int bits = c->opt.weight_bits;
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
-    if (bits != 0 && (bits < 2 || bits > 8))
+    int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
+    if (bits < 2 || bits > 8)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);
-    for (int i = 0; i < c->graph->nnodes; i++)
-        if (c->graph->nodes[i]->op == OP_FakeQuant || c->graph->nodes[i]->op == OP_QuantizeLinear)
-            return node_error(c->diag, c->graph->nodes[i], "the graph is quantised already");
+    TRY(check_graph(c));
     Arena *scratch = arena_new();
-    Placement p = placement_new(c, scratch, t);
-    int status = find_ranges(&p, c);
-    if (status == 0) place(&p);
+    Quantiser q = {.p = placement_new(c->graph, t, c->opt.exclude, scratch),
+                   .scratch = scratch,
+                   .kind = {t->activation_min, t->activation_max, t->symmetric, t->least_scale},
+                   .weight_max = (1 << (bits - 1)) - 1};
+    q.grid = NEW_ARRAY(scratch, GridNodes, q.p.n);
+    q.quantised = NEW_ARRAY(scratch, Value *, q.p.n);
+    int status = find_grids(&q, c);
+    if (status == 0) place(&q);
+    remark_small_convolutions(c, t);
     arena_free(scratch);
     return status;
 }

@@ -3,13 +3,18 @@
 
 #include "passes/calibrate.h"
 
-Grid grid_of_range(Range r, int qmin, int qmax)
+Grid grid_of_range(Range r, GridKind k)
 {
-    double lo = fmin(r.lo, 0), hi = fmax(r.hi, 0);
+    double lo = fmin(r.lo, 0), hi = fmax(r.hi, 0), least = (double)k.least_scale;
     if (hi - lo < 1e-6) hi = lo + 1e-6;
-    double scale = (hi - lo) / (qmax - qmin), zero = round(qmin - lo / scale);
+    if (k.symmetric) {
+        double largest = fmax(hi, -lo * k.qmax / -k.qmin);
+        return (Grid){(float)fmax(largest / k.qmax, least), 0};
+    }
+    double scale = fmax((hi - lo) / (k.qmax - k.qmin), least), zero = round(k.qmin - lo / scale);
     /* Rounding the zero moved one end inwards by up to half a step: let the scale make up. */
-    if (zero > qmin && zero < qmax) scale = fmax(lo / (qmin - zero), hi / (qmax - zero));
+    if (zero > k.qmin && zero < k.qmax)
+        scale = fmax(fmax(lo / (k.qmin - zero), hi / (k.qmax - zero)), least);
     return (Grid){(float)scale, (float)zero};
 }
 

@@ -71,6 +71,8 @@ static void step_positive(const Optimizer *o, Parameter *p, float lr)
     for (int64_t k = 0; k < p->count; k++) {
         float d = adam_direction(o, p, k, p->grad[k] * p->data[k]);
         p->data[k] *= expf(-lr * d);
+        if (p->least > 0) p->data[k] = fmaxf(p->data[k], p->least);
+        if (p->most > 0) p->data[k] = fminf(p->data[k], p->most);
     }
 }
 

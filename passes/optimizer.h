@@ -14,6 +14,7 @@ typedef struct Parameter {
     bool decay;    /* weight decay applies (not to biases, nor to normalisations) */
     bool positive; /* a scale: kept > 0 by stepping its logarithm, by the normalised
                       (Adam) rule whatever the kind, at `lr_scale` itself */
+    float least, most; /* a positive parameter stays within them; 0: no such bound */
     float lr_scale;
     float *m, *v; /* first and second moments; made by optimizer_init */
 } Parameter;

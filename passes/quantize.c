@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "ir/op.h"
-#include "passes/calibrate.h"
+#include "passes/batches.h"
 #include "passes/targets.h"
 
 static Node *fake_quant_of(const Value *v)
@@ -23,7 +23,8 @@ static Node *fake_quant_of(const Value *v)
 static bool has_integer_bias(const Node *n, const Node **x, Node **w)
 {
     const Value *b = node_in(n, 2);
-    if ((n->op != OP_Conv && n->op != OP_Gemm) || !b || !value_is_const(b)) return false;
+    bool biased = n->op == OP_Conv || n->op == OP_ConvTranspose || n->op == OP_Gemm;
+    if (!biased || !b || !value_is_const(b)) return false;
     if (b->type.dtype != DT_F32 || b->type.rank != 1) return false;
     *x = fake_quant_of(node_in(n, 0));
     *w = fake_quant_of(node_in(n, 1));
@@ -131,6 +132,32 @@ static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w)
     return convert(g, OP_DequantizeLinear, b->name, qv, s, z, 0);
 }
 
+/* For runtimes that take no symbolic dimension: one sample at a time, in the samples' size. */
+static int bind_shapes(Context *c)
+{
+    Graph *g = c->graph;
+    Arena *a = g->arena;
+    int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1);
+    int symbolic = 0;
+    for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
+    for (int i = 0; i < g->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type;
+        for (int k = 0; k < t->rank; k++) symbolic += dim_is_sym(t->dim[k]);
+        if (t->rank > 0 && dim_is_sym(t->dim[0])) dims[t->dim[0] - DIM_SYM_BASE] = 1;
+    }
+    if (!symbolic) return 0;
+    if (c->data) TRY(shard_specialize(&c->graph, g, a, c->data, 1, c->diag));
+    if (!c->data && !(c->graph = graph_specialize(g, a, dims, c->diag))) return -1;
+    for (int i = 0; i < g->ninputs; i++)
+        if (!type_is_static(&c->graph->inputs[i]->type))
+            return diag_error(c->diag,
+                              "target '%s' takes no symbolic dimensions, input '%s' has some",
+                              c->opt.target, g->inputs[i]->name);
+    diag_remark(c->diag, "target '%s' takes no symbolic dimensions: they are bound, the batch to 1",
+                c->opt.target);
+    return 0;
+}
+
 int pass_quantize(Context *c, const char *opt)
 {
     (void)opt;
@@ -138,7 +165,7 @@ int pass_quantize(Context *c, const char *opt)
     const Target *t = target_find(c->opt.target);
     int lowered = 0;
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
-    raise_tiny_scales(g);
+    if (t->int32_bias) raise_tiny_scales(g);
     Rewrite r = rewrite_begin(g);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i], *w;
@@ -157,5 +184,5 @@ int pass_quantize(Context *c, const char *opt)
     g->at = NULL;
     rewrite_end(&r);
     if (!lowered) diag_warning(c->diag, "nothing to quantise: run the pass fake-quant first");
-    return 0;
+    return t->static_shapes ? bind_shapes(c) : 0;
 }

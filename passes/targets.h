@@ -9,24 +9,47 @@ typedef enum QuantRole {
     QUANT_FLOAT,    /* computed in float; its results need no grid of their own */
     QUANT_WEIGHTED, /* activation in input 0, weight in 1, bias in 2; integer kernel */
     QUANT_ARITH,    /* every float input and the output on grids: Add, Concat, averages, Sigmoid */
+    QUANT_RESIDUAL, /* a sum that a product computes on the way: the other operands on grids */
     QUANT_SAME,     /* moves or selects elements: output on the grid of input 0 */
+    QUANT_CARRIED,  /* as QUANT_SAME, but the runtime moves floats */
+    QUANT_THROUGH,  /* computed in float, but what reads it may be integer again */
     QUANT_ABSORBED, /* Relu, Clip: part of the producer's rounding, no grid in between */
 } QuantRole;
 
+/* One line per fact of shared/reference style rule tables; docs/targets.md says what was run and
+ * what only read. */
 typedef struct Target {
     const char *name;
     int activation_min, activation_max; /* the integers of the activations' grid */
+    bool symmetric;                     /* activations have zero point 0 */
     int weight_bits;                    /* unless --weight-bits says otherwise */
-    bool float_result;                  /* the classifier's last product may deliver float */
-    bool int32_bias;                    /* biases are int32 at scale s_x s_w, else float */
-    const uint8_t *role;                /* QuantRole by Op */
+    bool output_grids;  /* results of integer ops are on grids; else only what they read is */
+    bool float_result;  /* a Gemm or MatMul whose bias is int32 or absent may deliver float */
+    bool int32_bias;    /* biases are int32 at scale s_x s_w, else float */
+    bool shared_concat; /* inputs and output of a Concat have one scale */
+    bool tight_relu;    /* Relu and Clip vanish only where the grid ends where they do */
+    bool static_shapes; /* no symbolic dimensions */
+    int least_channels; /* convolutions with fewer, in or out, stay in float */
+    float least_scale;
+    const uint8_t *role; /* QuantRole by Op */
 } Target;
 
-/* NULL name: the default, "ort". An unknown name gives NULL. */
+extern const Target targets[]; /* the default first; ends with a NULL name */
+/* NULL name: the default. An unknown name gives NULL. */
 const Target *target_find(const char *name);
 QuantRole target_role(const Target *t, Op op);
 
+/* Sigmoid, Softmax, Tanh: the range that follows from the function, so that no data is needed.
+ * False for the others. */
+bool fixed_range(Op op, float *lo, float *hi);
+
+/* The value behind FakeQuant, QuantizeLinear and DequantizeLinear nodes. */
+const Value *behind_grid(const Value *v);
 /* The axis of a weighted op's outputs in its weight, -1 if in[1] is not a constant weight. */
 int quant_weight_axis(const Node *n);
+/* The node's role on the target given its operands: zero must survive what moves or clips. */
+QuantRole quant_role(const Target *t, const Node *n);
+/* Whether a convolution has fewer channels than the target wants. */
+bool below_least_channels(const Target *t, const Node *n);
 
 #endif

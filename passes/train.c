@@ -409,6 +409,8 @@ static void make_params(Trainer *t, Arena *a)
                                    .count = n,
                                    .decay = p->decay,
                                    .positive = p->scale,
+                                   .least = p->least,
+                                   .most = p->most,
                                    .lr_scale = 1};
     }
     t->optimizer = optimizer_new(t->recipe.optimizer);

@@ -110,6 +110,18 @@ static void add_quantised_weight(Builder *b, const Node *fq)
                                            .qmax = (int)node_int(fq, "qmax", 127)};
 }
 
+/* The scale of an activation's grid, where its bounds leave it anything to learn. */
+static void add_range(Builder *b, const Node *fq)
+{
+    TrainGraph *t = b->t;
+    float least = node_float(fq, "scale_min", 0), most = node_float(fq, "scale_max", 0);
+    bool activation = !value_is_const(fq->in[0]) && is_float_const(fq->in[1]);
+    if (!activation || (most > 0 && least >= most) || b->param[fq->in[1]->id]) return;
+    add_param(b, fq->in[1], false, true);
+    t->params[t->nparams - 1].least = least;
+    t->params[t->nparams - 1].most = most;
+}
+
 static void collect_params(Builder *b)
 {
     const Graph *g = b->c->graph;
@@ -121,8 +133,7 @@ static void collect_params(Builder *b)
         const Node *n = g->nodes[i];
         if (n->op == OP_FakeQuant) {
             add_quantised_weight(b, n);
-            bool activation = !value_is_const(n->in[0]) && is_float_const(n->in[1]);
-            if (activation && b->setup->learn_ranges) add_param(b, n->in[1], false, true);
+            if (b->setup->learn_ranges) add_range(b, n);
             continue;
         }
         for (int k = 0; k < n->nin && k < 8; k++) {

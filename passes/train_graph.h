@@ -19,6 +19,7 @@ typedef struct TrainParam {
     Value *home;       /* in the trained graph */
     int input, output; /* of the training graph: the parameter, its gradient */
     bool decay, scale; /* weight decay; a positive scale of a grid */
+    float least, most; /* bounds of a scale; 0: none */
 } TrainParam;
 
 /* The scales of a weight's grid, recomputed from the weight before every step. */

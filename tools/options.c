@@ -29,6 +29,8 @@ static const char criteria[] =
 #undef CRITERION
     "";
 
+static const char target_names[] = "ort|tensorrt|openvino|qnn|portable";
+
 /* One line per flag; the argument of a CHOICE lists what it may be: name, argument, kind, where it
  * goes, least and largest value, help. */
 #define OPT(field) offsetof(ehap, c.opt.field)
@@ -63,9 +65,11 @@ static const struct {
     {"epochs", "E", NUMBER, OPT(epochs), 0, 1e6, "training length in passes over the data"},
     {"time", "T", DURATION, OPT(seconds), 0, 1e9, "training length in time: 90s, 10m, 2h"},
     {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate"},
-    {"target", "ort", CHOICE, OPT(target), 0, 0, "who will run the output"},
+    {"target", target_names, CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
-     "7 (safe where int8 products saturate) or 8 (VNNI, ARM)"},
+     "7 (safe where int8 products saturate) or 8 (VNNI, ARM); the target's default"},
+    {"calibration", "mse|entropy|percentile|min-max|moving-average", CHOICE, OPT(calibration), 0, 0,
+     "how activations' ranges are found (mse)"},
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
     {"threads", "N", INT, OPT(threads), 1, 4096,
      "at most so many (all); the output does not depend on it"},

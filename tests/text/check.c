@@ -2,8 +2,9 @@
  *
  *   # === a comment
  *   # RUN: canonicalize,dce          a pipeline of passes; without it the graph is only read
- *   g (float[N,3] x) => (float[N,3] y) {
- *     y = Cnov (x)  # error: unknown op 'Cnov'
+ *   # TARGET: tensorrt               whose layout the passes follow; the default otherwise
+ *   # SAMPLES: 8                     so many samples, normally distributed, for passes that need
+ * data g (float[N,3] x) => (float[N,3] y) { y = Cnov (x)  # error: unknown op 'Cnov'
  *   }
  *   # --- expected
  *   g (float[N,3] x) => ...          what the printer gives afterwards
@@ -43,12 +44,33 @@ static const char *expected_of(const Case *c)
     return cut ? cut + strlen(separator) : "";
 }
 
-static const char *pipeline_of(const Case *c)
+/* The rest of the line that starts with `key`, or NULL. */
+static const char *line_of(const Case *c, const char *key)
 {
-    const char *run = strstr(c->text, "# RUN: ");
-    if (!run) return "";
-    run += strlen("# RUN: ");
-    return arena_printf(c->arena, "%.*s", (int)strcspn(run, "\n"), run);
+    const char *at = strstr(input_of(c), key);
+    if (!at) return NULL;
+    at += strlen(key);
+    return arena_printf(c->arena, "%.*s", (int)strcspn(at, "\n"), at);
+}
+
+/* Samples for inputs whose dimensions but the first are numbers. */
+static Samples *samples_for(const Case *c, const Graph *g, int64_t count)
+{
+    Samples *s = NEW(c->arena, Samples);
+    s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
+    s->count = count;
+    s->ninputs = g->ninputs;
+    s->source = "drawn";
+    for (int k = 0; k < g->ninputs; k++) {
+        const Type *t = &g->inputs[k]->type;
+        Type one = type_of(t->dtype, t->rank - 1, t->dim + 1);
+        int64_t n = type_count(&one) * count;
+        float *x = NEW_ARRAY(c->arena, float, n);
+        Rng r = rng_new(1, (uint64_t)k);
+        for (int64_t i = 0; i < n; i++) x[i] = rng_normal(&r);
+        s->inputs[k] = (SampleInput){.type = one, .data = x, .channel_axis = -1};
+    }
+    return s;
 }
 
 /* ---- running ------------------------------------------------------------------------ */
@@ -72,11 +94,15 @@ static int check_round_trip(Case *c, const Graph *g, Diag *d)
 
 static int run(Case *c, const char *input, Graph **out, Diag *d)
 {
-    Context ctx = {.arena = c->arena, .diag = d, .opt = {.verify = true}};
+    const char *run = line_of(c, "# RUN: "), *samples = line_of(c, "# SAMPLES: ");
+    Options o = {.verify = true, .device = "ref", .threads = 1, .target = line_of(c, "# TARGET: ")};
+    Context ctx = {.arena = c->arena, .diag = d, .opt = o};
     TRY(ir_parse(&ctx.graph, c->arena, input, strlen(input), NULL, d));
     TRY(graph_verify(ctx.graph, d));
     TRY(check_round_trip(c, ctx.graph, d));
-    TRY(pass_run_pipeline(&ctx, pipeline_of(c)));
+    ctx.original = graph_clone(ctx.graph, c->arena, NULL);
+    if (samples) ctx.data = samples_for(c, ctx.graph, strtol(samples, NULL, 10));
+    TRY(pass_run_pipeline(&ctx, run ? run : ""));
     TRY(graph_verify(ctx.graph, d));
     TRY(check_round_trip(c, ctx.graph, d));
     *out = ctx.graph;

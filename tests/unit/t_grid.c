@@ -9,18 +9,32 @@
 
 #include "passes/calibrate.h"
 
+static const GridKind U8 = {0, 255, false, 0}, I8 = {-128, 127, true, 0};
+
 static void zero_is_on_the_grid(void **state)
 {
     (void)state;
-    Grid g = grid_of_range((Range){0, 2.55f}, 0, 255);
+    Grid g = grid_of_range((Range){0, 2.55f}, U8);
     assert_float_equal(g.scale, 0.01f, 1e-6);
     assert_true(g.zero == 0);
-    g = grid_of_range((Range){-1, 3}, 0, 255);
+    g = grid_of_range((Range){-1, 3}, U8);
     assert_true(g.zero == rintf(g.zero));
     assert_true((0 - g.zero) * g.scale <= -1 + 1e-4f);
     assert_true((255 - g.zero) * g.scale >= 3 - 1e-4f);
-    g = grid_of_range((Range){0, 0}, 0, 255);
+    g = grid_of_range((Range){0, 0}, U8);
     assert_true(g.scale > 0);
+}
+
+static void symmetric_grids_have_no_zero_point(void **state)
+{
+    (void)state;
+    Grid g = grid_of_range((Range){0, 1.27f}, I8);
+    assert_float_equal(g.scale, 0.01f, 1e-7);
+    assert_true(g.zero == 0);
+    g = grid_of_range((Range){-1.28f, 1}, I8);
+    assert_float_equal(g.scale, 0.01f, 1e-7);
+    g = grid_of_range((Range){0, 1e-9f}, (GridKind){0, 255, false, 1e-4f / 255});
+    assert_true(g.scale == 1e-4f / 255);
 }
 
 static void weights_get_a_scale_per_slice(void **state)
@@ -65,11 +79,40 @@ static void outliers_are_clipped(void **state)
     for (int i = 0; i < 20000; i++) x[i] = (float)i / 20000;
     x[20000] = 8;
     assert_int_equal(histogram_add(&h, x, 20001), 0);
-    Range r = histogram_range(&h, 15); /* four bits */
+    Range r = histogram_range(&h, CALIBRATE_MSE, (GridKind){0, 15, false, 0});
     assert_true(r.lo == 0);
     assert_true(r.hi > 0.7f && r.hi < 4);
-    r = histogram_range(&h, 100000); /* so fine that nothing is worth losing */
+    /* so fine that nothing is worth losing */
+    r = histogram_range(&h, CALIBRATE_MSE, (GridKind){0, 100000, false, 0});
     assert_true(r.hi > 7.9f);
+}
+
+/* One value in 20001 is far out. It is a quarter of the grid away from the rest, which is more than
+ * eight bits round off: by squares it stays; as a distribution, and as a share, it does not count. */
+static void every_method_has_a_range(void **state)
+{
+    (void)state;
+    static Histogram h;
+    static float x[20001];
+    Rng r = rng_new(3, 0);
+    for (int i = 0; i < 20000; i++) x[i] = rng_normal(&r);
+    x[20000] = 40;
+    histogram_add(&h, x, 20001);
+    Range all = histogram_range(&h, CALIBRATE_MIN_MAX, U8);
+    assert_true(all.hi == 40 && all.lo < -3.3f);
+    Calibrator by[] = {CALIBRATE_MSE, CALIBRATE_ENTROPY, CALIBRATE_PERCENTILE};
+    for (int k = 0; k < 3; k++) {
+        Range u = histogram_range(&h, by[k], U8), s = histogram_range(&h, by[k], I8);
+        float most = by[k] == CALIBRATE_MSE ? 40 : 20;
+        assert_true(u.hi > 2 && u.hi <= most);
+        assert_true(u.lo < -2 && u.lo >= all.lo);
+        assert_true(s.hi > 2 && s.hi <= most);
+    }
+    Range s = histogram_range(&h, CALIBRATE_MSE, I8);
+    assert_true(s.lo == -s.hi);
+    assert_int_equal(calibrator_find("entropy"), CALIBRATE_ENTROPY);
+    assert_int_equal(calibrator_find("guess"), CALIBRATORS);
+    assert_int_equal(calibrator_find(NULL), CALIBRATE_MSE);
 }
 
 static void what_is_not_finite_is_skipped(void **state)
@@ -85,6 +128,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(zero_is_on_the_grid),
+        cmocka_unit_test(symmetric_grids_have_no_zero_point),
+        cmocka_unit_test(every_method_has_a_range),
         cmocka_unit_test(weights_get_a_scale_per_slice),
         cmocka_unit_test(histograms_commute),
         cmocka_unit_test(outliers_are_clipped),
