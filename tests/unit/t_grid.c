@@ -88,7 +88,8 @@ static void outliers_are_clipped(void **state)
 }
 
 /* One value in 20001 is far out. It is a quarter of the grid away from the rest, which is more than
- * eight bits round off: by squares it stays; as a distribution, and as a share, it does not count. */
+ * eight bits round off: by squares it stays; as a distribution, and as a share, it does not count.
+ */
 static void every_method_has_a_range(void **state)
 {
     (void)state;
