@@ -3,6 +3,7 @@ find_package(PkgConfig REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
 find_package(ZLIB REQUIRED)
 find_package(LAPACK REQUIRED)
+find_package(MPI COMPONENTS C) # optional: mpirun spreads the shards over processes
 pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)

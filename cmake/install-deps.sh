@@ -3,7 +3,7 @@
 set -e
 packages="cmake ninja-build gcc pkg-config libdnnl-dev libprotobuf-c-dev protobuf-c-compiler
 libonnx-dev libonnx-testdata liblapack-dev libzip-dev libcjson-dev zlib1g-dev libcmocka-dev
-dataset-fashion-mnist python3-venv clang-format"
+libopenmpi-dev openmpi-bin dataset-fashion-mnist python3-venv clang-format"
 
 missing=
 for p in $packages; do

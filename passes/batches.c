@@ -147,7 +147,12 @@ int session_slot(Session *s, Instance *inst)
 int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
                 int (*reduce)(void *, int64_t, Instance *), void *ctx)
 {
-    ShardJob job = {.program = s->program, .n = shards, .work = work, .reduce = reduce, .ctx = ctx};
+    ShardJob job = {.program = s->program,
+                    .n = shards,
+                    .work = work,
+                    .reduce = reduce,
+                    .ctx = ctx,
+                    .result_bytes = s->result_bytes};
     return pool_run(s->pool, &job);
 }
 

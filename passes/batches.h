@@ -26,6 +26,7 @@ typedef struct Session {
     Pool *pool;
     int threads;
     size_t bytes;               /* planned: one instance and its input buffers, times threads */
+    size_t result_bytes;        /* of ShardJob, for the runs to come; 0: reduce reads outputs */
     _Atomic(Instance *) *owner; /* of each slot */
 } Session;
 

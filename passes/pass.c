@@ -34,7 +34,7 @@ static double now(void)
 
 static bool asked_for(const char *which, const char *pass)
 {
-    return which && (strcmp(which, "all") == 0 || strcmp(which, pass) == 0);
+    return which && ranks_index() == 0 && (strcmp(which, "all") == 0 || strcmp(which, pass) == 0);
 }
 
 /* To DIR/03-pass.after.onnxtxt with the weights beside it, or to stderr without them. */

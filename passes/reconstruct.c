@@ -258,7 +258,7 @@ typedef struct Task {
     int64_t groups, positions; /* x is groups of positions: samples of a convolution */
     int64_t target_outputs;
     /* per thread */
-    float *x, *target, *other, *row, *part;
+    float *x, *target, *other, *row;
     int64_t nx, nt, no;
     int64_t *source;
 } Task;
@@ -283,7 +283,7 @@ static void set_up(void *ctx, const PrefixStep *step)
     t->other = NEW_ARRAY(a, float, threads * t->no + 1);
     /* The kernel of least_squares.c may read a tile beyond the last row. */
     t->row = NEW_ARRAY(a, float, threads *(t->rows * t->q.width + 64));
-    t->part = NEW_ARRAY(a, float, (int64_t)threads * t->q.width * t->q.width);
+    step->session->result_bytes = (size_t)(t->q.width * t->q.width) * sizeof(float);
     t->source = NEW_ARRAY(a, int64_t, threads * (t->patches.taps + 1));
 }
 
@@ -320,7 +320,7 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
     int64_t slot = session_slot(step->session, inst), width = t->q.width;
     float *x = t->x + slot * t->nx, *target = t->target + slot * t->nt;
     float *other = t->f->other ? t->other + slot * t->no : NULL;
-    float *rows = t->row + slot * (t->rows * width + 64), *part = t->part + slot * width * width;
+    float *rows = t->row + slot * (t->rows * width + 64), *part = instance_result(inst);
     int64_t *source = t->source + slot * (t->patches.taps + 1), n = 0;
     int64_t count = t->rows / t->groups;
     instance_read(inst, OUT_X, x);
@@ -339,9 +339,8 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
 static int add_up(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
 {
     Task *t = ctx;
-    (void)shard;
-    int64_t slot = session_slot(step->session, inst), width = t->q.width;
-    least_squares_add(&t->q, t->part + slot * width * width, t->rows);
+    (void)shard, (void)step;
+    least_squares_add(&t->q, instance_result(inst), t->rows);
     return 0;
 }
 

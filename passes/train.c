@@ -331,7 +331,7 @@ static double progress_of(const Trainer *t, double start)
 {
     const Recipe *r = &t->recipe;
     double done = r->steps ? (double)t->step / (double)r->steps : 0;
-    double spent = r->seconds > 0 ? (now() - start) / r->seconds : 0;
+    double spent = r->seconds > 0 ? ranks_agree((now() - start) / r->seconds) : 0;
     return fmin(1, fmax(done, spent));
 }
 

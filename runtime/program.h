@@ -63,6 +63,14 @@ int program_place(Program *p, bool keep, Diag *d);
 /* From now on runs add the time of step k to seconds[k] (borrowed; NULL ends it). */
 void instance_profile(Instance *i, double *seconds);
 
+/* What shards.c needs to hand results from rank to rank: all outputs, packed one behind the other
+ * as instance_read gives them; instance_show makes an instance read such bytes (borrowed)
+ * instead of its own outputs, until its next run. */
+size_t instance_packed_bytes(const Instance *i);
+void instance_pack(const Instance *i, char *to);
+void instance_show(Instance *i, const char *packed);
+void instance_set_result(Instance *i, void *result);
+
 /* Buffer of a slot after in-place merging. */
 static inline int buffer_root(const Program *p, int b)
 {

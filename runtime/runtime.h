@@ -15,6 +15,7 @@
 #define EHAP_RUNTIME_RUNTIME_H
 
 #include "ir/ir.h"
+#include "runtime/ranks.h"
 
 enum { MAX_STAGES = 4 };
 
@@ -52,14 +53,23 @@ void instance_read(const Instance *i, int output, void *dst);
 /* Runs `n` shards on up to `threads` threads. work(ctx, shard, instance) runs concurrently,
  * each call with exclusive use of its instance; reduce(ctx, shard, instance) runs after the
  * shard's work, one at a time, in shard order, before the instance is reused. Either may be
- * NULL. Returns 0, or the first negative status of a callback. */
+ * NULL. Returns 0, or the first negative status of a callback.
+ *
+ * What reduce reads are the instance's outputs; or, with result_bytes > 0, only the
+ * instance_result that work has filled (what several runs over one shard yield). Under MPI
+ * (ranks.h) that is what travels: shards are spread over the ranks, and every rank reduces all of
+ * them in order. */
 typedef struct ShardJob {
     const Program *program;
     int64_t n;
     int (*work)(void *ctx, int64_t shard, Instance *inst);
     int (*reduce)(void *ctx, int64_t shard, Instance *inst);
     void *ctx;
+    size_t result_bytes;
 } ShardJob;
+
+/* The instance's memory of result_bytes, 64-byte aligned; during pool_run only. */
+void *instance_result(const Instance *i);
 
 typedef struct Pool Pool; /* instances kept between runs, one per thread */
 int pool_new(Pool **out, const Program *p, int threads, Diag *d);

@@ -3,17 +3,23 @@
  * Threads take shards in order as they become free; the reductions follow shard order through
  * OpenMP's `ordered`, so that sums do not depend on how many threads there are. A callback that
  * traps ends the run like one that returns an error, and the trap is passed on by the
- * calling thread: longjmp must not leave a parallel region. */
+ * calling thread: longjmp must not leave a parallel region.
+ *
+ * Over several ranks (ranks.h) shards go in blocks of one per thread of every rank. The results
+ * of a block are exchanged, and every rank reduces all of them: the same sums in the same order. */
+#include <limits.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/runtime.h"
+#include "runtime/program.h"
+#include "runtime/ranks.h"
 
 struct Pool {
     const Program *program;
     int n;
     Instance **instances; /* one per thread */
+    char *results;        /* of all instances, while a job wants them */
 };
 
 int pool_new(Pool **out, const Program *p, int threads, Diag *d)
@@ -41,6 +47,7 @@ void pool_free(Pool *pool)
     if (!pool) return;
     for (int k = 0; k < pool->n; k++) instance_free(pool->instances[k]);
     free(pool->instances);
+    free(pool->results);
     free(pool);
 }
 
@@ -59,10 +66,23 @@ static int call_guarded(Trap *t, ShardCall *f, void *ctx, int64_t shard, Instanc
     return -1;
 }
 
-int pool_run(Pool *pool, const ShardJob *job)
+/* Gives every instance its result memory; NULL takes it away. */
+static void set_results(Pool *pool, size_t bytes)
+{
+    size_t all;
+    const size_t one = (bytes + 63) & ~(size_t)63;
+    free(pool->results);
+    pool->results = NULL;
+    if (bytes && (one < bytes || !mul_ok(one, (size_t)pool->n, &all) ||
+                  !(pool->results = aligned_alloc(64, all))))
+        trap(TRAP_NO_MEMORY, "out of memory for the results of %d shards", pool->n);
+    for (int t = 0; t < pool->n; t++)
+        instance_set_result(pool->instances[t], bytes ? pool->results + (size_t)t * one : NULL);
+}
+
+static int run_alone(Pool *pool, const ShardJob *job, Trap *trapped)
 {
     int first = 0; /* the first negative status, in shard order */
-    Trap trapped = {.kind = TRAP_NONE};
 #pragma omp parallel for ordered schedule(dynamic, 1) num_threads(pool->n)
     for (int64_t shard = 0; shard < job->n; shard++) {
         Instance *inst = pool->instances[omp_get_thread_num()];
@@ -76,13 +96,120 @@ int pool_run(Pool *pool, const ShardJob *job)
             if (status >= 0 && job->reduce)
                 status = call_guarded(&t, job->reduce, job->ctx, shard, inst);
             if (status < 0) {
-                trapped.kind = t.kind;
-                memcpy(trapped.message, t.message, sizeof t.message);
+                trapped->kind = t.kind;
+                memcpy(trapped->message, t.message, sizeof t.message);
 #pragma omp atomic write
                 first = status;
             }
         }
     }
-    if (trapped.kind != TRAP_NONE) trap(trapped.kind, "%s", trapped.message);
     return first;
+}
+
+/* ---- several ranks ------------------------------------------------------------------ */
+
+/* What a shard's rank tells the others; `payload` bytes follow: its result, or its outputs. */
+typedef struct Parcel {
+    int status;
+    TrapKind trap;
+    char message[sizeof((Trap *)0)->message];
+} Parcel;
+
+typedef struct Exchange {
+    int threads;        /* shards of one rank in a block */
+    size_t head, bytes; /* of a parcel: before the payload, and in all */
+    char *mine, *all;
+} Exchange;
+
+static Exchange exchange_new(const Pool *pool, const ShardJob *job)
+{
+    Exchange e = {.head = (sizeof(Parcel) + 63) & ~(size_t)63};
+    const size_t payload =
+        job->result_bytes ? job->result_bytes : instance_packed_bytes(pool->instances[0]);
+    size_t block = 0, all = 0;
+    e.threads = (int)ranks_agree(pool->n);
+    if (e.threads > pool->n)
+        trap(TRAP_INTERNAL, "rank 0 has %d threads, rank %d has %d: give all the same --threads",
+             e.threads, ranks_index(), pool->n);
+    e.bytes = e.head + ((payload + 63) & ~(size_t)63);
+    if (payload <= SIZE_MAX / 4 && mul_ok(e.bytes, (size_t)e.threads, &block) &&
+        block / 64 <= INT_MAX && mul_ok(block, (size_t)ranks_count(), &all)) {
+        e.mine = aligned_alloc(64, block);
+        e.all = aligned_alloc(64, all);
+    }
+    if (!e.mine || !e.all) trap(TRAP_NO_MEMORY, "out of memory to exchange %zu bytes", all);
+    return e;
+}
+
+/* Runs one shard and packs what others need to know. */
+static void run_shard(const Exchange *e, Pool *pool, const ShardJob *job, int thread, int64_t shard)
+{
+    Instance *inst = pool->instances[thread];
+    char *parcel = e->mine + (size_t)thread * e->bytes;
+    Parcel *head = (Parcel *)(void *)parcel;
+    Trap t = {.kind = TRAP_NONE};
+    memset(head, 0, sizeof *head);
+    if (shard >= job->n) return;
+    if (job->work) head->status = call_guarded(&t, job->work, job->ctx, shard, inst);
+    head->trap = t.kind;
+    memcpy(head->message, t.message, sizeof head->message);
+    if (head->status < 0) return;
+    if (job->result_bytes)
+        memcpy(parcel + e->head, instance_result(inst), job->result_bytes);
+    else
+        instance_pack(inst, parcel + e->head);
+}
+
+/* The block's shards in order, as if this rank had run them all. */
+static int reduce_block(const Exchange *e, Pool *pool, const ShardJob *job, int64_t first,
+                        Trap *trapped)
+{
+    Instance *inst = pool->instances[0];
+    void *own = instance_result(inst);
+    int status = 0;
+    for (int k = 0; k < ranks_count() * e->threads && first + k < job->n && status >= 0; k++) {
+        char *parcel = e->all + (size_t)k * e->bytes;
+        const Parcel *head = (const Parcel *)(const void *)parcel;
+        status = head->status;
+        trapped->kind = head->trap;
+        memcpy(trapped->message, head->message, sizeof head->message);
+        if (status < 0 || !job->reduce) continue;
+        if (job->result_bytes)
+            instance_set_result(inst, parcel + e->head);
+        else
+            instance_show(inst, parcel + e->head);
+        status = call_guarded(trapped, job->reduce, job->ctx, first + k, inst);
+    }
+    instance_set_result(inst, own);
+    instance_show(inst, NULL);
+    return status < 0 ? status : 0;
+}
+
+static int run_over_ranks(Pool *pool, const ShardJob *job, Trap *trapped)
+{
+    Exchange e = exchange_new(pool, job);
+    int status = 0;
+    for (int64_t first = 0; first < job->n && !status; first += ranks_count() * e.threads) {
+        ranks_work_begin();
+#pragma omp parallel for schedule(static, 1) num_threads(e.threads)
+        for (int t = 0; t < e.threads; t++)
+            run_shard(&e, pool, job, t, first + ranks_index() * e.threads + t);
+        ranks_work_end();
+        ranks_exchange(e.mine, e.bytes * (size_t)e.threads, e.all);
+        status = reduce_block(&e, pool, job, first, trapped);
+    }
+    free(e.mine);
+    free(e.all);
+    return status;
+}
+
+int pool_run(Pool *pool, const ShardJob *job)
+{
+    Trap trapped = {.kind = TRAP_NONE};
+    set_results(pool, job->result_bytes);
+    const int status =
+        ranks_count() > 1 ? run_over_ranks(pool, job, &trapped) : run_alone(pool, job, &trapped);
+    set_results(pool, 0);
+    if (trapped.kind != TRAP_NONE) trap(trapped.kind, "%s", trapped.message);
+    return status;
 }

@@ -259,6 +259,7 @@ static int do_save(ehap *e, const char *path, const char *unused)
     EmitOptions o = {.external_data = c->graph->info.external_data,
                      .props = props,
                      .nprops = sizeof props / sizeof *props};
+    if (ranks_index() > 0) return EHAP_OK; /* rank 0 writes for all */
     if (onnx_write(c->graph, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
                              graph_flops(c->graph), file_bytes(e->arena, path)};

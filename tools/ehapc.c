@@ -177,6 +177,7 @@ static int parse(Command *c, int argc, char **argv, int first)
 static void on_message(void *ctx, int severity, const char *text)
 {
     (void)severity;
+    if (!ranks_speaks()) return;
     progress_clear(ctx);
     fprintf(stderr, "%s\n", text);
 }
@@ -194,6 +195,7 @@ int main(int argc, char **argv)
 {
     Progress progress;
     progress_init(&progress);
+    ranks_start();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return help(), EHAP_OK;
         if (strcmp(argv[i], "--version") == 0) return printf("ehapc %s\n", ehap_version()), EHAP_OK;
@@ -203,10 +205,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "error: out of memory\n");
         return EHAP_INTERNAL;
     }
-    ehap_on_progress(c.e, progress_update, &progress);
+    if (ranks_index() == 0)
+        ehap_on_progress(c.e, progress_update, &progress);
+    else if (!freopen("/dev/null", "w", stdout))
+        return EHAP_INTERNAL; /* rank 0 speaks for all */
     int status = argc > 1 ? dispatch(&c, argc, argv) : (help(), EHAP_USAGE);
     progress_clear(&progress);
     ehap_free(c.e);
     if (fflush(stdout) != 0 && !status) status = EHAP_BAD_INPUT;
+    ranks_finish(status);
     return status;
 }

@@ -15,9 +15,9 @@ typedef struct Gates {
     Hvp h;
     Session *session;
     Feed *feed;
-    int *group;                  /* per flat channel; -1: not a producer */
-    int64_t widest;              /* elements of the largest output */
-    float *sums, *total, *layer; /* per thread: [shard, groups] twice, [widest] */
+    int *group;          /* per flat channel; -1: not a producer */
+    int64_t widest;      /* elements of the largest output */
+    float *sums, *layer; /* per thread: [shard, groups], [widest] */
 } Gates;
 
 /* ---- what belongs to what ----------------------------------------------------------- */
@@ -88,7 +88,7 @@ static bool run_passes(const Gates *q, int64_t shard, Instance *inst, float scal
 {
     const Groups *gr = q->s->groups;
     int64_t size = q->s->shard * gr->n;
-    float *sums = own_part(q, q->sums, inst, size), *total = own_part(q, q->total, inst, size);
+    float *sums = own_part(q, q->sums, inst, size), *total = instance_result(inst);
     float *layer = own_part(q, q->layer, inst, q->widest);
     float *bound = feed_buffer(q->feed, inst, q->h.in_loss_scale);
     *bound = scale;
@@ -118,8 +118,7 @@ static int work(void *ctx, int64_t shard, Instance *inst)
 static int reduce(void *ctx, int64_t shard, Instance *inst)
 {
     Gates *q = ctx;
-    const float *total = own_part(q, q->total, inst, q->s->shard * q->s->groups->n);
-    q->o->each(q->o->ctx, shard, feed_rows(q->feed, shard), total);
+    q->o->each(q->o->ctx, shard, feed_rows(q->feed, shard), instance_result(inst));
     pass_progress(q->s->c, (double)(shard + 1) / (double)feed_shards(q->feed), "scoring");
     return 0;
 }
@@ -147,9 +146,9 @@ int gates_run(Scoring *s, const GateOptions *o)
         int64_t count = type_count(&q.h.g->outputs[q.h.out_layer[k]]->type);
         if (count > q.widest) q.widest = count;
     }
-    int64_t size = s->shard * s->groups->n * q.session->threads;
-    q.sums = NEW_ARRAY(s->arena, float, size);
-    q.total = NEW_ARRAY(s->arena, float, size);
+    int64_t size = s->shard * s->groups->n;
+    q.session->result_bytes = (size_t)size * sizeof(float);
+    q.sums = NEW_ARRAY(s->arena, float, size *q.session->threads);
     q.layer = NEW_ARRAY(s->arena, float, q.widest *q.session->threads);
     int status = session_run(q.session, feed_shards(q.feed), work, reduce, &q);
     s->bytes = q.session->bytes;

@@ -23,7 +23,6 @@ typedef struct Probes {
     bool same_key;
     int done, now;  /* probes before and in this round */
     int channels;   /* flat */
-    float *part;    /* per thread: [ROUND, channels] */
     double *sum;    /* [ROUND, channels] */
     double *sums;   /* [channels] of even, then of odd probes, scaled */
     Moments *m;     /* per channel */
@@ -72,7 +71,7 @@ static int run_probes(const Probes *q, int64_t shard, Instance *inst, int first,
 static int work(void *ctx, int64_t shard, Instance *inst)
 {
     Probes *q = ctx;
-    float *part = q->part + (int64_t)session_slot(q->session, inst) * ROUND * q->channels;
+    float *part = instance_result(inst); /* [ROUND, channels] */
     bool half = q->s->precision == DT_F16;
     float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
     feed_bind(q->feed, shard, inst);
@@ -90,7 +89,7 @@ static int work(void *ctx, int64_t shard, Instance *inst)
 static int reduce(void *ctx, int64_t shard, Instance *inst)
 {
     Probes *q = ctx;
-    const float *part = q->part + (int64_t)session_slot(q->session, inst) * ROUND * q->channels;
+    const float *part = instance_result(inst);
     for (int64_t i = 0; i < (int64_t)q->now * q->channels; i++) q->sum[i] += (double)part[i];
     double round = (double)(shard + 1) / (double)feed_shards(q->feed);
     pass_progress(q->s->c, (q->done + q->now * round) / q->s->probes, "probe %d", q->done + 1);
@@ -178,7 +177,7 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
                 .nclasses = s->groups->nclasses};
     TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
     q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
-    q.part = NEW_ARRAY(s->arena, float, (int64_t)q.session->threads *ROUND *q.channels);
+    q.session->result_bytes = (size_t)ROUND * (size_t)q.channels * sizeof(float);
     q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
     q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
     q.m = NEW_ARRAY(s->arena, Moments, q.channels);

@@ -1,0 +1,47 @@
+#!/bin/bash
+# Several processes under MPI write the same bytes as one, and a lost one ends the run without a
+# file. Usage: ranks.sh EHAPC ROOT
+set -u
+ehapc=$1 root=$2
+command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
+ldd "$ehapc" | grep -q libmpi || { echo "skipped: built without MPI"; exit 77; }
+fashion=/usr/share/datasets/fashion-mnist
+[ -d "$fashion" ] || { echo "skipped: dataset-fashion-mnist is not installed"; exit 77; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+fail() { echo "FAIL: $*"; exit 1; }
+export OMP_WAIT_POLICY=passive
+run() { # ranks, output, more
+    local ranks=$1 out=$2
+    shift 2
+    mpirun --allow-run-as-root --oversubscribe --bind-to none -n "$ranks" "$ehapc" \
+        "$root/examples/fashion_resnet.onnx" -o "$out" --threads 1 \
+        --data $fashion/t10k-images-idx3-ubyte.gz --preprocess scale=1/255,mean=0.2860,std=0.3530 \
+        --flops 0.6 --steps 6 "$@" >"$dir/log" 2>&1
+}
+scores() {
+    mpirun --allow-run-as-root --oversubscribe --bind-to none -n "$1" "$ehapc" sensitivity \
+        "$root/examples/fashion_resnet.onnx" -o "$2" --threads 1 --criterion ehap --probes 16 --batch 96 \
+        --data $fashion/t10k-images-idx3-ubyte.gz --preprocess scale=1/255,mean=0.2860,std=0.3530 \
+        >"$dir/log" 2>&1 || return 1
+    sed -E 's/"(seconds|peak_bytes)":[^,]*,//g' "$2" >"$2.x"
+}
+
+for ranks in 1 2 3; do
+    run $ranks "$dir/$ranks.onnx" || { cat "$dir/log"; fail "$ranks ranks: exit $?"; }
+    cmp "$dir/1.onnx" "$dir/$ranks.onnx" || fail "$ranks ranks write other bytes than one"
+    scores $ranks "$dir/$ranks.json" || { cat "$dir/log"; fail "scores of $ranks ranks"; }
+    cmp "$dir/1.json.x" "$dir/$ranks.json.x" || fail "$ranks ranks score otherwise than one"
+done
+
+# An error in the input is said once.
+run 2 "$dir/none.onnx" --data "$dir/missing.npz" && fail "a missing file is no error"
+[ "$(grep -c '^error' "$dir/log")" = 1 ] || { cat "$dir/log"; fail "not one error"; }
+
+# A rank that dies takes the run with it.
+run 2 "$dir/lost.onnx" --steps 100000 &
+sleep 4
+pkill -KILL -n -f "$dir/lost.onnx"
+wait $! && fail "a run that lost a rank ended well"
+[ ! -e "$dir/lost.onnx" ] || fail "a run that lost a rank wrote its output"
+echo "ranks agree"
