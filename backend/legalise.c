@@ -304,7 +304,8 @@ bool has_arity(const Node *n)
 {
     const OpInfo *op = &op_info[n->op];
     if (n->nin < op->min_in || (op->max_in >= 0 && n->nin > op->max_in)) return false;
-    if (n->nout < 1 || !n->out[0] || (op->max_out >= 0 && n->nout > op->max_out)) return false;
+    if (n->nout < 1 || (op->max_out >= 0 && n->nout > op->max_out)) return false;
+    if (!n->out[0] && !(op->flags & OPF_ANY_OUT)) return false;
     for (int i = 0; i < n->nin; i++)
         if (!n->in[i] && (i < op->min_in || op->max_in < 0)) return false;
     return true;

@@ -226,7 +226,8 @@ static int trim(Import *im, Node *n)
 {
     while (n->nin > 0 && !n->in[n->nin - 1]) n->nin--;
     while (n->nout > 0 && !n->out[n->nout - 1]) n->nout--;
-    if (n->nout == 0 || !n->out[0]) return node_error(im->d, n, "its first output has no name");
+    if (n->nout == 0 || (!n->out[0] && !(op_info[n->op].flags & OPF_ANY_OUT)))
+        return node_error(im->d, n, "its first output has no name");
     for (int i = 0; i < n->nin; i++)
         if (!n->in[i] && op_info[n->op].max_in < 0)
             return node_error(im->d, n, "input %d is missing", i);

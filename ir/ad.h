@@ -1,4 +1,5 @@
-/* What differentiation rules see. The sweeps are in passes/autodiff.c. */
+/* What differentiation rules see. The sweeps over whole
+ * graphs are in passes/autodiff.c. */
 #ifndef EHAP_IR_AD_H
 #define EHAP_IR_AD_H
 
@@ -32,5 +33,32 @@ Value *ad_unbroadcast(Ad *ad, Value *v, const Type *t);
 Value *ad_fit(Ad *ad, Value *v, const Type *t);
 Value *ad_scale(Ad *ad, Value *v, double factor);
 Value *ad_reshape(Ad *ad, Value *v, int rank, const int64_t *dim);
+
+/* ---- sweeps (sweep.c) --------------------------------------------------------------- */
+
+/* By value id: which values depend on wrt[], through nodes first … last - 1: real ones only, for no
+ * gradient crosses an integer. */
+bool *ad_depends_on(const Graph *g, int first, int last, int n, Value *const *wrt);
+
+/* Side table: for each value known at the start of a sweep, its cotangent or tangent. */
+typedef struct Sweep {
+    Ad ad;
+    Value **d;
+} Sweep;
+
+Sweep sweep_begin(Graph *g, const bool *active, Diag *diag);
+/* The entries of a list of values, as a list; returns whether there is any. */
+bool sweep_get(const Sweep *s, int n, Value *const *v, Value **d);
+void sweep_add(Sweep *s, Value *v, Value *d);
+/* Applies the rules of nodes first … last - 1, backwards or forwards (to those with a `needed`
+ * output; NULL: all). */
+int sweep_reverse(Sweep *s, int first, int last);
+int sweep_forward(Sweep *s, const bool *needed, int first, int last);
+
+/* Builds what computes the same as n of ops that have derivatives; fills out[], an entry per
+ * output of n. Returns -1 after an error. Such an op's rules call vjp_expanded, jvp_expanded. */
+typedef int Expansion(Ad *ad, const Node *n, Value **out);
+int vjp_expanded(Ad *ad, const Node *n, Expansion *expand, Value *const *dy, Value **dx);
+int jvp_expanded(Ad *ad, const Node *n, Expansion *expand, Value *const *dx, Value **dy);
 
 #endif

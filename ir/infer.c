@@ -9,6 +9,9 @@ static const struct {
     const char *name;
     AttrKind kind;
 } attr_kinds[] = {
+    {"activation_alpha", ATTR_FLOATS},
+    {"activation_beta", ATTR_FLOATS},
+    {"activations", ATTR_STRINGS},
     {"alpha", ATTR_FLOAT},
     {"approximate", ATTR_STRING},
     {"auto_pad", ATTR_STRING},
@@ -18,18 +21,24 @@ static const struct {
     {"beta", ATTR_FLOAT},
     {"ceil_mode", ATTR_INT},
     {"center_point_box", ATTR_INT},
+    {"clip", ATTR_FLOAT},
     {"count_include_pad", ATTR_INT},
     {"dilations", ATTR_INTS},
+    {"direction", ATTR_STRING},
     {"dtype", ATTR_INT},
     {"end", ATTR_INT},
     {"epsilon", ATTR_FLOAT},
     {"exclusive", ATTR_INT},
     {"group", ATTR_INT},
+    {"hidden_size", ATTR_INT},
+    {"input_forget", ATTR_INT},
     {"input_shape", ATTR_INTS},
     {"k", ATTR_INT},
     {"keepdims", ATTR_INT},
     {"kernel_shape", ATTR_INTS},
     {"largest", ATTR_INT},
+    {"layout", ATTR_INT},
+    {"linear_before_reset", ATTR_INT},
     {"num_outputs", ATTR_INT},
     {"output_padding", ATTR_INTS},
     {"output_shape", ATTR_INTS},
@@ -91,8 +100,9 @@ int node_infer(Node *n, Diag *d)
 {
     const OpInfo *op = &op_info[n->op];
     TRY(check_arity(n, op, d));
-    if (n->op == OP_Opaque || n->nout == 0 || !n->out[0]) return op->infer(n, d);
+    if (n->op == OP_Opaque || n->nout == 0) return op->infer(n, d);
     TRY(check_attrs(n, d));
+    if (!n->out[0]) return op->infer(n, d);
     Value *v = n->out[0];
     const int64_t *old = v->elems, nold = type_count(&v->type), first = v->graph->nsymbols;
     v->elems = NULL;

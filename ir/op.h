@@ -38,8 +38,10 @@ enum OpFlags {
     OPF_ELTWISE = 1 << 0, /* out[i] depends on in[i] alone, broadcasting apart */
     OPF_MOVES = 1 << 1,   /* moves or selects elements, computes nothing */
     OPF_COMMUTES = 1 << 2,
-    OPF_LINEAR = 1 << 3, /* jointly linear in its differentiable inputs: the tangent is the op */
-    OPF_KEEP = 1 << 4,   /* never removed as dead nor merged (randomness, opaque side effects) */
+    OPF_LINEAR = 1 << 3,   /* jointly linear in its differentiable inputs: the tangent is the op */
+    OPF_FEEDBACK = 1 << 5, /* results act on later steps inside the node */
+    OPF_ANY_OUT = 1 << 6,  /* the first output may be omitted, too */
+    OPF_KEEP = 1 << 4,     /* never removed as dead nor merged (randomness, opaque side effects) */
 };
 
 typedef struct OpInfo {

@@ -144,6 +144,16 @@ static Value *masked(Graph *g, Lanes *l, const Value *of, int axis, Value *y)
     return build(g, OP_Where, IN(mask, y, none), NO_ATTRS);
 }
 
+/* Where results feed back inside a node (hidden units of recurrent layers), zero outputs alone
+ * would not silence a lane: its weights are zero, too. */
+static void mask_weights(Graph *m, Lanes *l, const Node *of, Node *n)
+{
+    for (int k = 0; k < n->nin && (op_info[n->op].flags & OPF_FEEDBACK); k++)
+        for (int axis = 0; n->in[k] && axis < n->in[k]->type.rank; axis++)
+            if (of->in[k]->data && lost_lanes(l, of->in[k], axis))
+                n->in[k] = masked(m, l, of->in[k], axis, n->in[k]);
+}
+
 Graph *channels_masked(const Graph *g, Lanes *l, const bool *removed, Arena *a)
 {
     Graph *m = graph_clone(g, a, NULL);
@@ -151,6 +161,7 @@ Graph *channels_masked(const Graph *g, Lanes *l, const bool *removed, Arena *a)
     lanes_set_removed(l, removed);
     for (int i = 0; i < r.nold; i++) {
         rewrite_map_inputs(&r, r.old[i]);
+        mask_weights(m, l, g->nodes[i], r.old[i]);
         node_append(m, r.old[i]);
         for (int o = 0; o < r.old[i]->nout; o++) {
             const Value *of = g->nodes[i]->out[o];

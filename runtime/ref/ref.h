@@ -65,6 +65,7 @@ REF_KERNEL(reverse_sequence);
 REF_KERNEL(eye_like);
 REF_KERNEL(range);
 REF_KERNEL(size);
+REF_KERNEL(recurrent);
 REF_KERNEL(quantize);
 REF_KERNEL(dequantize);
 REF_KERNEL(fake_quant);
@@ -74,6 +75,7 @@ int ref_dropout_prepare(Prepare *p);
 int ref_unary_prepare(Prepare *p);
 int ref_topk_prepare(Prepare *p);
 int ref_unique_prepare(Prepare *p);
+int ref_recurrent_prepare(Prepare *p);
 int ref_avgpool_grad_prepare(Prepare *p);
 int ref_fake_quant_grad_prepare(Prepare *p);
 

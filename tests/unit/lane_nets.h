@@ -320,6 +320,35 @@ static inline void net_pinned_norms(Graph *g)
     graph_add_output(g, product(g, relu(g, y), "d", 3));
 }
 
+static inline Node *recurrent(Graph *g, Op op, Value *x, int64_t dirs, int64_t hidden)
+{
+    int64_t gates = op == OP_LSTM ? 4 : op == OP_GRU ? 3 : 1, in = x->type.dim[2];
+    return build_multi(g, op, op == OP_LSTM ? 3 : 2,
+                       IN(x, weight(g, "w", 3, D(dirs, gates * hidden, in)),
+                          weight(g, "r", 3, D(dirs, gates * hidden, hidden)),
+                          weight(g, "b", 2, D(dirs, 2 * gates * hidden))),
+                       ATTRS(attr_int("hidden_size", hidden),
+                             attr_str("direction", dirs == 2 ? "bidirectional" : "forward")));
+}
+
+/* Every hidden state of an LSTM goes on. */
+static inline void net_lstm(Graph *g)
+{
+    Value *x = transpose(g, product(g, tokens(g, 4, 3), "a", 5), 3, D(1, 0, 2));
+    Value *y = recurrent(g, OP_LSTM, x, 1, 6)->out[0];
+    graph_add_output(g, product(g, binary(g, OP_Squeeze, y, CONST_INTS(g, 1)), "c", 2));
+}
+
+/* The hidden states of both directions lie side by side; the last one of a second layer goes on. */
+static inline void net_gru(Graph *g)
+{
+    Value *x = transpose(g, tokens(g, 4, 3), 3, D(1, 0, 2));
+    Value *y = recurrent(g, OP_GRU, x, 2, 5)->out[0];
+    Value *both = reshape(g, transpose(g, y, 4, D(0, 2, 1, 3)), 3, D(0, 0, 10));
+    Value *last = recurrent(g, OP_RNN, both, 1, 4)->out[1];
+    graph_add_output(g, dense(g, binary(g, OP_Squeeze, last, CONST_INTS(g, 0)), "fc", 2));
+}
+
 static const LaneNet lane_nets[] = {
     {"residual", net_residual, 8 + 6},
     {"option A", net_option_a, 8 + 8},
@@ -342,6 +371,8 @@ static const LaneNet lane_nets[] = {
     {"spatial gate", net_spatial_gate, 4},
     {"unflatten", net_unflatten, 5 + 3 + 4},
     {"crop and squeeze", net_crop_and_squeeze, 7 + 1},
+    {"LSTM", net_lstm, 5 + 6},
+    {"GRU and RNN", net_gru, 5 + 4},
     {"pinned by norms", net_pinned_norms, 4},
 };
 
