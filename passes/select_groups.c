@@ -6,14 +6,17 @@
  * of the nodes around are asked again; so what a channel saves follows from what has already
  * gone from its neighbours.
  *
- * Families give up classes in ascending score, a step (the alignment) at a time. Each time the
- * step goes that loses least per saved cost,
+ * Families give up classes in ascending score, a step (the alignment) at a time. What a family
+ * loses with some of its classes gone is
  *
- *     sum of scores * (n / kept) / saved,
+ *     sum of their scores * n / kept,
  *
- * where n / kept (the family's size over what it would keep) stands for what second order does
- * not see: the channels of one family make up for each other until few are left. At last what
- * the final step has saved too much is given back where it helps most. */
+ * where n / kept (the family's size over what it keeps) stands for what second order does not
+ * see: the channels of one family make up for each other until few are left. Each time the step
+ * goes that loses least per saved cost; what the final step has saved too much is given back
+ * where it helps most. Steps are coarse and families few, so this is far from the best at times:
+ * then steps are forced, out of or back into each family in turn, the others settle to the
+ * budget again, and what loses less in total is kept, until nothing does. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,9 +35,9 @@ typedef struct Use {
 typedef struct Family {
     Use *uses;
     int n, removed;
-    int whole;    /* classes it had in the original, where earlier rounds took some */
-    int *classes; /* by ascending score */
-    const double *score;
+    int whole;       /* classes it had in the original, where earlier rounds took some */
+    int *classes;    /* by ascending score */
+    double *lost;    /* [n + 1]: scores of the first k classes, summed */
     int step, floor; /* kept in multiples of step, at least floor */
     Node **nodes;    /* whose cost depends on it */
     int nnodes;
@@ -49,6 +52,7 @@ typedef struct Plan {
     int nold;
     Family *families;
     int n;
+    double have, target; /* of the budgeted quantity */
 } Plan;
 
 static void add_use(Arena *a, Use **head, Use **tail, Value *v, int axis)
@@ -117,11 +121,11 @@ static bool touches(const Family *f, const Node *n)
     return false;
 }
 
-/* Multiples of `align`, smaller where a family is small, and at least 5 % kept. */
+/* Multiples of `align`, smaller in a family of less than four steps, and at least 5 % kept. */
 static void set_steps(Family *f, int align)
 {
     f->step = align;
-    while (f->step > 1 && f->whole < 2 * f->step) f->step /= 2;
+    while (f->step > 1 && f->whole < 4 * f->step) f->step /= 2;
     int least = (f->whole + 19) / 20;
     f->floor = (least + f->step - 1) / f->step * f->step;
 }
@@ -179,10 +183,11 @@ static int family_size(const Plan *p, const Family *f)
 
 static void finish_family(Plan *p, Family *f, const double *score, int align)
 {
-    f->score = score;
     f->whole = family_size(p, f);
     qsort_r(f->classes, (size_t)f->n, sizeof *f->classes, by_score, (void *)(uintptr_t)score);
     set_steps(f, align);
+    f->lost = NEW_ARRAY(p->arena, double, f->n + 1);
+    for (int i = 0; i < f->n; i++) f->lost[i + 1] = f->lost[i] + score[f->classes[i]];
     f->nodes = NEW_ARRAY(p->arena, Node *, p->g->nnodes);
     for (int i = 0; i < p->g->nnodes; i++)
         if (touches(f, p->g->nodes[i])) f->nodes[f->nnodes++] = p->g->nodes[i];
@@ -246,70 +251,118 @@ static double total_of(const Graph *g, Budget b, Arena *a)
 
 /* ---- choice ------------------------------------------------------------------------- */
 
-/* Classes in the family's next step; 0 when it is at its floor. */
-static int next_step(const Family *f)
+/* Classes in the family's next steps out; 0 when they pass its floor. */
+static int steps_out(const Family *f, int steps)
 {
-    int kept = f->n - f->removed, next = (kept - 1) / f->step * f->step;
+    int kept = f->n - f->removed, next = ((kept - 1) / f->step - steps + 1) * f->step;
     return next >= f->floor && next > 0 ? kept - next : 0;
 }
 
-static int latest_step(const Family *f)
+/* Classes that as many steps put back; 0 when none is out. */
+static int steps_back(const Family *f, int steps)
 {
-    int kept = f->n - f->removed, next = (kept / f->step + 1) * f->step;
+    int kept = f->n - f->removed, next = (kept / f->step + steps) * f->step;
     return (next < f->n ? next : f->n) - kept;
 }
 
-/* What it loses by removing the classes at positions [from, to) of its order. */
-static double loss_of(const Family *f, int from, int to)
+/* What it loses with so many classes gone; what k more add. */
+static double loss_of(const Family *f, int removed)
 {
-    double sum = 0;
-    for (int i = from; i < to; i++) sum += f->score[f->classes[i]];
-    return sum * f->n / (f->n - to);
+    return f->lost[removed] * f->n / (f->n - removed);
 }
 
-static Family *cheapest_step(Plan *p)
+static double added_loss(const Family *f, int k)
+{
+    return loss_of(f, f->removed + k) - loss_of(f, f->removed);
+}
+
+static double total_loss(const Plan *p)
+{
+    double sum = 0;
+    for (int k = 0; k < p->n; k++) sum += loss_of(&p->families[k], p->families[k].removed);
+    return sum;
+}
+
+static Family *cheapest_step(Plan *p, const Family *barred)
 {
     Family *best = NULL;
     double least = 0;
     for (int k = 0; k < p->n; k++) {
         Family *f = &p->families[k];
-        int step = next_step(f);
+        int step = f == barred ? 0 : steps_out(f, 1);
         double saved = step ? saving(p, f, step) : 0;
         if (saved <= 0) continue;
-        double rate = loss_of(f, f->removed, f->removed + step) / saved;
+        double rate = added_loss(f, step) / saved;
         if (!best || rate < least) best = f, least = rate;
     }
     return best;
 }
 
 /* The family whose latest step fits into `room` again and is missed most. */
-static Family *dearest_return(Plan *p, double room)
+static Family *dearest_return(Plan *p, double room, const Family *barred)
 {
     Family *best = NULL;
     double most = 0;
     for (int k = 0; k < p->n; k++) {
         Family *f = &p->families[k];
-        int step = f->removed ? latest_step(f) : 0;
+        int step = f == barred ? 0 : steps_back(f, 1);
         if (!step || -saving(p, f, -step) > room) continue;
-        double loss = loss_of(f, f->removed - step, f->removed);
+        double loss = -added_loss(f, -step);
         if (!best || loss > most) best = f, most = loss;
     }
     return best;
 }
 
-static bool meet_budget(Plan *p, double have, double target)
+static void move(Plan *p, Family *f, int k)
 {
-    while (have > target) {
-        Family *f = cheapest_step(p);
-        if (!f) return false;
-        int step = next_step(f);
-        have -= saving(p, f, step);
-        shrink(f, step);
+    p->have -= saving(p, f, k);
+    shrink(f, k);
+}
+
+/* Steps out until the budget is met, then back where they fit; the barred family stays. */
+static bool settle(Plan *p, const Family *barred)
+{
+    Family *f;
+    while (p->have > p->target) {
+        if (!(f = cheapest_step(p, barred))) return false;
+        move(p, f, steps_out(f, 1));
     }
-    for (Family *f; (f = dearest_return(p, target - have));) {
-        int step = latest_step(f);
-        have -= saving(p, f, -step);
-        shrink(f, -step);
+    while ((f = dearest_return(p, p->target - p->have, barred))) move(p, f, -steps_back(f, 1));
+    return true;
+}
+
+/* Forces the family k classes down (up if negative); undone unless that lowers the total loss. */
+static bool try_move(Plan *p, Family *f, int k)
+{
+    double have = p->have, loss = total_loss(p);
+    int *was = NEW_ARRAY(p->arena, int, p->n);
+    for (int i = 0; i < p->n; i++) was[i] = p->families[i].removed;
+    move(p, f, k);
+    if (settle(p, f) && total_loss(p) < loss - 1e-9 * fabs(loss)) return true;
+    for (int i = 0; i < p->n; i++) shrink(&p->families[i], was[i] - p->families[i].removed);
+    p->have = have;
+    return false;
+}
+
+/* Tries to move the family by 1, 2, 4… steps, out of it and back into it. */
+static bool improve(Plan *p, Family *f)
+{
+    bool better = false;
+    for (int steps = 1; steps * f->step < f->n; steps *= 2) {
+        int out = steps_out(f, steps);
+        better |= out && try_move(p, f, out);
+        int back = steps_back(f, steps);
+        better |= back && try_move(p, f, -back);
+    }
+    return better;
+}
+
+static bool meet_budget(Plan *p)
+{
+    if (!settle(p, NULL)) return false;
+    for (bool better = true; better;) {
+        better = false;
+        for (int k = 0; k < p->n; k++) better |= improve(p, &p->families[k]);
     }
     return true;
 }
@@ -335,11 +388,12 @@ void select_groups(Selection *out, const Graph *g, const Graph *original, const 
     bool possible = false;
     for (int k = 0; k < p.n; k++) {
         finish_family(&p, &p.families[k], score, o->align > 0 ? o->align : 8);
-        possible |= next_step(&p.families[k]) > 0;
+        possible |= steps_out(&p.families[k], 1) > 0;
     }
-    double have = total_of(p.g, o->budget, a);
+    p.have = total_of(p.g, o->budget, a);
+    p.target = o->keep * total_of(original, o->budget, a);
     *out = (Selection){.possible = possible, .removed = NEW_ARRAY(a, bool, gr->nclasses + 1)};
-    out->reachable = meet_budget(&p, have, o->keep * total_of(original, o->budget, a));
+    out->reachable = meet_budget(&p);
     for (int k = 0; k < p.n; k++)
         for (int i = 0; i < p.families[k].removed; i++, out->nremoved++)
             out->removed[p.families[k].classes[i]] = true;

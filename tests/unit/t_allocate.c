@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
 
 #include "passes/scores.h"
 #include "tests/unit/wide_net.h"
@@ -72,7 +74,8 @@ static void channels_stay_in_steps(void **state)
     (void)state;
     double f = pruned(BUDGET_FLOPS, 0.5, 8, "gate-ggn", l);
     assert_true(f <= 0.5 && f > 0.2);
-    for (int k = 0; k < 4; k++) assert_int_equal(l[k].after % 8, 0);
+    static const int step[] = {4, 8, 4, 4}; /* of 16, 32, 16 and 24 channels */
+    for (int k = 0; k < 4; k++) assert_int_equal(l[k].after % step[k], 0);
     assert_int_equal(l[0].after, l[2].after); /* the two sides of the addition */
     assert_int_equal(l[4].after, NET_CLASSES);
     assert_non_null(l[4].pinned_by);
@@ -96,6 +99,57 @@ static void excluded_layers_stay(void **state)
     c.opt.exclude = "a,b,d";
     assert_int_equal(pass_allocate(&c, "params=0.9"), STATUS_NOTHING);
     assert_int_equal(pass_allocate(&c, "params=1.5"), -1);
+    arena_free(a);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* What layer k loses when only `kept` channels stay. */
+static double loss(const Groups *gr, const double *score, int k, int kept)
+{
+    double x[64], sum = 0;
+    int n = gr->first[k + 1] - gr->first[k];
+    for (int c = 0; c < n; c++) x[c] = score[gr->of[gr->first[k] + c]];
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    for (int i = 0; i < n - kept; i++) sum += x[i];
+    return sum * n / kept;
+}
+
+/* Layers a, b and d decide: against all combinations of steps within the budget. */
+static void choice_is_near_the_best(void **state)
+{
+    Arena *a = arena_new();
+    Diag d = {.sink = keep_quiet};
+    Context c = wide_context(a, &d, false);
+    double *score;
+    (void)state;
+    assert_int_equal(pass_sensitivity(&c, "criterion=random"), 0);
+    Groups *gr = groups_find(c.graph, a);
+    assert_int_equal(groups_scores(&score, gr, c.scores, a, &d), 0);
+    double whole = (double)graph_flops(c.graph);
+    for (double keep = 0.8; keep > 0.2; keep -= 0.03) {
+        double best = INFINITY;
+        for (int m = 4; m <= 16; m += 4)
+            for (int n = 8; n <= 32; n += 8)
+                for (int k = 4; k <= 24; k += 4) {
+                    double sum =
+                        loss(gr, score, 0, m) + loss(gr, score, 1, n) + loss(gr, score, 3, k);
+                    if (sum < best &&
+                        (double)graph_flops(wide_net_of(a, false, m, n, k)) <= keep * whole)
+                        best = sum;
+                }
+        char opt[32];
+        snprintf(opt, sizeof opt, "flops=%g;align=8", keep);
+        assert_int_equal(pass_allocate(&c, opt), 0);
+        const LayerReport *l = c.report.layers;
+        double ours = loss(gr, score, 0, (int)l[0].after) + loss(gr, score, 1, (int)l[1].after) +
+                      loss(gr, score, 3, (int)l[3].after);
+        if (ours > 1.02 * best) fail_msg("keep %g: loss %g, best %g", keep, ours, best);
+    }
     arena_free(a);
 }
 
@@ -156,7 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(budgets_are_met),      cmocka_unit_test(channels_stay_in_steps),
         cmocka_unit_test(excluded_layers_stay), cmocka_unit_test(scores_serve_many_budgets),
-        cmocka_unit_test(survivors_compose),
+        cmocka_unit_test(survivors_compose),    cmocka_unit_test(choice_is_near_the_best),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
