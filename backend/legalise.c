@@ -218,12 +218,63 @@ static int scatter(Emit *e, Node *n)
     return 0;
 }
 
+static bool attr_is(const Node *n, const char *attr, const char *value)
+{
+    return strcmp(node_str(n, attr, ""), value) == 0;
+}
+
+/* Resize<asymmetric>(x, -, scales) with the nearest neighbour below was Upsample(x, scales) until
+ * opset 9 and Resize(x, scales) in opset 10; there were no other kinds. */
+static int first_resize(Emit *e, Node *n)
+{
+    Value *scales = node_in(n, 2);
+    bool near = attr_is(n, "mode", "nearest") || !node_attr(n, "mode");
+    if (!scales || node_in(n, 3) || attr_is(n, "mode", "cubic") || node_int(n, "antialias", 0) ||
+        !attr_is(n, "coordinate_transformation_mode", "asymmetric") ||
+        (near && !attr_is(n, "nearest_mode", "floor")))
+        return too_old(e, n, "this kind of Resize", 11);
+    Attr mode = attr_str("mode", near ? "nearest" : "linear");
+    n->attrs = NEW(e->a, Attr);
+    n->attrs[0] = mode;
+    n->nattrs = 1;
+    n->in = arena_memdup(e->a, (Value *[]){n->in[0], scales}, 2 * sizeof *n->in);
+    n->nin = 2;
+    if (e->opset >= 10) return 0;
+    n->op = OP_Opaque;
+    n->op_type = "Upsample";
+    n->domain = "";
+    if (e->opset == 9) return 0;
+    if (!scales->data || scales->type.dtype != DT_F32) return too_old(e, n, "computed scales", 9);
+    add_attr(e, n,
+             (Attr){.name = "scales",
+                    .kind = ATTR_FLOATS,
+                    .n = (size_t)type_count(&scales->type),
+                    .floats = scales->data});
+    n->nin = 1;
+    return 0;
+}
+
+static int resize(Emit *e, Node *n)
+{
+    bool policy = node_attr(n, "keep_aspect_ratio_policy") &&
+                  !attr_is(n, "keep_aspect_ratio_policy", "stretch");
+    if (e->opset < 19 && attr_is(n, "coordinate_transformation_mode", "half_pixel_symmetric"))
+        return too_old(e, n, "mode 'half_pixel_symmetric'", 19);
+    if (e->opset >= 18) return 0;
+    if (node_attr(n, "axes") || policy) return too_old(e, n, "this kind of Resize", 18);
+    node_remove_attr(n, "keep_aspect_ratio_policy");
+    if (e->opset >= 13) return 0;
+    if (e->opset >= 11) return node_in(n, 1) ? 0 : too_old(e, n, "no region", 13);
+    return first_resize(e, n);
+}
+
 static const struct {
     Op op;
     int (*rule)(Emit *e, Node *n);
 } rules[] = {
     {OP_Softmax, flat_softmax},    {OP_LogSoftmax, flat_softmax},   {OP_Split, split_parts},
     {OP_QuantizeLinear, quantize}, {OP_DequantizeLinear, quantize}, {OP_ScatterElements, scatter},
+    {OP_Resize, resize},
 };
 
 int check_carried(Emit *e, const Node *n, const char *op_type,
@@ -242,43 +293,15 @@ int check_carried(Emit *e, const Node *n, const char *op_type,
     return 0;
 }
 
-/* ---- carried nodes that have a later form ------------------------------------------- */
+/* ---- carried nodes ------------------------------------------------------------------ */
 
 static bool attr_of(const void *ctx, const char *attr) { return node_attr(ctx, attr) != NULL; }
 
-static bool none_shrinks(const Value *scales)
-{
-    int64_t n =
-        scales && scales->data && scales->type.dtype == DT_F32 ? type_count(&scales->type) : 0;
-    for (int64_t i = 0; i < n; i++)
-        if (((const float *)scales->data)[i] < 1) return false;
-    return n > 0;
-}
-
-/* Upsample(x, scales) of opset 9 and Resize(x, scales) of opset 10 are Resize(x, -, scales) with
- * asymmetric coordinates, rounded down, from opset 11 on. */
-static bool raise_resize(Emit *e, Node *n)
-{
-    bool upsample = strcmp(n->op_type, "Upsample") == 0 && e->file_opset == 9;
-    bool resize = strcmp(n->op_type, "Resize") == 0 && e->file_opset == 10;
-    if ((!upsample && !resize) || e->opset < 11 || n->nin != 2 || !none_shrinks(n->in[1]))
-        return false;
-    Value **in = NEW_ARRAY(e->a, Value *, 3);
-    in[0] = n->in[0];
-    in[2] = n->in[1];
-    n->in = in;
-    n->nin = 3;
-    n->op_type = "Resize";
-    add_attr(e, n, attr_str("coordinate_transformation_mode", "asymmetric"));
-    add_attr(e, n, attr_str("nearest_mode", "floor"));
-    return true;
-}
-
-static int legalise_carried(Emit *e, const Node *n, Node *out)
+static int legalise_carried(Emit *e, const Node *n)
 {
     const char *domain = n->domain ? n->domain : "";
     if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
-    return raise_resize(e, out) ? 0 : check_carried(e, n, n->op_type, attr_of, n);
+    return check_carried(e, n, n->op_type, attr_of, n);
 }
 
 /* ---- the whole ---------------------------------------------------------------------- */
@@ -288,7 +311,7 @@ int legalise_node(Emit *e, const Node *n, Node *out)
     *out = *n;
     out->in = arena_memdup(e->a, n->in, (size_t)n->nin * sizeof *n->in);
     out->attrs = arena_memdup(e->a, n->attrs, (size_t)n->nattrs * sizeof *n->attrs);
-    if (n->op == OP_Opaque) return legalise_carried(e, n, out);
+    if (n->op == OP_Opaque) return legalise_carried(e, n);
     for (size_t k = 0; k < sizeof since / sizeof *since; k++)
         if (since[k].op == n->op && e->opset < since[k].opset)
             return too_old(e, n, "this op", since[k].opset);

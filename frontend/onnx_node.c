@@ -186,9 +186,11 @@ int import_opaque_constant(Import *im, const char *name, Onnx__AttributeProto *v
 /* ---- nodes -------------------------------------------------------------------------- */
 
 /* Names that an operator had before. */
-static const char *current_name(const char *op_type)
+static const char *current_name(const char *op_type, int64_t opset)
 {
-    return strcmp(op_type, "Scatter") == 0 ? "ScatterElements" : op_type;
+    if (strcmp(op_type, "Scatter") == 0) return "ScatterElements";
+    if (strcmp(op_type, "Upsample") == 0 && opset < 10) return "Resize";
+    return op_type;
 }
 
 static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
@@ -199,7 +201,7 @@ static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
         return proto_error(im, p, "domain 'ehap' is internal and has no place in a model file");
     if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
     if (!im->opset) return proto_error(im, p, "the model imports no opset of the default domain");
-    *op = op_of_name("", current_name(p->op_type));
+    *op = op_of_name("", current_name(p->op_type, im->opset));
     if (*op == OP_COUNT) *op = OP_Opaque;
     return 0;
 }
@@ -257,8 +259,8 @@ int import_node(Import *im, const Onnx__NodeProto *p, const Captures *c)
     n->nout = (int)p->n_output;
     n->in = NEW_ARRAY(g->arena, Value *, n->nin);
     n->out = NEW_ARRAY(g->arena, Value *, n->nout);
+    if (strcmp(op_info[op].name, p->op_type) != 0) n->op_type = arena_strdup(g->arena, p->op_type);
     if (op == OP_Opaque) {
-        n->op_type = arena_strdup(g->arena, p->op_type);
         n->domain = p->domain ? arena_strdup(g->arena, p->domain) : "";
     }
     TRY(import_inputs(im, p, c, n));

@@ -22,7 +22,7 @@ static const struct {
 
 static int make_opaque(Node *n)
 {
-    n->op_type = op_info[n->op].name;
+    if (!n->op_type) n->op_type = op_info[n->op].name;
     n->domain = "";
     n->op = OP_Opaque;
     return 0;
@@ -175,6 +175,38 @@ static int cast(Import *im, Node *n, Node **after)
     return node_attr(n, "to") && !known ? make_opaque(n) : 0;
 }
 
+/* Upsample until opset 9 and Resize of opset 10 are Resize<asymmetric> with (x, scales), or scales
+ * as an attribute. Their nearest neighbour was left to the runtimes; that of ONNX Runtime is the
+ * one below where the image grows, as Upsample's does, and above where it shrinks. */
+static int resize_10(Import *im, Node *n, Node **after)
+{
+    const int64_t none = 0, rank = n->nin ? n->in[0]->type.rank : -1;
+    const Attr *listed = node_attr(n, "scales");
+    double scale[MAX_RANK];
+    int count = 0;
+    bool grows = false, shrinks = false;
+    (void)after;
+    if (listed && listed->kind == ATTR_FLOATS && n->nin == 1 && (int64_t)listed->n == rank) {
+        const int64_t dim = rank;
+        set_input(im, n, 1,
+                  value_const(im->g, helper_name(im, n, "scales"), type_of(DT_F32, 1, &dim),
+                              listed->floats));
+        node_remove_attr(n, "scales");
+    }
+    if (n->nin == 2 && n->in[1]) count = value_floats(n->in[1], scale, MAX_RANK);
+    for (int i = 0; i < count; i++) {
+        grows |= scale[i] > 1;
+        shrinks |= scale[i] < 1;
+    }
+    if (!node_in(n, 1) || (count < 1 && !n->op_type) || (grows && shrinks)) return make_opaque(n);
+    set_input(im, n, 2, n->in[1]);
+    n->in[1] = value_const(im->g, helper_name(im, n, "roi"), type_of(DT_F32, 1, &none), "");
+    node_set_attr(im->g, n, attr_str("coordinate_transformation_mode", "asymmetric"));
+    node_set_attr(im->g, n, attr_str("nearest_mode", shrinks ? "ceil" : "floor"));
+    n->op_type = NULL;
+    return 0;
+}
+
 static const struct {
     Op op;
     int64_t below;
@@ -183,6 +215,7 @@ static const struct {
     {OP_Softmax, 13, flat_softmax},
     {OP_LogSoftmax, 13, flat_softmax},
     {OP_BatchNormalization, INT64_MAX, batch_norm},
+    {OP_Resize, 11, resize_10},
     {OP_Split, INT64_MAX, split_parts},
     {OP_QuantizeLinear, INT64_MAX, quantize},
     {OP_DequantizeLinear, INT64_MAX, quantize},

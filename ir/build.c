@@ -270,21 +270,25 @@ int value_ints(const Value *v, int64_t *out, int max)
     return (int)n;
 }
 
-bool value_scalar(const Value *v, double *out)
+int value_floats(const Value *v, double *out, int max)
 {
-    int64_t i;
-    if (!v || type_count(&v->type) != 1) return false;
+    int64_t ints[64], count = v ? type_count(&v->type) : -1;
+    if (count < 0 || count > max || count > 64) return -1;
     if (v->data && v->type.dtype == DT_F32) {
-        *out = *(const float *)v->data;
+        for (int64_t i = 0; i < count; i++) out[i] = (double)((const float *)v->data)[i];
     } else if (v->data && v->type.dtype == DT_F64) {
-        *out = *(const double *)v->data;
-    } else if (value_ints(v, &i, 1) == 1 && !dim_is_sym(i)) {
-        *out = (double)i;
+        for (int64_t i = 0; i < count; i++) out[i] = ((const double *)v->data)[i];
     } else {
-        return false;
+        if (value_ints(v, ints, 64) != count) return -1;
+        for (int64_t i = 0; i < count; i++) {
+            if (dim_is_sym(ints[i])) return -1;
+            out[i] = (double)ints[i];
+        }
     }
-    return true;
+    return (int)count;
 }
+
+bool value_scalar(const Value *v, double *out) { return value_floats(v, out, 1) == 1; }
 
 const char *node_op_name(const Node *n)
 {

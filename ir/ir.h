@@ -222,6 +222,8 @@ bool value_is_input(const Value *v);
 /* Elements of a constant of any integer or bool dtype, or known `elems`, as int64: their
  * number, or -1 if unknown, of another type, or more than max. Symbols may be among them. */
 int value_ints(const Value *v, int64_t *out, int max);
+/* Elements of a constant of float, double or any integer dtype: their number, or -1 as above. */
+int value_floats(const Value *v, double *out, int max);
 /* The one element of a constant float or integer scalar (or [1]). */
 bool value_scalar(const Value *v, double *out);
 

@@ -98,6 +98,8 @@ static const Kernel kernels[OP_COUNT] = {
     POOL(AveragePoolGrad),
     PREP(GlobalAveragePool, global_pool, KF_F16),
     PREP(GlobalMaxPool, global_pool, KF_F16),
+    [OP_Resize] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0},
+    [OP_ResizeGrad] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0},
     PREP(BatchNormalization, batchnorm, MAP),
     PREP(BatchNormTrain, batchnorm_train, KF_F16),
     PREP(BatchNormTrainGrad, batchnorm_train_grad, KF_F16),

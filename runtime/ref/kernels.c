@@ -98,6 +98,8 @@ static const Kernel kernels[OP_COUNT] = {
     K(MaxPoolGrad, maxpool_grad),
     K(MaxPoolPick, maxpool_pick),
     P(AveragePoolGrad, avgpool_grad),
+    [OP_Resize] = {ref_resize_prepare, ref_resize, ref_resize_release, FLAGS},
+    [OP_ResizeGrad] = {ref_resize_prepare, ref_resize_grad, ref_resize_release, FLAGS},
     KI(BatchNormalization, batchnorm),
     K(BatchNormTrain, batchnorm_train),
     K(BatchNormTrainGrad, batchnorm_train_grad),

@@ -28,6 +28,8 @@ REF_KERNEL(global_pool);
 REF_KERNEL(maxpool_grad);
 REF_KERNEL(maxpool_pick);
 REF_KERNEL(avgpool_grad);
+REF_KERNEL(resize);
+REF_KERNEL(resize_grad);
 REF_KERNEL(batchnorm);
 REF_KERNEL(batchnorm_train);
 REF_KERNEL(batchnorm_train_grad);
@@ -76,6 +78,8 @@ int ref_unary_prepare(Prepare *p);
 int ref_topk_prepare(Prepare *p);
 int ref_unique_prepare(Prepare *p);
 int ref_recurrent_prepare(Prepare *p);
+int ref_resize_prepare(Prepare *p);
+void ref_resize_release(void *state);
 int ref_avgpool_grad_prepare(Prepare *p);
 int ref_fake_quant_grad_prepare(Prepare *p);
 
