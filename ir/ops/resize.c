@@ -20,14 +20,16 @@ int infer_resize_grad(Node *n, Diag *d)
 {
     size_t rank = 0;
     const int64_t *dim = node_ints(n, "input_shape", &rank);
-    int64_t out[MAX_RANK];
+    const Type dy = input_type(n, 0);
+    int64_t out[MAX_RANK], both;
+    if (!dim || rank > MAX_RANK) return node_error(d, n, "has no usable 'input_shape'");
     TRY(expect_rank(n, 0, (int)rank, d));
     TRY(resize_dims(n, out, d));
-    for (size_t i = 0; i < rank; i++)
-        if (out[i] != n->in[0]->type.dim[i])
-            return node_error(d, n, "dy has %lld on axis %zu, the Resize makes %lld",
-                              (long long)n->in[0]->type.dim[i], i, (long long)out[i]);
-    return infer_out(n, 0, type_of(input_type(n, 0).dtype, (int)rank, dim), d);
+    for (int i = 0; i < dy.rank; i++)
+        if (!dim_agree(out[i], dy.dim[i], &both))
+            return node_error(d, n, "dy has %lld on axis %d, the Resize makes %lld",
+                              (long long)dy.dim[i], i, (long long)out[i]);
+    return infer_out(n, 0, type_of(dy.dtype, (int)rank, dim), d);
 }
 
 /* ---- end of shapes ------------------------------------------------------------------ */

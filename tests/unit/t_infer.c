@@ -548,6 +548,7 @@ static void test_random_nodes(void **state)
             lanes_run(l);
             good++;
         } else {
+            if (!quiet.errors) fprintf(stderr, "%s fails without an error\n", op_info[op].name);
             assert_true(quiet.errors > 0);
         }
         arena_free(a);
