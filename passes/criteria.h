@@ -14,7 +14,7 @@ typedef struct Scoring {
     Arena *arena; /* dies with the scoring */
     Graph *model; /* sizes bound to the samples', the batch left open; names as in c->graph */
     Groups *groups;
-    DType precision; /* DT_F16 or DT_F32 */
+    DType precision; /* DT_F32, DT_F16 or DT_BF16 */
     int probes;      /* at most */
     int64_t n;       /* samples to use, the first n */
     int64_t shard;   /* samples; the program of the criterion settles it */

@@ -196,7 +196,7 @@ static int finish(Builder *b, DType precision)
     fuse_sum_products(b->g, b->a);
     TRY(simplify_dce(b->g, b->a));
     schedule_early(b->g, b->a);
-    return precision == DT_F16 ? lower_precision(b->g, b->a, DT_F16, b->d) : 0;
+    return precision && precision != DT_F32 ? lower_precision(b->g, b->a, precision, b->d) : 0;
 }
 
 /* ---- second order ------------------------------------------------------------------- */
@@ -364,7 +364,7 @@ int pass_hvp(Context *c, const char *opt)
     if (n < 1) return diag_error(c->diag, "hvp: batch is '%s', needs 1 or more", batch);
     if (probe && strcmp(probe, "gate") == 0) o.probe = PROBE_GATE;
     if (loss && strcmp(loss, "mse") == 0) o.loss = LOSS_MSE;
-    if (precision && strcmp(precision, "fp16") == 0) o.precision = DT_F16;
+    if (precision) o.precision = precision_named(precision);
     TRY(hvp_build(&h, c->graph, c->arena, n, &o, c->diag));
     c->graph = h.g;
     return 0;

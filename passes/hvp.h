@@ -53,7 +53,7 @@ typedef struct HvpOptions {
     LossKind loss;
     double total; /* the loss is the sum over samples / total (samples of all shards) */
     ProbeKind probe;
-    DType precision;  /* DT_F16: lower_precision is applied; else FP32 */
+    DType precision;  /* DT_F16, DT_BF16: lower_precision is applied; 0, DT_F32: none */
     bool no_contract; /* keep the weight-gradient convolutions (tests) */
 } HvpOptions;
 
@@ -99,7 +99,7 @@ typedef enum GradientKind { GRADIENT_GATES, GRADIENT_SQUARES } GradientKind;
 typedef struct GradientOptions {
     CotangentKind cotangent;
     GradientKind what;
-    DType precision; /* DT_F16 or FP32 */
+    DType precision; /* likewise */
 } GradientOptions;
 
 /* The backward pass. out_logits is set. */

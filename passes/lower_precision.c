@@ -1,8 +1,8 @@
-/* Storage in half precision. A node is narrow (works on F16) if it moves a large tensor, and wide
- * (F32) if it normalises or sums (softmax, the loss, reductions), if it is the product that only a
- * sum reads, or if it works element by element on what is wide already: sums per channel, scales.
- * Tensors below 1/64 of the largest stay F32: they cost nothing. Casts stand where the two meet;
- * kernels accumulate in F32 either way. */
+/* Storage in half precision, FP16 or BF16. A node is narrow (works on F16) if it moves a large
+ * tensor, and wide (F32) if it normalises or sums (softmax, the loss, reductions), if it is the
+ * product that only a sum reads, or if it works element by element on what is wide already: sums
+ * per channel, scales. Tensors below 1/64 of the largest stay F32: they cost nothing. Casts stand
+ * where the two meet; kernels accumulate in F32 either way. */
 #include <string.h>
 
 #include "ir/op.h"
@@ -110,7 +110,8 @@ static Value *narrow_const(const Lower *l, const Value *v)
     uint16_t *data = NEW_ARRAY(l->g->arena, uint16_t, n);
     const float *x = v->data;
     t.dtype = l->storage;
-    for (int64_t i = 0; i < n; i++) data[i] = f32_to_f16(x[i]);
+    for (int64_t i = 0; i < n; i++)
+        data[i] = t.dtype == DT_BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
     return value_const(l->g, v->name, t, data);
 }
 
@@ -155,7 +156,7 @@ static void lower_outputs(Lower *l)
 int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
 {
     enum { WORTH = 64, SMALL = 1024 }; /* elements */
-    if (storage != DT_F16)
+    if (storage != DT_F16 && storage != DT_BF16)
         return diag_error(d, "storage in %s is not supported", dtype_name(storage));
     int nnodes = g->nnodes;
     Node **nodes = g->nodes;
@@ -180,11 +181,34 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d)
     return 0;
 }
 
+static const struct {
+    const char *name;
+    DType storage;
+} precisions[] = {{"fp32", DT_F32}, {"fp16", DT_F16}, {"bf16", DT_BF16}};
+
+DType precision_named(const char *name)
+{
+    for (size_t k = 0; k < sizeof precisions / sizeof *precisions; k++)
+        if (strcmp(precisions[k].name, name) == 0) return precisions[k].storage;
+    return DT_NONE;
+}
+
+const char *precision_name(DType storage)
+{
+    for (size_t k = 0; k < sizeof precisions / sizeof *precisions; k++)
+        if (precisions[k].storage == storage) return precisions[k].name;
+    return "";
+}
+
 int pass_lower_precision(Context *c, const char *opt)
 {
-    (void)opt;
+    const char *name = pass_option(c, opt, "storage");
+    DType storage = name ? precision_named(name) : DT_F16;
+    if (storage == DT_NONE)
+        return diag_error(c->diag, "lower-precision: storage is '%s', it must be fp16 or bf16",
+                          name);
     Arena *scratch = arena_new();
-    int status = lower_precision(c->graph, scratch, DT_F16, c->diag);
+    int status = lower_precision(c->graph, scratch, storage, c->diag);
     arena_free(scratch);
     return status;
 }

@@ -16,7 +16,7 @@ typedef struct Options {
     Budget budget;
     double keep;           /* fraction kept of the budgeted quantity, (0, 1] */
     const char *criterion; /* a name from criteria.def */
-    const char *precision; /* "fp32" or "fp16" */
+    const char *precision; /* a name of lower_precision.c */
     int probes;            /* upper bound */
     int batch;
     int64_t steps;                    /* training; <= 0: as epochs and seconds say, or choose */
@@ -158,9 +158,12 @@ int simplify_fold(Graph *g, Arena *scratch, Diag *d); /* constants and shape ari
 int simplify_cse(Graph *g, Arena *scratch);
 int simplify_dce(Graph *g, Arena *scratch);
 
-/* lower_precision.c: F16 storage for every float activation and product; softmax, reductions
- * to few elements and what `keep` names stay F32. */
+/* lower_precision.c: F16 or BF16 storage for every float activation and product; softmax and
+ * reductions to few elements stay F32. */
 int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d);
+/* "fp32", "fp16", "bf16" as --precision gives them; DT_NONE: no such name. */
+DType precision_named(const char *name);
+const char *precision_name(DType storage);
 
 /* evaluate.c */
 typedef struct Eval {

@@ -136,7 +136,7 @@ static Scores *scores_of(const Scoring *s, const Criterion *criterion)
     Scores *out = NEW(a, Scores);
     const Groups *gr = s->groups;
     *out = (Scores){.criterion = criterion->name,
-                    .precision = s->precision == DT_F16 ? "fp16" : "fp32",
+                    .precision = precision_name(s->precision),
                     .probes = s->used,
                     .peak_bytes = s->bytes,
                     .nlayers = gr->nlayers,
@@ -186,12 +186,12 @@ int pass_sensitivity(Context *c, const char *opt)
     const char *precision = option_text(c, opt, "precision", c->opt.precision, "fp32");
     const Criterion *criterion = criterion_find(name);
     if (!criterion) return diag_error(c->diag, "there is no criterion '%s'", name);
-    bool half = strcmp(precision, "fp16") == 0;
-    if (!half && strcmp(precision, "fp32") != 0)
-        return diag_error(c->diag, "precision is '%s', it must be fp32 or fp16", precision);
+    DType storage = precision_named(precision);
+    if (storage == DT_NONE)
+        return diag_error(c->diag, "precision is '%s', it must be fp32, fp16 or bf16", precision);
     Scoring s = {.c = c,
                  .arena = arena_new(),
-                 .precision = half ? DT_F16 : DT_F32,
+                 .precision = storage,
                  .probes = option_int(c, opt, "probes", c->opt.probes)};
     int status = score(&s, criterion, opt);
     arena_free(s.arena);

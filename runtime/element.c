@@ -4,22 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-static float bf16_to_f32(uint16_t h)
-{
-    const uint32_t b = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &b, sizeof f);
-    return f;
-}
-
-static uint16_t f32_to_bf16(float f)
-{
-    uint32_t b;
-    memcpy(&b, &f, sizeof b);
-    if ((b & 0x7fffffff) > 0x7f800000u) return (uint16_t)(b >> 16 | 0x40);
-    return (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
-}
-
 /* Rounding a double to float and then to fewer bits may round twice; "to odd" in the first step
  * (keep a sticky last bit) makes the second one exact. */
 static float to_odd(double x)

@@ -24,6 +24,15 @@ bool runtime_cpu_has_vnni(void)
 #endif
 }
 
+bool runtime_cpu_has_bf16(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 const char *runtime_cpu_features(void)
 {
 #if defined(__x86_64__)

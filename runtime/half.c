@@ -1,4 +1,4 @@
-/* IEEE binary16 in software, exact in both directions for every bit pattern. */
+/* IEEE binary16 and bfloat16 in software, exact for every bit pattern. */
 #include "runtime/runtime.h"
 
 #include <string.h>
@@ -35,4 +35,14 @@ uint16_t f32_to_f16(float f)
     }
     b += 0xfffu + (b >> 13 & 1); /* to nearest, ties to even */
     return (uint16_t)(sign | ((b - 0x38000000u) >> 13));
+}
+
+float bf16_to_f32(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
+
+uint16_t f32_to_bf16(float f)
+{
+    uint32_t b;
+    memcpy(&b, &f, sizeof b);
+    if ((b & 0x7fffffff) > 0x7f800000u) return (uint16_t)(b >> 16 | 0x40);
+    return (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
 }

@@ -81,6 +81,7 @@ int runtime_cpu_count(void);
 /* "cpu: AVX-512 VNNI, oneDNN 2.6.3" for reports; static string. */
 const char *runtime_cpu_features(void);
 bool runtime_cpu_has_vnni(void);
+bool runtime_cpu_has_bf16(void); /* products of BF16 with sums in F32 */
 
 /* ---- random numbers (rng.c): Philox4x32-10, counter-based, the same everywhere -------- */
 typedef struct Rng {
@@ -92,8 +93,10 @@ uint32_t rng_below(Rng *r, uint32_t n); /* uniform in [0, n) */
 float rng_uniform(Rng *r);              /* [0, 1) */
 float rng_normal(Rng *r);
 
-/* IEEE half <-> float, round to nearest even. */
+/* IEEE half and bfloat16 <-> float, round to nearest even. */
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
+float bf16_to_f32(uint16_t h);
+uint16_t f32_to_bf16(float f);
 
 #endif

@@ -54,7 +54,7 @@ static const struct {
     {"criterion", criteria + 1, CHOICE, OPT(criterion), 0, 0, "how channels are scored (gate-ggn)"},
     {"scores", "FILE", STRING, offsetof(ehap, scores), 0, 0,
      "use the scores of `ehapc sensitivity`"},
-    {"precision", "fp32|fp16", CHOICE, OPT(precision), 0, 0, "storage while scoring"},
+    {"precision", "fp32|fp16|bf16", CHOICE, OPT(precision), 0, 0, "storage while scoring"},
     {"probes", "N", INT, OPT(probes), 1, 1e6, "at most so many random probes"},
     {"batch", "N", INT, OPT(batch), 1, 1e6, "samples to score with, and per training step"},
     {"rounds", "N", INT, OPT(rounds), 1, 100, "score and remove in so many rounds"},

@@ -9,7 +9,8 @@
  * padding given to oneDNN follows from the sizes, so that q = (p + lo + hi - extent)/s + 1
  * holds exactly and an output_padding needs no care. Weights take the layout that oneDNN
  * asks for: constants once, others at each run (they are small beside the activations).
- * What oneDNN refuses (negative pads, empty tensors) goes to the naive kernel. */
+ * What oneDNN refuses (negative pads, empty tensors) goes to the naive kernel. BF16 is computed
+ * with as it is where the CPU can (sums in F32); else, as F16, by way of F32. */
 #include "ir/window.h"
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/primitive.h"
@@ -59,6 +60,8 @@ static bool conv_shape(ConvShape *c, const Prepare *p, const ConvRoles *r)
     return tensor_count(r->src) > 0 && tensor_count(r->dst) > 0 && tensor_count(r->weights) > 0;
 }
 
+static dnnl_data_type_t dnnl_type(DType t) { return t == DT_BF16 ? dnnl_bf16 : dnnl_f32; }
+
 /* The strides of a dense tensor where only axes of size 1 differ from them (what oneDNN
  * recognises), else the tensor's own. */
 static int describe(MemDesc *md, const Tensor *t, bool channels_last)
@@ -68,7 +71,7 @@ static int describe(MemDesc *md, const Tensor *t, bool channels_last)
     bool like = channels_last ? tensor_is_channels_last(t) : tensor_is_row_major(t);
     if (like) tensor_set_strides(&dense, channels_last);
     for (int i = 0; i < t->rank; i++) dim[i] = t->dim[i], stride[i] = dense.stride[i];
-    return md_strided(md, t->rank, dim, stride) == dnnl_success ? 0 : -1;
+    return md_strided(md, t->rank, dim, dnnl_type(t->dtype), stride) == dnnl_success ? 0 : -1;
 }
 
 static int describe_channels_last(MemDesc *md, const Tensor *t)
@@ -101,7 +104,7 @@ static int describe_all(ConvDescs *d, const ConvRoles *r)
     Tensor w = grouped_weights(r->weights, r->group);
     dnnl_dims_t wdim = {0};
     for (int i = 0; i < w.rank; i++) wdim[i] = w.dim[i];
-    if (md_any(&d->weights, w.rank, wdim) != dnnl_success) return -1;
+    if (md_any(&d->weights, w.rank, wdim, dnnl_type(w.dtype)) != dnnl_success) return -1;
     if (r->bias) TRY(describe(&d->bias, r->bias, false));
     TRY(describe(&d->user_weights, &w, false));
     TRY(describe(&d->user_src, r->src, true));
@@ -162,20 +165,96 @@ static int create(Primitive *q, const ConvRoles *r, const ConvShape *shape, cons
     return status;
 }
 
-int cpu_conv_prepare(Prepare *p)
+/* Describes and creates the primitive; false if oneDNN does not take these types or shapes. */
+static bool make_primitive(Primitive *q, const Prepare *p)
 {
-    PrimitiveState *s = calloc(1, sizeof *s);
-    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
     ConvRoles r = conv_roles(p);
     ConvDescs d = {0};
     ConvShape shape;
     int threads = single_thread_begin();
-    s->naive = p->in[0].dtype != DT_F32 || !conv_shape(&shape, p, &r) || describe_all(&d, &r) < 0 ||
-               create(&s->prim, &r, &shape, &d, p) < 0;
+    bool made =
+        conv_shape(&shape, p, &r) && describe_all(&d, &r) == 0 && create(q, &r, &shape, &d, p) == 0;
     single_thread_end(threads);
     free_descs(&d);
+    return made;
+}
+
+/* ---- half storage ------------------------------------------------------------------- */
+
+enum { IN_X, IN_W, IN_BIAS, OUT, OPERANDS };
+
+/* What oneDNN does not compute with on this CPU goes through F32 in scratch, a few samples at a
+ * time, so that the copies stay in the cache. */
+typedef struct ConvState {
+    PrimitiveState base;   /* first: cpu_primitive_release frees it */
+    int64_t samples;       /* at a time; 0: operands are taken as they lie */
+    Tensor wide[OPERANDS]; /* in F32; rank < 0: omitted */
+    size_t at[OPERANDS];   /* in scratch, behind the primitive's */
+    size_t bytes;
+} ConvState;
+
+static bool computes_with(DType t)
+{
+    return t == DT_F32 || (t == DT_BF16 && runtime_cpu_has_bf16());
+}
+
+static bool is_half(DType t) { return t == DT_F16 || t == DT_BF16; }
+
+/* A weight's gradient sums over the batch, which therefore stays whole. */
+static int64_t samples_at_once(const Prepare *p)
+{
+    enum { FITS = 256 << 10 }; /* bytes: part of the second-level cache */
+    int64_t n = p->in[0].dim[0];
+    if (p->node->op == OP_ConvWgrad || n == 0) return n;
+    int64_t each = (tensor_count(&p->in[0]) + tensor_count(&p->out[0])) / n * 4, fit = n;
+    while (fit > 1 && (n % fit || fit * each > FITS)) fit--;
+    return fit;
+}
+
+static bool holds_samples(Op op, int k) { return k == IN_X || (k == OUT && op != OP_ConvWgrad); }
+
+static void widen_operands(ConvState *s, const Prepare *p)
+{
+    s->samples = samples_at_once(p);
+    for (int k = 0; k < OPERANDS; k++) {
+        Tensor *t = &s->wide[k];
+        bool given = k == OUT || (k < p->nin && p->in[k].rank >= 0);
+        *t = k == OUT ? p->out[0] : given ? p->in[k] : (Tensor){.rank = -1};
+        if (!given) continue;
+        bool last = tensor_is_channels_last(t) && !tensor_is_row_major(t);
+        if (holds_samples(p->node->op, k)) t->dim[0] = s->samples;
+        t->dtype = DT_F32;
+        t->data = NULL;
+        tensor_set_strides(t, last);
+        s->at[k] = s->bytes;
+        s->bytes += ((size_t)tensor_count(t) * sizeof(float) + 63) & ~(size_t)63;
+    }
+}
+
+static bool make_wide_primitive(ConvState *s, const Prepare *p)
+{
+    Prepare wide = *p;
+    widen_operands(s, p);
+    wide.in = s->wide;
+    wide.out = &s->wide[OUT];
+    wide.const_data = NULL;
+    return make_primitive(&s->base.prim, &wide);
+}
+
+int cpu_conv_prepare(Prepare *p)
+{
+    ConvState *s = calloc(1, sizeof *s);
+    DType t = p->in[0].dtype;
+    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    bool made = computes_with(t) && make_primitive(&s->base.prim, p);
+    if (!made && is_half(t)) {
+        primitive_free(&s->base.prim);
+        s->base.prim = (Primitive){0};
+        made = make_wide_primitive(s, p);
+    }
+    s->base.naive = !made;
     p->state = s;
-    p->scratch = s->naive ? 0 : s->prim.scratch;
+    p->scratch = made ? s->base.prim.scratch + s->bytes : 0;
     return 0;
 }
 
@@ -186,21 +265,45 @@ static void add_bias(const Tensor *y, const Tensor *b)
     cpu_add_into(y, &wide);
 }
 
+static void run(const Node *n, const Primitive *q, const Tensor *in, const Tensor *out,
+                void *scratch)
+{
+    const Tensor *bias = n->nin > 2 && in[IN_BIAS].data ? &in[IN_BIAS] : NULL;
+    void *forward[] = {in[0].data, in[1].data, out[0].data, bias ? bias->data : NULL};
+    void *backward[] = {in[0].data, in[1].data, out[0].data};
+    primitive_run(q, n->op == OP_Conv ? forward : backward, scratch);
+    if (n->op == OP_ConvTranspose && bias) add_bias(&out[0], bias);
+}
+
+static void run_wide(const Node *n, const ConvState *s, const Tensor *in, const Tensor *out,
+                     void *scratch)
+{
+    Tensor wide[OPERANDS], x = in[IN_X], y = *out;
+    for (int k = 0; k < OPERANDS; k++) {
+        wide[k] = s->wide[k];
+        if (wide[k].rank < 0) continue;
+        wide[k].data = (char *)scratch + s->base.prim.scratch + s->at[k];
+        if (k == IN_W || k == IN_BIAS) cpu_convert(&wide[k], &in[k]);
+    }
+    x.dim[0] = s->samples;
+    if (holds_samples(n->op, OUT)) y.dim[0] = s->samples;
+    for (int64_t i = 0; i < in[IN_X].dim[0]; i += s->samples) {
+        cpu_convert(&wide[IN_X], &x);
+        run(n, &s->base.prim, wide, &wide[OUT], scratch);
+        cpu_convert(&y, &wide[OUT]);
+        x = tensor_at(&x, s->samples * x.stride[0]);
+        if (holds_samples(n->op, OUT)) y = tensor_at(&y, s->samples * y.stride[0]);
+    }
+}
+
 void cpu_conv_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                   void *scratch)
 {
-    const PrimitiveState *s = state;
-    if (s->naive) {
+    const ConvState *s = state;
+    if (s->base.naive)
         cpu_naive_run(n, NULL, in, out, scratch);
-        return;
-    }
-    bool has_bias = n->nin > 2 && in[2].data;
-    if (n->op == OP_Conv) {
-        void *data[] = {in[0].data, in[1].data, out[0].data, has_bias ? in[2].data : NULL};
-        primitive_run(&s->prim, data, scratch);
-        return;
-    }
-    void *data[] = {in[0].data, in[1].data, out[0].data};
-    primitive_run(&s->prim, data, scratch);
-    if (n->op == OP_ConvTranspose && has_bias) add_bias(&out[0], &in[2]);
+    else if (s->samples)
+        run_wide(n, s, in, out, scratch);
+    else
+        run(n, &s->base.prim, in, out, scratch);
 }

@@ -29,39 +29,76 @@ __attribute__((target("avx,f16c"))) static void store_half_f16c(uint16_t *dst, c
     for (; i < n; i++) dst[i] = _cvtss_sh(src[i], 0);
 }
 
+__attribute__((target("avx512f"))) static void load_half_avx512(float *dst, const uint16_t *src,
+                                                                int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(src + i))));
+    load_half_f16c(dst + i, src + i, n - i);
+}
+
+__attribute__((target("avx512f"))) static void store_half_avx512(uint16_t *dst, const float *src,
+                                                                 int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((void *)(dst + i), _mm512_cvtps_ph(_mm512_loadu_ps(src + i), 0));
+    store_half_f16c(dst + i, src + i, n - i);
+}
+
 /* Every CPU with AVX2 has F16C; clang knows only the former by name. */
-static bool has_f16c(void) { return __builtin_cpu_supports("avx2"); }
+static void load_half(float *dst, const uint16_t *src, int64_t n)
+{
+    if (__builtin_cpu_supports("avx512f"))
+        load_half_avx512(dst, src, n);
+    else if (__builtin_cpu_supports("avx2"))
+        load_half_f16c(dst, src, n);
+    else
+        for (int64_t i = 0; i < n; i++) dst[i] = f16_to_f32(src[i]);
+}
+
+static void store_half(uint16_t *dst, const float *src, int64_t n)
+{
+    if (__builtin_cpu_supports("avx512f"))
+        store_half_avx512(dst, src, n);
+    else if (__builtin_cpu_supports("avx2"))
+        store_half_f16c(dst, src, n);
+    else
+        for (int64_t i = 0; i < n; i++) dst[i] = f32_to_f16(src[i]);
+}
 
 #else
 
-static void load_half_f16c(float *dst, const uint16_t *src, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) dst[i] = f16_to_f32(src[i]);
-}
-static void store_half_f16c(uint16_t *dst, const float *src, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) dst[i] = f32_to_f16(src[i]);
-}
-static bool has_f16c(void) { return true; }
-
-#endif
-
 static void load_half(float *dst, const uint16_t *src, int64_t n)
 {
-    if (has_f16c()) {
-        load_half_f16c(dst, src, n);
-        return;
-    }
     for (int64_t i = 0; i < n; i++) dst[i] = f16_to_f32(src[i]);
 }
 
 static void store_half(uint16_t *dst, const float *src, int64_t n)
 {
-    if (has_f16c()) {
-        store_half_f16c(dst, src, n);
-        return;
-    }
     for (int64_t i = 0; i < n; i++) dst[i] = f32_to_f16(src[i]);
+}
+
+#endif
+
+CLONES static void load_bfloat(float *restrict dst, const uint16_t *restrict src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t b = (uint32_t)src[i] << 16;
+        memcpy(dst + i, &b, sizeof b);
+    }
+}
+
+/* f32_to_bf16, without branches. */
+CLONES static void store_bfloat(uint16_t *restrict dst, const float *restrict src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t b;
+        memcpy(&b, src + i, sizeof b);
+        uint32_t rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16, nan = b >> 16 | 0x40;
+        dst[i] = (uint16_t)((b & 0x7fffffff) > 0x7f800000u ? nan : rounded);
+    }
 }
 
 #define LOAD(T)                                                                                    \
@@ -103,10 +140,9 @@ static void store_any(void *dst, const float *src, DType d, int64_t n)
     for (int64_t i = 0; i < n; i++) element_store(&t, i, (double)src[i]);
 }
 
-bool block_dtype(DType d)
-{
-    return d == DT_F32 || d == DT_F16 || d == DT_U8 || d == DT_I8 || d == DT_BOOL;
-}
+bool block_float(DType d) { return d == DT_F32 || d == DT_F16 || d == DT_BF16; }
+
+bool block_dtype(DType d) { return block_float(d) || d == DT_U8 || d == DT_I8 || d == DT_BOOL; }
 
 void load_floats(float *dst, const void *src, DType d, int64_t n)
 {
@@ -116,6 +152,9 @@ void load_floats(float *dst, const void *src, DType d, int64_t n)
         break;
     case DT_F16:
         load_half(dst, src, n);
+        break;
+    case DT_BF16:
+        load_bfloat(dst, src, n);
         break;
     case DT_I8:
         load_int8_t(dst, src, n);
@@ -137,6 +176,9 @@ void store_floats(void *dst, const float *src, DType d, int64_t n)
         break;
     case DT_F16:
         store_half(dst, src, n);
+        break;
+    case DT_BF16:
+        store_bfloat(dst, src, n);
         break;
     case DT_I8:
         store_int8_t(dst, src, n);

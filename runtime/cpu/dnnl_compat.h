@@ -24,14 +24,15 @@ static inline dnnl_status_t md_copy(MemDesc *out, MemDescRef m)
 {
     return dnnl_memory_desc_clone(out, m);
 }
-static inline dnnl_status_t md_any(MemDesc *out, int rank, const dnnl_dims_t dim)
+static inline dnnl_status_t md_any(MemDesc *out, int rank, const dnnl_dims_t dim,
+                                   dnnl_data_type_t type)
 {
-    return dnnl_memory_desc_create_with_tag(out, rank, dim, dnnl_f32, dnnl_format_tag_any);
+    return dnnl_memory_desc_create_with_tag(out, rank, dim, type, dnnl_format_tag_any);
 }
 static inline dnnl_status_t md_strided(MemDesc *out, int rank, const dnnl_dims_t dim,
-                                       const dnnl_dims_t stride)
+                                       dnnl_data_type_t type, const dnnl_dims_t stride)
 {
-    return dnnl_memory_desc_create_with_strides(out, rank, dim, dnnl_f32, stride);
+    return dnnl_memory_desc_create_with_strides(out, rank, dim, type, stride);
 }
 
 #else
@@ -47,14 +48,15 @@ static inline dnnl_status_t md_copy(MemDesc *out, MemDescRef m)
     *out = *m;
     return dnnl_success;
 }
-static inline dnnl_status_t md_any(MemDesc *out, int rank, const dnnl_dims_t dim)
+static inline dnnl_status_t md_any(MemDesc *out, int rank, const dnnl_dims_t dim,
+                                   dnnl_data_type_t type)
 {
-    return dnnl_memory_desc_init_by_tag(out, rank, dim, dnnl_f32, dnnl_format_tag_any);
+    return dnnl_memory_desc_init_by_tag(out, rank, dim, type, dnnl_format_tag_any);
 }
 static inline dnnl_status_t md_strided(MemDesc *out, int rank, const dnnl_dims_t dim,
-                                       const dnnl_dims_t stride)
+                                       dnnl_data_type_t type, const dnnl_dims_t stride)
 {
-    return dnnl_memory_desc_init_by_strides(out, rank, dim, dnnl_f32, stride);
+    return dnnl_memory_desc_init_by_strides(out, rank, dim, type, stride);
 }
 
 #endif

@@ -36,13 +36,11 @@ SCALAR_UNARY_LIST(UNARY_LOOPS, float, SCALAR_MATH_float, SCALAR_F_float)
 static MapFn *const unary_loop[UNARY_COUNT][3] = {
     SCALAR_UNARY_LIST(UNARY_ROW, float, SCALAR_MATH_float, SCALAR_F_float)};
 
-static bool is_float(DType d) { return d == DT_F32 || d == DT_F16; }
-
 /* Inputs from `first` on. */
 static bool all_float(const Node *n, const Tensor *in, int first)
 {
     for (int i = first; i < n->nin; i++)
-        if (in[i].data && !is_float(in[i].dtype)) return false;
+        if (in[i].data && !block_float(in[i].dtype)) return false;
     return true;
 }
 
@@ -226,7 +224,7 @@ void cpu_cast_run(const Node *n, const void *state, const Tensor *in, const Tens
     UnarySpec s = {0};
     DType d = out[0].dtype;
     (void)state;
-    if (block_dtype(in[0].dtype) && (d == DT_F32 || d == DT_F16))
+    if (block_dtype(in[0].dtype) && block_float(d))
         block_map(2, t, unary_Identity0, &s);
     else
         cpu_naive_run(n, NULL, in, out, scratch);

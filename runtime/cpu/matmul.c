@@ -53,7 +53,7 @@ static int describe(MemDesc *md, const Tensor *t)
 {
     dnnl_dims_t dim = {0}, stride = {0};
     for (int i = 0; i < t->rank; i++) dim[i] = t->dim[i], stride[i] = t->stride[i];
-    return md_strided(md, t->rank, dim, stride) == dnnl_success ? 0 : -1;
+    return md_strided(md, t->rank, dim, dnnl_f32, stride) == dnnl_success ? 0 : -1;
 }
 
 /* A layout that oneDNN multiplies fast: the tensor's own if it is a row-major matrix or the

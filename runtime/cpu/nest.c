@@ -223,8 +223,22 @@ static void map_copy(const void *ctx, int n, float *y, const float *const *x)
     memcpy(y, x[0], (size_t)n * sizeof *y);
 }
 
+/* Without a block in between where one side is float and both lie alike. */
+static bool convert_dense(const Tensor *dst, const Tensor *src)
+{
+    int64_t n = tensor_count(dst);
+    if (!tensor_same_layout(dst, src) || (dst->dtype != DT_F32 && src->dtype != DT_F32))
+        return false;
+    if (dst->dtype == DT_F32)
+        load_floats(dst->data, src->data, src->dtype, n);
+    else
+        store_floats(dst->data, src->data, dst->dtype, n);
+    return true;
+}
+
 void cpu_convert(const Tensor *dst, const Tensor *src)
 {
+    if (convert_dense(dst, src)) return;
     const Tensor *t[] = {dst, src};
     block_map(2, t, map_copy, NULL);
 }

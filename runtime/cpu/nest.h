@@ -48,6 +48,7 @@ void block_map(int operands, const Tensor *const *t, MapFn *f, const void *ctx);
 
 /* The types that load and store fast; any other works, element by element. */
 bool block_dtype(DType d);
+bool block_float(DType d); /* those of them that are floats */
 
 /* n floats from / to elements; bytes round to nearest even and saturate. */
 void load_floats(float *dst, const void *src, DType d, int64_t n);

@@ -38,7 +38,6 @@ static Tensor zero_point(const Node *n, const Tensor *in, int i, const Tensor *x
     return parameter(n, z ? z : &none, x);
 }
 
-static bool is_float(DType d) { return d == DT_F32 || d == DT_F16; }
 static bool is_byte(DType d) { return d == DT_U8 || d == DT_I8; }
 
 /* Storing saturates. */
@@ -55,7 +54,7 @@ void cpu_quantize_run(const Node *n, const void *state, const Tensor *in, const 
 {
     Tensor scale = parameter(n, &in[1], &in[0]), zero = zero_point(n, in, 2, &in[0]);
     const Tensor *t[] = {&out[0], &in[0], &scale, &zero};
-    if (is_float(in[0].dtype) && is_float(scale.dtype) && is_byte(out[0].dtype))
+    if (block_float(in[0].dtype) && block_float(scale.dtype) && is_byte(out[0].dtype))
         block_map(4, t, quantize, NULL);
     else
         cpu_naive_run(n, state, in, out, scratch);
@@ -74,7 +73,7 @@ void cpu_dequantize_run(const Node *n, const void *state, const Tensor *in, cons
 {
     Tensor scale = parameter(n, &in[1], &in[0]), zero = zero_point(n, in, 2, &in[0]);
     const Tensor *t[] = {&out[0], &in[0], &scale, &zero};
-    if (is_byte(in[0].dtype) && is_float(scale.dtype) && is_float(out[0].dtype))
+    if (is_byte(in[0].dtype) && block_float(scale.dtype) && block_float(out[0].dtype))
         block_map(4, t, dequantize, NULL);
     else
         cpu_naive_run(n, state, in, out, scratch);

@@ -224,8 +224,6 @@ CLONES static void magnitudes(const void *ctx, int n, float *y, const float *con
     for (int i = 0; i < n; i++) y[i] = fabsf(a[i]);
 }
 
-static bool has_floats(const Tensor *t) { return t->dtype == DT_F32 || t->dtype == DT_F16; }
-
 /* What becomes of the sum of `each` elements. */
 static double finished(Op op, double acc, double each)
 {
@@ -247,7 +245,7 @@ void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Te
     MapFn *term = square ? products : n->op == OP_ReduceL1 ? magnitudes : NULL;
     double *acc = scratch;
     (void)state;
-    if (!has_floats(&in[0])) {
+    if (!block_float(in[0].dtype)) {
         cpu_naive_run(n, NULL, in, out, scratch);
         return;
     }
@@ -281,7 +279,7 @@ void cpu_logsumexp_run(const Node *n, const void *state, const Tensor *in, const
     Tensor kept = kept_shape(n, in), largest = dense_like(&kept, DT_F32, max);
     const Tensor *x[] = {&in[0], &largest};
     (void)state;
-    if (!has_floats(&in[0])) {
+    if (!block_float(in[0].dtype)) {
         cpu_naive_run(n, NULL, in, out, scratch);
         return;
     }

@@ -161,29 +161,26 @@ int case_parse(Case *out, Arena *a, const char *line, Diag *d)
     return 0;
 }
 
-/* The input's data as F16. */
-static const void *halved(const CaseInput *in, Arena *a)
+void *case_data(const CaseInput *in, DType storage, Arena *a)
 {
+    if (in->type.dtype != DT_F32 || storage == DT_F32) return in->data;
     const int64_t n = type_count(&in->type);
     const Tensor from = {.dtype = in->type.dtype, .data = in->data};
-    const Tensor to = {.dtype = DT_F16, .data = NEW_ARRAY(a, uint16_t, n + 1)};
+    const Tensor to = {.dtype = storage, .data = NEW_ARRAY(a, uint16_t, n + 1)};
     for (int64_t i = 0; i < n; i++) element_store(&to, i, element_load(&from, i));
     return to.data;
 }
 
-Graph *case_graph(const Case *c, Arena *a, bool half, bool constants)
+Graph *case_graph(const Case *c, Arena *a, DType storage, bool constants)
 {
     Graph *g = graph_new(a, "case");
     Value *in[CASE_INPUTS];
     for (int i = 0; i < c->nin; i++) {
         Type t = c->in[i].type;
-        const void *data = c->in[i].data;
         in[i] = NULL;
         if (!c->in[i].name) continue;
-        if (half && t.dtype == DT_F32) {
-            t.dtype = DT_F16;
-            data = halved(&c->in[i], a);
-        }
+        void *data = case_data(&c->in[i], storage, a);
+        if (t.dtype == DT_F32) t.dtype = storage;
         if (c->in[i].constant || (constants && i > 0))
             in[i] = value_const(g, c->in[i].name, t, data);
         else

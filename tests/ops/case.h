@@ -39,8 +39,10 @@ typedef struct Case {
  * floats evenly spread over the range in random order, so that none are equal or at a kink. */
 int case_parse(Case *out, Arena *a, const char *line, Diag *d);
 
-/* The problem as a graph: one node; its variable inputs are the graph's inputs. `half`: float
- * inputs are F16. `constants`: all inputs but the first are constants. */
-Graph *case_graph(const Case *c, Arena *a, bool half, bool constants);
+/* The problem as a graph: one node; its variable inputs are the graph's inputs. Float
+ * inputs are of type `storage`. `constants`: all inputs but the first are constants. */
+Graph *case_graph(const Case *c, Arena *a, DType storage, bool constants);
+/* An input's elements as such a graph wants them. */
+void *case_data(const CaseInput *in, DType storage, Arena *a);
 
 #endif

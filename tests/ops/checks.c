@@ -54,21 +54,15 @@ static int run(Result *r, const Graph *g, const char *device, void *const *data,
     return 0;
 }
 
-/* The data of the graph inputs of case_graph(c, …, half, constants). */
-static void **input_data(const Case *c, Arena *a, bool half, bool constants)
+/* The data of the graph inputs of case_graph(c, …, storage, constants). */
+static void **input_data(const Case *c, Arena *a, DType storage, bool constants)
 {
     void **data = NEW_ARRAY(a, void *, CASE_INPUTS * 3);
     int n = 0;
     for (int i = 0; i < c->nin; i++) {
         const CaseInput *in = &c->in[i];
         if (!in->name || in->constant || (constants && i > 0)) continue;
-        data[n++] = in->data;
-        if (!half || in->type.dtype != DT_F32) continue;
-        const int64_t count = type_count(&in->type);
-        const Tensor from = {.dtype = DT_F32, .data = in->data};
-        const Tensor to = {.dtype = DT_F16, .data = NEW_ARRAY(a, uint16_t, count + 1)};
-        for (int64_t k = 0; k < count; k++) element_store(&to, k, element_load(&from, k));
-        data[n - 1] = to.data;
+        data[n++] = case_data(in, storage, a);
     }
     return data;
 }
@@ -110,8 +104,8 @@ static bool has_device(const char *name)
 int check_devices(const Case *c, Arena *a, Diag *d)
 {
     for (int constants = 0; constants < 2; constants++) {
-        const Graph *g = case_graph(c, a, false, constants);
-        void **data = input_data(c, a, false, constants);
+        const Graph *g = case_graph(c, a, DT_F32, constants);
+        void **data = input_data(c, a, DT_F32, constants);
         Result want, got;
         TRY(run(&want, g, "ref", data, a, d));
         for (size_t k = 0; k < sizeof devices / sizeof *devices; k++) {
@@ -132,13 +126,21 @@ static bool has_float(const Case *c)
 
 int check_half(const Case *c, Arena *a, Diag *d)
 {
-    Result want, got;
+    static const struct {
+        DType storage;
+        double tolerance;
+        const char *what;
+    } halves[] = {{DT_F16, 2e-3, "cpu in f16"}, {DT_BF16, 1.6e-2, "cpu in bf16"}};
     if (!has_float(c) || !has_device("cpu")) return 1;
-    const Graph *g = case_graph(c, a, true, false);
-    void **data = input_data(c, a, true, false);
-    TRY(run(&want, g, "ref", data, a, d));
-    TRY(run(&got, g, "cpu", data, a, d));
-    return compare(&got, &want, 2e-3, "cpu in f16", d);
+    for (int k = 0; k < 2; k++) {
+        Result want, got;
+        const Graph *g = case_graph(c, a, halves[k].storage, false);
+        void **data = input_data(c, a, halves[k].storage, false);
+        TRY(run(&want, g, "ref", data, a, d));
+        TRY(run(&got, g, "cpu", data, a, d));
+        TRY(compare(&got, &want, halves[k].tolerance, halves[k].what, d));
+    }
+    return 0;
 }
 
 /* ---- derivatives -------------------------------------------------------------------- */
@@ -174,8 +176,8 @@ static bool is_fixed(const Case *c, const Value *v)
 /* False if nothing can be differentiated. */
 static bool problem_init(Problem *p, const Case *c, Arena *a)
 {
-    *p = (Problem){.g = case_graph(c, a, false, false)};
-    void **data = input_data(c, a, false, false);
+    *p = (Problem){.g = case_graph(c, a, DT_F32, false)};
+    void **data = input_data(c, a, DT_F32, false);
     const int ninputs = p->g->ninputs, noutputs = p->g->noutputs;
     p->ndata = ninputs;
     for (int k = 0; k < ninputs; k++) p->data[k] = data[k];

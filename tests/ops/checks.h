@@ -8,7 +8,7 @@
 typedef int Check(const Case *c, Arena *a, Diag *d);
 
 Check check_devices; /* every device gives what ref gives, whatever is constant */
-Check check_half;    /* the same with F16 storage, to F16's accuracy */
+Check check_half;    /* the same with F16 and BF16 storage, to their accuracy */
 Check check_jvp;     /* against central differences on ref */
 Check check_vjp;     /* <dy, J v> = <J' dy, v> */
 Check check_second;  /* the tangent of the gradient, against differences of the gradient */

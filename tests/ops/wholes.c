@@ -14,7 +14,7 @@ int check_onnx(const Case *c, Arena *a, Diag *d)
     void *bytes;
     size_t n;
     double worst;
-    const Graph *g = case_graph(c, a, false, false);
+    const Graph *g = case_graph(c, a, DT_F32, false);
     if (op_info[c->op].domain[0]) return 1; /* an op of our own */
     TRY(onnx_serialize(g, &(EmitOptions){.min_opset = 20}, &bytes, &n, d));
     const int status = onnx_read_memory(&again, a, arena_memdup(a, bytes, n), n, ".", d);

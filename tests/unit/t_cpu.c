@@ -136,13 +136,14 @@ static Problem make_problem(const Case *c)
 /* ---- tensors ------------------------------------------------------------------------- */
 
 typedef struct Variant {
-    bool last, half;
+    bool last;
+    DType storage;
     int inplace; /* input whose memory out[0] takes, or -1 */
 } Variant;
 
 static Tensor make_tensor(Arena *a, Type t, const Variant *v)
 {
-    Tensor x = {.dtype = v->half && t.dtype == DT_F32 ? DT_F16 : t.dtype, .rank = t.rank};
+    Tensor x = {.dtype = t.dtype == DT_F32 ? v->storage : t.dtype, .rank = t.rank};
     memcpy(x.dim, t.dim, sizeof x.dim);
     tensor_set_strides(&x, v->last && t.rank >= 3);
     x.data = arena_alloc(a, (size_t)tensor_count(&x) * dtype_size(x.dtype) + 64);
@@ -177,7 +178,7 @@ static Run make_run(Problem *p, const Variant *v, uint64_t seed)
         run.in[i].rank = -1;
         if (p->in[i].omitted) continue;
         Variant w = *v;
-        if (p->in[i].constant) w.half = false;
+        if (p->in[i].constant) w.storage = DT_F32;
         run.in[i] = make_tensor(p->arena, p->in[i].type, &w);
         fill(&run.in[i], &p->in[i], &r);
     }
@@ -228,14 +229,14 @@ static int64_t offset_of(const Tensor *t, int64_t k)
 
 static void compare(const Case *c, const Variant *v, const Tensor *got, const Tensor *want, int o)
 {
-    double tolerance = v->half ? 2e-3 : 2e-5;
+    double tolerance = v->storage == DT_F32 ? 2e-5 : v->storage == DT_F16 ? 2e-3 : 1.6e-2;
     for (int64_t k = 0; k < tensor_count(want); k++) {
         double a = element_load(got, offset_of(got, k)), b = element_load(want, offset_of(want, k));
         if (a == b || (isnan(a) && isnan(b))) continue;
         if (fabs(a - b) <= tolerance * (1 + fabs(b))) continue;
         fail_msg("%s (%s) <%s> %s %s inplace %d: output %d element %lld is %g, ref says %g",
                  op_info[c->op].name, c->inputs, c->attrs, v->last ? "channels-last" : "row-major",
-                 v->half ? "half" : "float", v->inplace, o, (long long)k, a, b);
+                 dtype_name(v->storage), v->inplace, o, (long long)k, a, b);
     }
 }
 
@@ -262,14 +263,17 @@ static bool can_share(const Problem *p, int i)
 
 static void check_case(const Case *c)
 {
+    static const DType storage[] = {DT_F32, DT_F16, DT_BF16};
+    static const unsigned needs[] = {0, KF_F16, KF_BF16};
     unsigned flags = device_cpu.kernels[c->op].flags;
     for (int last = 0; last < (flags & KF_ROW_MAJOR ? 1 : 2); last++)
-        for (int half = 0; half < (flags & KF_F16 ? 2 : 1); half++) {
-            check(c, &(Variant){last, half, -1});
+        for (int k = 0; k < 3; k++) {
+            if ((flags & needs[k]) != needs[k]) continue;
+            check(c, &(Variant){last, storage[k], -1});
             if (!(flags & KF_INPLACE)) continue;
             Problem p = make_problem(c);
             for (int i = 0; i < p.nin; i++)
-                if (can_share(&p, i)) check(c, &(Variant){last, half, i});
+                if (can_share(&p, i)) check(c, &(Variant){last, storage[k], i});
             arena_free(p.arena);
         }
 }
@@ -302,7 +306,7 @@ static void test_rademacher_bits(void **state)
     (void)state;
     for (int last = 0; last < 2; last++) {
         Problem p = make_problem(&c);
-        Variant v = {last, false, -1}, plain = {false, false, -1};
+        Variant v = {last, DT_F32, -1}, plain = {false, DT_F32, -1};
         Run got = make_run(&p, &v, 1), want = make_run(&p, &plain, 1);
         execute(&device_cpu, &p, &got, true);
         execute(&device_ref, &p, &want, true);
@@ -320,7 +324,7 @@ static void test_threads(void **state)
     enum { THREADS = 4 };
     (void)state;
     Problem p = make_problem(&c);
-    Variant v = {true, false, -1};
+    Variant v = {true, DT_F32, -1};
     Run run[THREADS];
     for (int t = 0; t < THREADS; t++) run[t] = make_run(&p, &v, 3);
     const Kernel *k = &device_cpu.kernels[OP_Conv];

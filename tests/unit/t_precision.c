@@ -27,23 +27,29 @@ static Hvp build_hvp(Net *n, DType precision)
     return h;
 }
 
-static void second_order_in_half(void **state)
+static void second_order(DType precision, float loss_scale, float probe_scale, float tolerance)
 {
-    (void)state;
     Net n = net_new(net, BATCH);
     Binding b = plain;
     float want[CHANNELS], got[CHANNELS];
-    Hvp full = build_hvp(&n, DT_F32), half = build_hvp(&n, DT_F16);
+    Hvp full = build_hvp(&n, DT_F32), half = build_hvp(&n, precision);
     Runner r = runner_new(&full, "ref", &n.d), s = runner_new(&half, "ref", &n.d);
     run(r, &full, &n, &b, want);
-    b.loss_scale = 64;
-    b.probe_scale = 0.25f;
+    b.loss_scale = loss_scale;
+    b.probe_scale = probe_scale;
     run(s, &half, &n, &b, got);
-    check_close("q", got, want, CHANNELS, 0.02);
+    check_close("q", got, want, CHANNELS, tolerance);
     assert_true(memcmp(got, want, sizeof got) != 0);
     runner_free(r);
     runner_free(s);
     arena_free(n.a);
+}
+
+static void second_order_in_half(void **state)
+{
+    (void)state;
+    second_order(DT_F16, 64, 0.25f, 0.02f);
+    second_order(DT_BF16, 1, 1, 0.08f);
 }
 
 static void first_order_in_half(void **state)
