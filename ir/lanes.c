@@ -16,6 +16,12 @@ enum {
     MAX_LANES = 1 << 28,
 };
 
+/* Which of the axes that a node splits an axis into goes on with its channels. */
+typedef struct Split {
+    const Value *of; /* the axis that was split; NULL: none */
+    int axis, tried, candidates;
+} Split;
+
 struct Lanes {
     Graph *g;
     Arena *arena;
@@ -34,6 +40,8 @@ struct Lanes {
     int nclasses;
     int32_t *class_root;
     const bool *removed;
+    struct Split *split; /* by node index */
+    bool heads;
 };
 
 static size_t slot(const Value *v, int axis) { return (size_t)v->id * MAX_RANK + (size_t)axis; }
@@ -48,9 +56,25 @@ Lanes *lanes_new(Graph *g, Arena *a)
     l->touched = NEW_ARRAY(a, int32_t, slots);
     l->frozen = NEW_ARRAY(a, const Node *, slots);
     l->made = NEW_ARRAY(a, bool, g->nvalues);
-    memset(l->base, 0xff, slots * sizeof *l->base);
-    for (int i = 0; i < g->ninputs; i++) l->made[g->inputs[i]->id] = true;
+    l->split = NEW_ARRAY(a, Split, g->nnodes);
     return l;
+}
+
+void lanes_prefer_heads(Lanes *l) { l->heads = true; }
+
+bool lanes_heads(const Lanes *l) { return l->heads; }
+
+/* As before any rule has run, but for the choices of splits. */
+static void forget(Lanes *l)
+{
+    size_t slots = (size_t)l->nvalues * MAX_RANK;
+    memset(l->base, 0xff, slots * sizeof *l->base);
+    memset(l->touched, 0, slots * sizeof *l->touched);
+    memset(l->frozen, 0, slots * sizeof *l->frozen);
+    memset(l->made, 0, l->nvalues * sizeof *l->made);
+    memset(l->pinned, 0, (size_t)l->nlanes * sizeof *l->pinned);
+    l->nlanes = 0;
+    for (int i = 0; i < l->g->ninputs; i++) l->made[l->g->inputs[i]->id] = true;
 }
 
 static void *grown(Arena *a, const void *old, int32_t n, int32_t cap, size_t size)
@@ -188,8 +212,9 @@ static void pin_untouched(Lanes *l, const Node *n, const Value *v)
             lanes_pin(l, v, axis, n);
 }
 
-void lanes_run(Lanes *l)
+static void run_rules(Lanes *l)
 {
+    forget(l);
     for (int i = 0; i < l->g->nnodes; i++) {
         const Node *n = l->g->nodes[i];
         LaneRule *rule = op_info[n->op].lanes;
@@ -204,6 +229,41 @@ void lanes_run(Lanes *l)
     }
     l->now = 0;
     for (int o = 0; o < l->g->noutputs; o++) lanes_pin_value(l, l->g->outputs[o], NULL);
+}
+
+int lanes_split(Lanes *l, const Value *x, int axis, int candidates)
+{
+    Split *s = &l->split[l->now - 1];
+    s->of = x;
+    s->axis = axis;
+    s->candidates = candidates;
+    return s->tried % candidates;
+}
+
+static bool all_pinned(Lanes *l, const Value *v, int axis)
+{
+    for (int32_t i = 0; i < axis_size(l, v, axis); i++)
+        if (!l->pinned[root_of(l, l->base[slot(v, axis)] + i)]) return false;
+    return true;
+}
+
+/* Moves splits on whose choice has led nowhere; the last move takes them back to the first. */
+static bool try_others(Lanes *l)
+{
+    bool moved = false;
+    for (int i = 0; i < l->g->nnodes; i++) {
+        Split *s = &l->split[i];
+        if (!s->of || s->tried >= s->candidates || !all_pinned(l, s->of, s->axis)) continue;
+        s->tried++;
+        moved = true;
+    }
+    return moved;
+}
+
+void lanes_run(Lanes *l)
+{
+    do run_rules(l);
+    while (try_others(l));
 }
 
 int lanes_count_classes(Lanes *l)

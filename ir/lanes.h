@@ -12,8 +12,16 @@
 #include "ir/op.h"
 
 Lanes *lanes_new(Graph *g, Arena *a);
-/* Runs the rules over the graph, then pins graph outputs. */
+/* Before lanes_run: channels that a Reshape splits into attention heads go head by head, not
+ * position by position. */
+void lanes_prefer_heads(Lanes *l);
+bool lanes_heads(const Lanes *l);
+/* Runs the rules over the graph, then pins graph outputs; again with other choices for splits
+ * all of whose lanes have ended up pinned. */
 void lanes_run(Lanes *l);
+/* For a rule that splits an open axis of x into several, of which one can carry the lanes on:
+ * which of its `candidates`, best first, it is to take this time. */
+int lanes_split(Lanes *l, const Value *x, int axis, int candidates);
 
 /* Whether some rule has opened the axis. */
 bool lanes_open(const Lanes *l, const Value *v, int axis);

@@ -151,7 +151,7 @@ int pass_allocate(Context *c, const char *opt)
     Selection s;
     TRY(parse_budget(c, opt, &o));
     if (!c->scores) return diag_error(c->diag, "allocate: there are no scores, run sensitivity");
-    Groups *gr = groups_find(c->graph, c->arena);
+    Groups *gr = groups_find(c->graph, &o, c->arena);
     bool *fixed = NEW_ARRAY(c->arena, bool, gr->n + 1);
     TRY(fix_nodes(c, gr, o.keep_nodes, fixed));
     TRY(fix_nodes(c, gr, o.exclude, fixed));

@@ -25,6 +25,7 @@ typedef struct Options {
     int rounds;                       /* score-remove rounds; 0: choose */
     int align;                        /* channels kept in multiples of this; 0: 8 */
     const char *keep_nodes, *exclude; /* comma-separated node names */
+    const char *attention;            /* "heads": whole ones; NULL, "widths": of all together */
     const char *target;               /* a name from targets.c; NULL: "ort" */
     const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */
     int weight_bits;                  /* 7 or 8; 0: 7 */

@@ -7,10 +7,11 @@
 
 #include "passes/criteria.h"
 
-Groups *groups_find(Graph *g, Arena *a)
+Groups *groups_find(Graph *g, const Options *o, Arena *a)
 {
     Groups *gr = NEW(a, Groups);
     gr->lanes = lanes_new(g, a);
+    if (o && o->attention && strcmp(o->attention, "heads") == 0) lanes_prefer_heads(gr->lanes);
     lanes_run(gr->lanes);
     gr->nclasses = lanes_count_classes(gr->lanes);
     gr->nlayers = scored_layers(g, a, &gr->layers);

@@ -17,7 +17,8 @@ typedef struct Groups {
     int n, nclasses;
 } Groups;
 
-Groups *groups_find(Graph *g, Arena *a);
+/* o NULL: the usual. */
+Groups *groups_find(Graph *g, const Options *o, Arena *a);
 /* Whether the group may be removed; if not and `by` is given, what pins it. */
 bool group_is_free(const Groups *gr, int group, const char **by);
 

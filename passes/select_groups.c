@@ -181,8 +181,18 @@ static int family_size(const Plan *p, const Family *f)
     return f->n;
 }
 
-static void finish_family(Plan *p, Family *f, const double *score, int align)
+/* Whether a class is a block of a weight's channels, as a whole attention head is. */
+static bool is_block(const Plan *p, const Family *f)
 {
+    for (const Use *u = f->uses; u; u = u->next)
+        if (p->scored_axis[u->value->id] == u->axis) return u->lanes > 1;
+    return false;
+}
+
+static void finish_family(Plan *p, Family *f, const double *score, const Options *o)
+{
+    bool heads = o->attention && strcmp(o->attention, "heads") == 0;
+    int align = heads && is_block(p, f) ? 1 : o->align > 0 ? o->align : 8;
     f->whole = family_size(p, f);
     qsort_r(f->classes, (size_t)f->n, sizeof *f->classes, by_score, (void *)(uintptr_t)score);
     set_steps(f, align);
@@ -387,7 +397,7 @@ void select_groups(Selection *out, const Graph *g, const Graph *original, const 
     find_families(&p, g, gr, score, fixed, map);
     bool possible = false;
     for (int k = 0; k < p.n; k++) {
-        finish_family(&p, &p.families[k], score, o->align > 0 ? o->align : 8);
+        finish_family(&p, &p.families[k], score, o);
         possible |= steps_out(&p.families[k], 1) > 0;
     }
     p.have = total_of(p.g, o->budget, a);

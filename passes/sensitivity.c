@@ -165,7 +165,7 @@ static int score(Scoring *s, const Criterion *criterion, const char *opt)
     Context *c = s->c;
     s->model = c->graph;
     if (criterion->data) TRY(prepare_data(s, option_int(c, opt, "batch", c->opt.batch)));
-    s->groups = groups_find(s->model, s->arena);
+    s->groups = groups_find(s->model, &c->opt, s->arena);
     if (s->groups->nlayers == 0)
         return diag_error(c->diag, "the network has no convolution or product with a constant "
                                    "weight: there is nothing to score");

@@ -59,6 +59,8 @@ static const struct {
     {"batch", "N", INT, OPT(batch), 1, 1e6, "samples to score with, and per training step"},
     {"rounds", "N", INT, OPT(rounds), 1, 100, "score and remove in so many rounds"},
     {"align", "N", INT, OPT(align), 1, 1024, "keep channels in multiples of N (8)"},
+    {"attention", "widths|heads", CHOICE, OPT(attention), 0, 0,
+     "shrink all attention heads alike, or remove whole ones (widths)"},
     {"keep", "A,B,...", STRING, OPT(keep_nodes), 0, 0, "nodes whose channels all stay"},
     {"exclude", "A,B,...", STRING, OPT(exclude), 0, 0, "nodes neither pruned nor quantized"},
     {"steps", "N", LONG, OPT(steps), 0, 1e9, "training steps (0: none)"},

@@ -251,14 +251,19 @@ void rule_lanes_batchnorm(Lanes *l, const Node *n)
 }
 
 /* Axes before the normalised ones pass; a mean over lanes does not survive their removal. */
+/* The axes that are normalised are pinned: the mean and the variance are over all of their lanes,
+ * and count those that are zero. */
 void rule_lanes_layernorm(Lanes *l, const Node *n)
 {
     int rank = n->in[0]->type.rank;
     int64_t from = node_int(n, "axis", -1);
     if (rank < 0) return;
-    for (int axis = 0; axis < (from < 0 ? from + rank : from); axis++)
-        for (int o = 0; o < n->nout; o++)
+    for (int axis = 0; axis < rank; axis++) {
+        bool normalised = axis >= (from < 0 ? from + rank : from);
+        for (int o = 0; o < (normalised ? 1 : n->nout); o++)
             if (n->out[o]) lanes_pass(l, n->in[0], axis, n->out[o], axis);
+        if (normalised && lanes_open(l, n->in[0], axis)) lanes_pin(l, n->in[0], axis, n);
+    }
 }
 
 void rule_lanes_softmax(Lanes *l, const Node *n)

@@ -562,15 +562,21 @@ static int64_t gather_index(const Value *index, int64_t k, int64_t dim)
     return i < 0 ? i + dim : i;
 }
 
-/* Lane k of the output is lane index[k] of the input. A scalar index keeps its lane. */
+/* Lane k of the output is lane index[k] of the input. A scalar index keeps its lane. The rows of a
+ * constant table are embeddings, whose elements are channels like those that a weight makes. */
 void rule_lanes_gather(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
     int64_t count = type_count(&index->type), i;
     if (x->type.rank < 0 || index->type.rank < 0) return;
     int axis = positive_axis(n, x->type.rank), shift = index->type.rank - 1;
-    for (int k = 0; k < x->type.rank; k++)
-        if (k != axis) lanes_pass(l, x, k, y, k < axis ? k : k + shift);
+    for (int k = 0; k < x->type.rank; k++) {
+        if (k == axis) continue;
+        if (value_is_const(x) && axis == 0 && dtype_is_float(x->type.dtype))
+            lanes_tie_axis(l, x, k, y, k + shift);
+        else
+            lanes_pass(l, x, k, y, k < axis ? k : k + shift);
+    }
     if (!lanes_open(l, x, axis) || !value_is_const(index) || shift > 0) return;
     for (int64_t k = 0; k < count; k++) {
         i = gather_index(index, k, x->type.dim[axis]);

@@ -328,16 +328,20 @@ static void tie_blocks(Lanes *l, const Value *part, int axis, int64_t stride, co
         lanes_tie(l, part, axis, k / stride % size, whole, whole_axis, k);
 }
 
-/* Which axis of a split carries the channels on: the first if features unfold to an image
- * ([N, C*H*W] -> [N, C, H, W]), else the longest, and the last of those (positions in a group, of a
- * channel shuffle or of attention heads). */
-static int split_axis(const Type *x, const Type *y, const AxisGroup *g)
+/* The axes of a split, best first, that may carry the channels on: the first if features unfold to
+ * an image ([N, C*H*W] -> [N, C, H, W]) or if whole attention heads are wanted, else the longest,
+ * and the last of those (positions in a group, of a channel shuffle or of heads). */
+static int split_axes(const Lanes *l, const Type *x, const Type *y, const AxisGroup *g, int *axes)
 {
-    int last = g->y + g->ny - 1, best = last;
-    if (g->y == 1 && g->x == x->rank - 1 && y->rank == 4 && last == 3 && y->dim[1] > 1) return 1;
+    int last = g->y + g->ny - 1, best = last, n = 1;
+    bool image = g->y == 1 && g->x == x->rank - 1 && y->rank == 4 && last == 3 && y->dim[1] > 1;
+    bool heads = lanes_heads(l) && g->x + g->nx == x->rank && last == y->rank - 1;
     for (int i = last; i >= g->y; i--)
-        if (y->dim[i] > y->dim[best]) best = i;
-    return best;
+        if (y->dim[i] > (image || heads ? 1 : y->dim[best])) best = i;
+    axes[0] = best;
+    for (int i = g->y; i <= last; i++)
+        if (i != best && y->dim[i] > 1) axes[n++] = i;
+    return n;
 }
 
 static int only_axis(const Type *t, int from, int count)
@@ -351,6 +355,18 @@ static int only_axis(const Type *t, int from, int count)
     return wide == 1 ? found : wide == 0 ? from : -1;
 }
 
+/* Both sides have several axes, the first of one side a multiple of the other's: its blocks are the
+ * other's lanes (GroupNormalization as [N, C, H, W] -> [N, G, C/G*H*W] and back). */
+static void tie_leading(Lanes *l, const Value *x, int i, const Value *y, int k)
+{
+    int64_t a = x->type.dim[i], b = y->type.dim[k];
+    if (a <= 0 || b <= 0 || (a % b != 0 && b % a != 0)) return;
+    if (a >= b)
+        tie_blocks(l, y, k, a / b, x, i);
+    else
+        tie_blocks(l, x, i, b / a, y, k);
+}
+
 static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGroup *g)
 {
     int one_x = only_axis(&x->type, g->x, g->nx), one_y = only_axis(&y->type, g->y, g->ny);
@@ -361,8 +377,11 @@ static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGrou
             if (lanes_open(l, x, i))
                 tie_blocks(l, x, i, axis_stride(&x->type, i, g->x, g->nx), y, one_y);
     } else if (one_x >= 0 && lanes_open(l, x, one_x)) {
-        int i = split_axis(&x->type, &y->type, g);
+        int axes[MAX_RANK], n = split_axes(l, &x->type, &y->type, g, axes);
+        int i = axes[lanes_split(l, x, one_x, n)];
         tie_blocks(l, y, i, axis_stride(&y->type, i, g->y, g->ny), x, one_x);
+    } else if (one_x < 0) {
+        tie_leading(l, x, g->x, y, g->y);
     }
 }
 
@@ -393,7 +412,7 @@ void rule_lanes_reshape(Lanes *l, const Node *n)
     const Value *x = n->in[0], *y = n->out[0];
     AxisGroup g = {0};
     int64_t target[MAX_RANK];
-    if (n->op == OP_Reshape && constant_target(n, target) < 0) return;
+    if (n->op == OP_Reshape && value_ints(n->in[1], target, MAX_RANK) < 0) return;
     while (next_group(&x->type, &y->type, &g)) lanes_group(l, x, y, &g);
 }
 
@@ -408,7 +427,23 @@ void rule_lanes_transpose(Lanes *l, const Node *n)
 
 void rule_lanes_expand(Lanes *l, const Node *n)
 {
-    if (value_is_const(n->in[1])) lanes_broadcast(l, n, 1, n->out[0], 0, 0);
+    int64_t target[MAX_RANK];
+    if (value_ints(n->in[1], target, MAX_RANK) >= 0) lanes_broadcast(l, n, 1, n->out[0], 0, 0);
+}
+
+/* `target` as a tensor; its symbols are read from the tensor that it was. */
+static Value *target_value(Graph *g, Value *old, int count, const int64_t *target)
+{
+    Value *parts[MAX_RANK];
+    int n = 0, end;
+    for (int i = 0; i < count; i = end) {
+        bool open = dim_is_sym(target[i]);
+        for (end = i + 1; end < count && dim_is_sym(target[end]) == open;) end++;
+        parts[n++] = open ? build(g, OP_Slice, IN(old, CONST_INTS(g, i), CONST_INTS(g, end)),
+                                  NO_ATTRS)
+                          : const_ints(g, end - i, target + i);
+    }
+    return n == 1 ? parts[0] : build(g, OP_Concat, n, parts, ATTRS(attr_int("axis", 0)));
 }
 
 /* Corrects the sizes in a target shape that repeat those of channels. */
@@ -423,14 +458,18 @@ static void shrink_target(Lanes *l, Graph *g, Node *n, int count, int64_t *targe
         changed |= left != size;
         target[i] = left;
     }
-    if (changed) n->in[1] = const_ints(g, count, target);
+    if (!changed) return;
+    g->at = n;
+    n->in[1] = target_value(g, n->in[1], count, target);
+    g->at = NULL;
 }
 
 int shrink_reshape(Lanes *l, Graph *g, Node *n, Diag *d)
 {
     int64_t target[MAX_RANK];
+    int count = constant_target(n, target);
     (void)d;
-    shrink_target(l, g, n, constant_target(n, target), target);
+    shrink_target(l, g, n, count < 0 ? value_ints(n->in[1], target, MAX_RANK) : count, target);
     return 0;
 }
 

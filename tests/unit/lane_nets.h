@@ -349,6 +349,8 @@ static inline void net_gru(Graph *g)
     graph_add_output(g, dense(g, binary(g, OP_Squeeze, last, CONST_INTS(g, 0)), "fc", 2));
 }
 
+#include "lane_blocks.h"
+
 static const LaneNet lane_nets[] = {
     {"residual", net_residual, 8 + 6},
     {"option A", net_option_a, 8 + 8},
@@ -374,6 +376,20 @@ static const LaneNet lane_nets[] = {
     {"LSTM", net_lstm, 5 + 6},
     {"GRU and RNN", net_gru, 5 + 4},
     {"pinned by norms", net_pinned_norms, 4},
+    {"packed attention, split", net_packed_split, 3 + 3},
+    {"packed attention, sliced", net_packed_slice, 3 + 3},
+    {"packed attention, picked", net_packed_gather, 5},
+    {"transformer's hidden layer", net_transformer_mlp, 10},
+    {"pixel shuffle", net_pixel_shuffle, 3 + 5},
+    {"pixel shuffle, wide", net_pixel_shuffle_wide, 2 + 5},
+    {"space to depth", net_space_to_depth, 4 + 5},
+    {"shuffle of any size", net_shuffle_any_size, 4 + 5},
+    {"mean of groups", net_group_mean, 3 + 5},
+    {"embedding", net_embedding, 8 + 5},
+    {"gate by products", net_gate_by_products, 6 + 3},
+    {"two ways", net_two_ways, 5 + 4 + 6},
+    {"U-net", net_unet, 4 + 6 + 4 + 5},
+    {"chunks", net_chunks, 4 + 4 + 6 + 5},
 };
 
 enum { LANE_NETS = sizeof lane_nets / sizeof *lane_nets };

@@ -24,17 +24,20 @@ static void keep_quiet(void *ctx, Severity sev, const char *text)
     (void)ctx, (void)sev, (void)text;
 }
 
-static Setup set_up(const LaneNet *net)
+static Setup set_up_by(const LaneNet *net, bool heads)
 {
     Setup s = {.arena = arena_new(), .diag = {.sink = keep_quiet}};
     s.graph = graph_new(s.arena, net->name);
     net->build(s.graph);
     s.lanes = lanes_new(s.graph, s.arena);
+    if (heads) lanes_prefer_heads(s.lanes);
     lanes_run(s.lanes);
     s.classes = lanes_count_classes(s.lanes);
     s.removed = NEW_ARRAY(s.arena, bool, s.classes);
     return s;
 }
+
+static Setup set_up(const LaneNet *net) { return set_up_by(net, false); }
 
 static bool removable(Setup *s, int c)
 {
@@ -96,6 +99,28 @@ static void test_random_halves(void **state)
     }
 }
 
+/* One of two heads, with query, key and value. */
+static void test_whole_heads(void **state)
+{
+    static const char *const names[] = {"heads", "packed attention, split",
+                                        "packed attention, sliced", "packed attention, picked"};
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        int net = 0;
+        while (strcmp(lane_nets[net].name, names[k]) != 0) net++;
+        for (int which = 0; which < 2; which++) {
+            Setup s = set_up_by(&lane_nets[net], true);
+            int found = 0;
+            for (int c = 0; c < s.classes; c++)
+                if (removable(&s, c)) s.removed[c] = found++ == which;
+            if (found != 2) fail_msg("%s: %d heads", names[k], found);
+            double e = removal_error(&s, s.removed);
+            if (!(e >= 0 && e <= 1e-5)) fail_msg("%s: head %d: off by %g", names[k], which, e);
+            arena_free(s.arena);
+        }
+    }
+}
+
 /* Zeroing one class and removing another must show. */
 static void test_control(void **state)
 {
@@ -144,7 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_class),   cmocka_unit_test(test_random_halves),
         cmocka_unit_test(test_control),      cmocka_unit_test(test_last_channel),
-        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_whole_heads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

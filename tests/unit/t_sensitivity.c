@@ -132,7 +132,7 @@ static void gate_ggn_is_the_curvature_of_coupled_gates(void **state)
     Diag d = diag_stderr("test");
     Context c = small_context(a, &d, false);
     const Scores *s = score(&c, "criterion=gate-ggn;batch=32");
-    Groups *gr = groups_find(c.graph, a);
+    Groups *gr = groups_find(c.graph, NULL, a);
     /* The residual addition couples the two convolutions channel by channel. */
     assert_int_equal(gr->of[0], gr->of[NET_CHANNELS]);
     for (int ch = 0; ch < NET_CHANNELS; ch++) {

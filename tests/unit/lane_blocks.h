@@ -1,0 +1,181 @@
+/* More of lane_nets.h: blocks as exporters write them (attention in its packed forms, pixel
+ * shuffle, normalisation by groups, shapes that are only known when the network runs). */
+#ifndef EHAP_TESTS_LANE_BLOCKS_H
+#define EHAP_TESTS_LANE_BLOCKS_H
+
+static inline Value *images(Graph *g, int64_t channels)
+{
+    return graph_add_input(
+        g, "x",
+        type_of(DT_F32, 4,
+                D(graph_symbol(g, "N"), channels, graph_symbol(g, "H"), graph_symbol(g, "W"))));
+}
+
+static inline Value *pick(Graph *g, Value *x, int64_t axis, Value *index)
+{
+    return build(g, OP_Gather, IN(x, index), ATTRS(attr_int("axis", axis)));
+}
+
+static inline Value *scalar_index(Graph *g, int64_t i)
+{
+    Value *v = CONST_INTS(g, i);
+    v->type.rank = 0;
+    return v;
+}
+
+/* [N, T, 3 H D] as one product, cut by Split; two heads of 3. */
+static inline void net_packed_split(Graph *g)
+{
+    Value *x = tokens(g, 4, 7);
+    Node *s = build_multi(g, OP_Split, 3, IN(product(g, x, "qkv", 18)),
+                          ATTRS(attr_int("axis", -1), attr_int("num_outputs", 3)));
+    Value *y =
+        attend(g, heads(g, s->out[0]), heads(g, s->out[1]), heads(g, s->out[2]), 4, D(0, 1, 3, 2));
+    y = reshape(g, transpose(g, y, 4, D(0, 2, 1, 3)), 3, D(0, 4, 6));
+    graph_add_output(g, product(g, y, "o", 7));
+}
+
+/* The same by Slice. */
+static inline void net_packed_slice(Graph *g)
+{
+    Value *x = tokens(g, 4, 7), *qkv = product(g, x, "qkv", 18), *part[3];
+    for (int i = 0; i < 3; i++)
+        part[i] = build(g, OP_Slice,
+                        IN(qkv, CONST_INTS(g, 6 * i), CONST_INTS(g, 6 * i + 6), CONST_INTS(g, 2)),
+                        NO_ATTRS);
+    Value *y = attend(g, heads(g, part[0]), heads(g, part[1]), heads(g, part[2]), 4, D(0, 1, 3, 2));
+    y = reshape(g, transpose(g, y, 4, D(0, 2, 1, 3)), 3, D(0, 4, 6));
+    graph_add_output(g, product(g, y, "o", 7));
+}
+
+/* [N, T, 3, H, D] -> [3, N, H, T, D], picked apart: one position goes from all three. */
+static inline void net_packed_gather(Graph *g)
+{
+    Value *x = tokens(g, 4, 7), *part[3];
+    Value *r = reshape(g, product(g, x, "qkv", 30), 5, D(0, 0, 3, 2, 5));
+    r = transpose(g, r, 5, D(2, 0, 3, 1, 4));
+    for (int i = 0; i < 3; i++) part[i] = pick(g, r, 0, scalar_index(g, i));
+    Value *y = attend(g, part[0], part[1], part[2], 4, D(0, 1, 3, 2));
+    y = reshape(g, transpose(g, y, 4, D(0, 2, 1, 3)), 3, D(0, 4, -1));
+    graph_add_output(g, product(g, y, "o", 7));
+}
+
+/* The stream is normalised, the hidden layer of the block is not. */
+static inline void net_transformer_mlp(Graph *g)
+{
+    Value *x = product(g, tokens(g, 4, 5), "in", 6), *scale = weight(g, "scale", 1, D(6));
+    Value *n = build(g, OP_LayerNormalization, IN(x, scale, weight(g, "shift", 1, D(6))), NO_ATTRS);
+    Value *h =
+        unary(g, OP_Gelu, binary(g, OP_Add, product(g, n, "up", 10), weight(g, "b", 1, D(10))));
+    graph_add_output(g, binary(g, OP_Add, x, product(g, h, "down", 6)));
+}
+
+/* PixelShuffle(2) as the reshapes that it is exported to; 3 channels of 4 each. */
+static inline void net_pixel_shuffle(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 12, 3, 1, 1));
+    Value *r = transpose(g, reshape(g, a, 6, D(-1, 3, 2, 2, 4, 4)), 6, D(0, 1, 4, 2, 5, 3));
+    classify(g, conv(g, reshape(g, r, 4, D(-1, 3, 8, 8)), "b", 5, 3, 1, 1));
+}
+
+/* With fewer channels than pixels to a side. */
+static inline void net_pixel_shuffle_wide(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 3), "a", 18, 3, 1, 1));
+    Value *r = transpose(g, reshape(g, a, 6, D(0, 2, 3, 3, 3, 3)), 6, D(0, 1, 4, 2, 5, 3));
+    classify(g, conv(g, reshape(g, r, 4, D(0, 2, 9, 9)), "b", 5, 3, 1, 1));
+}
+
+/* PixelUnshuffle(2). */
+static inline void net_space_to_depth(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 4, 3, 1, 1));
+    Value *r = transpose(g, reshape(g, a, 6, D(0, 4, 2, 2, 2, 2)), 6, D(0, 1, 3, 5, 2, 4));
+    classify(g, conv(g, reshape(g, r, 4, D(0, 16, 2, 2)), "b", 5, 3, 1, 1));
+}
+
+/* Height and width from the input's shape: view(n, 2, 4, h, w). */
+static inline void net_shuffle_any_size(Graph *g)
+{
+    Value *x = images(g, 3), *size[3];
+    Value *a = relu(g, conv(g, x, "a", 8, 3, 1, 1)), *shape = unary(g, OP_Shape, a);
+    for (int i = 0; i < 3; i++) size[i] = pick(g, shape, 0, CONST_INTS(g, i ? i + 1 : 0));
+    Value *to = build(g, OP_Concat, IN(size[0], CONST_INTS(g, 2, 4), size[1], size[2]),
+                      ATTRS(attr_int("axis", 0)));
+    Value *back = build(g, OP_Concat, IN(size[0], CONST_INTS(g, 8), size[1], size[2]),
+                        ATTRS(attr_int("axis", 0)));
+    Value *r = build(g, OP_Reshape, IN(a, to), NO_ATTRS);
+    r = build(g, OP_Reshape, IN(transpose(g, r, 5, D(0, 2, 1, 3, 4)), back), NO_ATTRS);
+    classify(g, relu(g, conv(g, r, "b", 5, 3, 1, 1)));
+}
+
+/* Mean over the positions of a group, written out: whole groups may go. */
+static inline void net_group_mean(Graph *g)
+{
+    Value *a = conv(g, image(g, 3, 3), "a", 12, 3, 1, 1);
+    Value *r = reshape(g, a, 3, D(0, 3, -1));
+    Value *m = build(g, OP_ReduceMean, IN(r, CONST_INTS(g, 2)), NO_ATTRS);
+    Value *y = reshape(g, binary(g, OP_Sub, r, m), 4, D(0, 12, 3, 3));
+    classify(g, relu(g, conv(g, y, "b", 5, 3, 1, 1)));
+}
+
+/* Words to vectors; nothing looks at the width of a vector as a whole. */
+static inline void net_embedding(Graph *g)
+{
+    Value *x = graph_add_input(g, "x", type_of(DT_I64, 2, D(graph_symbol(g, "N"), 6)));
+    Value *e = pick(g, weight(g, "table", 2, D(9, 8)), 0, x);
+    Value *h = relu(g, product(g, e, "h", 5));
+    Value *m = build(g, OP_ReduceMean, IN(h, CONST_INTS(g, 1)), ATTRS(attr_int("keepdims", 0)));
+    graph_add_output(g, dense(g, m, "fc", 3));
+}
+
+/* A gate made by products: view(n, c), two layers, view(n, c, 1, 1). */
+static inline void net_gate_by_products(Graph *g)
+{
+    Value *a = relu(g, conv(g, images(g, 3), "a", 6, 3, 1, 1));
+    Value *n = pick(g, unary(g, OP_Shape, a), 0, CONST_INTS(g, 0));
+    Value *flat = build(g, OP_Concat, IN(n, CONST_INTS(g, 6)), ATTRS(attr_int("axis", 0)));
+    Value *back = build(g, OP_Concat, IN(n, CONST_INTS(g, 6, 1, 1)), ATTRS(attr_int("axis", 0)));
+    Value *s = build(g, OP_Reshape, IN(unary(g, OP_GlobalAveragePool, a), flat), NO_ATTRS);
+    s = unary(g, OP_Sigmoid, dense(g, relu(g, dense(g, s, "down", 3)), "up", 6));
+    classify(g, binary(g, OP_Mul, a, build(g, OP_Reshape, IN(s, back), NO_ATTRS)));
+}
+
+/* Two inputs that meet, and two outputs. */
+static inline void net_two_ways(Graph *g)
+{
+    int64_t n = graph_symbol(g, "N");
+    Value *x = graph_add_input(g, "x", type_of(DT_F32, 4, D(n, 3, 4, 4)));
+    Value *z = graph_add_input(g, "z", type_of(DT_F32, 4, D(n, 2, 4, 4)));
+    Value *a = relu(g, conv(g, x, "a", 5, 3, 1, 1)), *b = relu(g, conv(g, z, "b", 4, 3, 1, 1));
+    Value *c = relu(
+        g, conv(g, build(g, OP_Concat, IN(a, b, x), ATTRS(attr_int("axis", 1))), "c", 6, 3, 1, 1));
+    graph_add_output(g, conv(g, c, "boxes", 4, 1, 1, 1));
+    classify(g, c);
+}
+
+/* The way down and up again, with what was kept on the way. */
+static inline void net_unet(Graph *g)
+{
+    Attr two = attr_ints("strides", 2, D(2, 2));
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 4, 3, 1, 1));
+    Value *p = build(g, OP_MaxPool, IN(a), ATTRS(attr_ints("kernel_shape", 2, D(2, 2)), two));
+    Value *b = relu(g, conv(g, p, "b", 6, 3, 1, 1));
+    Value *u = build(g, OP_ConvTranspose, IN(b, weight(g, "u", 4, D(6, 4, 2, 2))), ATTRS(two));
+    Value *c = build(g, OP_Concat, IN(a, u), ATTRS(attr_int("axis", 1)));
+    graph_add_output(g, conv(g, relu(g, conv(g, c, "c", 5, 3, 1, 1)), "mask", 2, 1, 1, 1));
+}
+
+/* YOLO's C2f block: half goes on, each step is kept. */
+static inline void net_chunks(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 8, 1, 1, 1));
+    Node *s = build_multi(g, OP_Split, 2, IN(a, CONST_INTS(g, 4, 4)), ATTRS(attr_int("axis", 1)));
+    Value *m =
+        binary(g, OP_Add, s->out[1],
+               relu(g, conv(g, relu(g, conv(g, s->out[1], "m", 6, 3, 1, 1)), "n", 4, 3, 1, 1)));
+    Value *all = build(g, OP_Concat, IN(s->out[0], s->out[1], m), ATTRS(attr_int("axis", 1)));
+    classify(g, relu(g, conv(g, all, "b", 5, 1, 1, 1)));
+}
+
+#endif
