@@ -72,7 +72,7 @@ static void forget(Lanes *l)
     memset(l->touched, 0, slots * sizeof *l->touched);
     memset(l->frozen, 0, slots * sizeof *l->frozen);
     memset(l->made, 0, l->nvalues * sizeof *l->made);
-    memset(l->pinned, 0, (size_t)l->nlanes * sizeof *l->pinned);
+    if (l->nlanes) memset(l->pinned, 0, (size_t)l->nlanes * sizeof *l->pinned);
     l->nlanes = 0;
     for (int i = 0; i < l->g->ninputs; i++) l->made[l->g->inputs[i]->id] = true;
 }

@@ -439,9 +439,9 @@ static Value *target_value(Graph *g, Value *old, int count, const int64_t *targe
     for (int i = 0; i < count; i = end) {
         bool open = dim_is_sym(target[i]);
         for (end = i + 1; end < count && dim_is_sym(target[end]) == open;) end++;
-        parts[n++] = open ? build(g, OP_Slice, IN(old, CONST_INTS(g, i), CONST_INTS(g, end)),
-                                  NO_ATTRS)
-                          : const_ints(g, end - i, target + i);
+        parts[n++] =
+            open ? build(g, OP_Slice, IN(old, CONST_INTS(g, i), CONST_INTS(g, end)), NO_ATTRS)
+                 : const_ints(g, end - i, target + i);
     }
     return n == 1 ? parts[0] : build(g, OP_Concat, n, parts, ATTRS(attr_int("axis", 0)));
 }

@@ -1,0 +1,5 @@
+#!/bin/bash
+# Runs a script with a python that has ONNX Runtime. Usage: python.sh VENV_DIR SCRIPT ARGS...
+set -euo pipefail
+python=$("$(dirname "$0")/venv.sh" "$1") || exit $?
+exec "$python" "${@:2}"
