@@ -128,7 +128,7 @@ static void choice_is_near_the_best(void **state)
     double *score;
     (void)state;
     assert_int_equal(pass_sensitivity(&c, "criterion=random"), 0);
-    Groups *gr = groups_find(c.graph, a);
+    Groups *gr = groups_find(c.graph, NULL, a);
     assert_int_equal(groups_scores(&score, gr, c.scores, a, &d), 0);
     double whole = (double)graph_flops(c.graph);
     for (double keep = 0.8; keep > 0.2; keep -= 0.03) {
