@@ -28,6 +28,7 @@ static const struct {
     {"dtype", ATTR_INT},
     {"end", ATTR_INT},
     {"epsilon", ATTR_FLOAT},
+    {"equation", ATTR_STRING},
     {"exclusive", ATTR_INT},
     {"group", ATTR_INT},
     {"hidden_size", ATTR_INT},

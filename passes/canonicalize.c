@@ -1,7 +1,7 @@
 /* One form for each idea, so that other passes need to know only one: constants and shape
- * arithmetic folded, nodes that change nothing dropped, Reshape with at most one symbolic size
- * given a constant shape (0 and -1), duplicates merged, dead nodes gone. The steps enable each
- * other, so they are repeated until none finds anything. */
+ * arithmetic folded, nodes that change nothing dropped, Einsum as MatMul where it is one, Reshape
+ * with at most one symbolic size given a constant shape (0 and -1), duplicates merged, dead nodes
+ * gone. The steps enable each other, so they are repeated until none finds anything. */
 #include "passes/simplify.h"
 
 enum { MAX_ROUNDS = 32 };
@@ -145,6 +145,7 @@ static int one_round(Graph *g, Arena *scratch, bool *changed, Diag *d)
 {
     int before = g->nnodes;
     TRY(simplify_fold(g, scratch, d));
+    simplify_einsum(g);
     *changed = plain_reshapes(g) > 0;
     drop_idle(g, scratch);
     TRY(simplify_cse(g, scratch));

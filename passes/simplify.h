@@ -20,6 +20,9 @@ int refine_types(Node *n, bool *changed, Diag *d);
 /* A flag per value id: whether the graph names it as an output. */
 bool *output_flags(const Graph *g, Arena *a);
 
+/* Einsum nodes as MatMul, where they are one (einsum.c). */
+void simplify_einsum(Graph *g);
+
 /* What the pass does. */
 int simplify_canonicalize(Graph *g, Diag *d);
 

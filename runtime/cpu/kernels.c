@@ -19,6 +19,8 @@ static const Kernel kernels[OP_COUNT] = {
     DNNL(ConvWgrad, conv, HALF),
     DNNL(MatMul, matmul, 0),
     DNNL(Gemm, matmul, 0),
+    NAIVE(Einsum),
+    NAIVE(Det),
     UNARY(Relu),
     UNARY(LeakyRelu),
     RUN(Clip, clip, MAP),

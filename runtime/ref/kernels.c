@@ -17,6 +17,8 @@ static const Kernel kernels[OP_COUNT] = {
     K(ConvWgrad, conv_wgrad),
     K(MatMul, matmul),
     K(Gemm, gemm),
+    K(Einsum, einsum),
+    P(Det, det),
     PI(Relu, unary),
     PI(LeakyRelu, unary),
     KI(Clip, clip),

@@ -69,14 +69,14 @@ static Attr strings(Arena *a, const char *name, const char *s)
     Bytes *list = NEW_ARRAY(a, Bytes, strlen(s));
     char *save = NULL;
     size_t n = 0;
-    for (char *t = strtok_r(arena_strdup(a, s), ",", &save); t; t = strtok_r(NULL, ",", &save))
+    for (char *t = strtok_r(arena_strdup(a, s), ";", &save); t; t = strtok_r(NULL, ";", &save))
         list[n++] = (Bytes){t, strlen(t)};
     return (Attr){.name = name, .kind = ATTR_STRINGS, .n = n, .strings = list};
 }
 
 static int parse_attr(Attr *attr, Arena *a, const char *name, const char *s)
 {
-    if (!isdigit((unsigned char)*s) && *s != '-' && *s != '+' && strchr(s, ',')) {
+    if (strchr(s, ';')) {
         *attr = strings(a, name, s);
     } else if (!isdigit((unsigned char)*s) && *s != '-' && *s != '+') {
         *attr = attr_str(name, s);

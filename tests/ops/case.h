@@ -5,10 +5,11 @@
  *   Log x=f32[5](0.1,2)
  *
  * The op, its inputs (name=dtype[dims]; a range of values in parentheses; the values of a constant
- * in braces; `_` for an omitted one), its attributes (a list if there is a comma, a float if there
- * is a point, a string or strings if neither a digit nor a sign begins it), `->n` for n outputs or
- * `->n/m` if only the first m are differentiable, and `!check` for a check that the op does not
- * promise to pass. An input written name:=… varies but is not differentiated by. */
+ * in braces; `_` for an omitted one), its attributes (strings if there is a semicolon, a string if
+ * neither a digit nor a sign begins it, a list if there is a comma, a float if there is a point),
+ * `->n` for n outputs or `->n/m` if only the first m are differentiable, and `!check` for a check
+ * that the op does not promise to pass. An input written name:=… varies but is not differentiated
+ * by. */
 #ifndef EHAP_TESTS_OPS_CASE_H
 #define EHAP_TESTS_OPS_CASE_H
 
