@@ -15,7 +15,8 @@ typedef struct Part {
 } Part;
 
 typedef struct Parts {
-    Arena *arena; /* of the files as read; freed once they are joined */
+    Arena *arena; /* of the files as read; freed once they are joined, unless… */
+    bool keep;    /* …the samples are used where they lie */
     const Graph *graph;
     Diag *diag;
     Part *list;

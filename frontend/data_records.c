@@ -1,15 +1,43 @@
 /* Formats of plain bytes: CIFAR binary records and idx. */
 #include <string.h>
+#include <zlib.h>
 
 #include "frontend/data.h"
+#include "frontend/file.h"
+
+/* The first byte of each record. They are read apart: the file may be mapped, and only the samples
+ * that are used shall take memory. */
+static int record_labels(const int32_t **out, Parts *ps, const char *path, size_t n, size_t record)
+{
+    gzFile f = gzopen(path, "rb");
+    uint8_t *bytes = arena_alloc(ps->arena, record);
+    int32_t *labels = NEW_ARRAY(ps->arena, int32_t, n);
+    size_t i = 0;
+    for (; f && i < n && gzread(f, bytes, (unsigned)record) == (int)record; i++)
+        labels[i] = bytes[0];
+    if (f) gzclose(f);
+    *out = labels;
+    return i == n ? 0 : diag_error(ps->diag, "'%s' has changed while it was read", path);
+}
+
+/* Plain files are mapped, gzip'ed ones unpacked. */
+static int load_records(Bytes *file, Parts *ps, const char *path)
+{
+    gzFile f = gzopen(path, "rb");
+    bool plain = f && gzdirect(f);
+    if (f) gzclose(f);
+    return plain ? file_bytes(file, ps->arena, path, ps->diag)
+                 : data_load(file, ps->arena, path, ps->diag);
+}
 
 /* Records of one label byte and the bytes of one sample: CIFAR-10's format, for any shape. */
 int cifar_read(Parts *ps, const char *path)
 {
     Bytes file;
+    const int32_t *labels;
     Type t = sample_type(ps->graph, 0);
     int64_t count = type_count(&t);
-    TRY(data_load(&file, ps->arena, path, ps->diag));
+    TRY(load_records(&file, ps, path));
     if (count <= 0 || count >= INT32_MAX)
         return diag_error(ps->diag, "'%s': input '%s' has no fixed sample size to cut records by",
                           path, ps->graph->inputs[0]->name);
@@ -20,11 +48,9 @@ int cifar_read(Parts *ps, const char *path)
                           "input '%s')",
                           path, file.n, record, size, ps->graph->inputs[0]->name);
     size_t n = file.n / record;
-    int32_t *labels = NEW_ARRAY(ps->arena, int32_t, n);
-    const uint8_t *p = file.p;
-    for (size_t i = 0; i < n; i++) labels[i] = p[i * record];
+    TRY(record_labels(&labels, ps, path, n, record));
     t.dtype = DT_U8;
-    parts_add(ps, (Part){0, (int64_t)n, t, p + 1, labels, record});
+    parts_add(ps, (Part){0, (int64_t)n, t, (const uint8_t *)file.p + 1, labels, record});
     return 0;
 }
 

@@ -98,14 +98,17 @@ static int read_path(Parts *ps, const char *path)
 }
 
 /* [H,W,C] models given planes: x[h][w][c] = plane[c][h][w], on stored elements. */
-static void *planes_to_nhwc(Arena *a, Type *t, const uint8_t *src, int64_t count)
+static void planes_to_nhwc(SampleInput *in, Arena *a, int64_t count)
 {
-    int64_t c = t->dim[2], hw = t->dim[0] * t->dim[1];
+    const uint8_t *src = in->data;
+    int64_t c = in->type.dim[2], hw = in->type.dim[0] * in->type.dim[1];
+    int64_t pitch = in->pitch ? (int64_t)in->pitch : c * hw;
     uint8_t *dst = arena_array(a, (size_t)count, (size_t)(c * hw));
     for (int64_t n = 0; n < count; n++)
         for (int64_t p = 0; p < hw; p++)
-            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[(n * c + k) * hw + p];
-    return dst;
+            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[n * pitch + k * hw + p];
+    in->data = dst;
+    in->pitch = 0;
 }
 
 /* The element counts of the sample must match; [H,W] bytes may feed a [1,H,W] input. */
@@ -128,6 +131,27 @@ static void copy_rows(char *to, const Part *p, size_t row)
     if (!p->pitch) memcpy(to, from, (size_t)p->count * row);
     for (int64_t i = 0; p->pitch && i < p->count; i++)
         memcpy(to + (size_t)i * row, from + (size_t)i * p->pitch, row);
+}
+
+/* The parts of one input one after the other; a single file of records stays where it is. */
+static void gather_parts(SampleInput *in, Parts *ps, Arena *a, int input, int64_t count)
+{
+    size_t row = (size_t)type_bytes(&in->type), at = 0;
+    const Part *only = ps->n == 1 ? &ps->list[0] : NULL;
+    if (only && only->pitch) {
+        in->data = only->data;
+        in->pitch = only->pitch;
+        ps->keep = true;
+        return;
+    }
+    char *data = arena_array(a, (size_t)count, row);
+    for (int k = 0; k < ps->n; k++) {
+        const Part *p = &ps->list[k];
+        if (p->input != input) continue;
+        copy_rows(data + at, p, row);
+        at += (size_t)p->count * row;
+    }
+    in->data = data;
 }
 
 /* Joins the parts of one input; labels only if every part has them. */
@@ -154,17 +178,15 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
         return diag_error(ps->diag, "no samples for input '%s'", ps->graph->inputs[input]->name);
     Type t = type_is_static(&want) ? want : first->sample;
     t.dtype = first->sample.dtype;
-    size_t row = (size_t)type_bytes(&t);
-    char *data = arena_array(a, (size_t)*count, row);
     int32_t *y = all_labels ? NEW_ARRAY(a, int32_t, *count) : NULL;
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input) continue;
-        copy_rows(data + (size_t)at * row, p, row);
         if (y) memcpy(y + at, p->labels, (size_t)p->count * sizeof *y);
         at += p->count;
     }
-    *in = (SampleInput){ps->graph->inputs[input]->name, t, data, -1, NULL, NULL};
+    *in = (SampleInput){.name = ps->graph->inputs[input]->name, .type = t, .channel_axis = -1};
+    gather_parts(in, ps, a, input, *count);
     if (y) *labels = y;
     return 0;
 }
@@ -174,8 +196,7 @@ static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *
 {
     int axis = pre->nhwc ? in->type.rank - 1 : 0, n = pre->n ? pre->n : 1;
     float *factor = NEW_ARRAY(a, float, n), *shift = NEW_ARRAY(a, float, n);
-    if (pre->nhwc && in->type.rank == 3 && in->type.dtype == DT_U8)
-        in->data = planes_to_nhwc(a, &in->type, in->data, count);
+    if (pre->nhwc && in->type.rank == 3 && in->type.dtype == DT_U8) planes_to_nhwc(in, a, count);
     if (n > 1 && (in->type.rank < 1 || in->type.dim[axis] != n))
         return diag_error(ps->diag, "--preprocess gives %d channels, input '%s' has %lld", n,
                           in->name, in->type.rank < 1 ? 0LL : (long long)in->type.dim[axis]);
@@ -223,6 +244,8 @@ static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Pre
     return finish(s, a, ps, pre);
 }
 
+static void free_arena(void *arena) { arena_free(arena); }
+
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
                  Diag *d)
 {
@@ -232,7 +255,10 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
     Parts ps = {.arena = arena_new(), .graph = g, .diag = d};
     int status = read_all(s, a, &ps, list, pre);
-    arena_free(ps.arena);
+    if (ps.keep)
+        arena_defer(a, free_arena, ps.arena);
+    else
+        arena_free(ps.arena);
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;
     return status;

@@ -59,7 +59,7 @@ static void load_run(float *out, const void *data, DType t, int64_t at, int64_t 
 #undef LOAD_AS
 
 /* One sample as floats: channels are runs of `inner` elements, repeating every C runs. */
-static void load_sample(float *out, const SampleInput *in, int64_t first, int64_t count)
+static void load_sample(float *out, const SampleInput *in, const void *data, int64_t count)
 {
     int64_t channels = 1, inner = count;
     if (in->channel_axis >= 0 && in->factor) {
@@ -68,8 +68,8 @@ static void load_sample(float *out, const SampleInput *in, int64_t first, int64_
         for (int k = in->channel_axis + 1; k < in->type.rank; k++) inner *= in->type.dim[k];
     }
     for (int64_t at = 0, c = 0; at < count; at += inner, c = c + 1 == channels ? 0 : c + 1)
-        load_run(out + at, in->data, in->type.dtype, first + at, inner,
-                 in->shift ? (double)in->shift[c] : 0, in->factor ? (double)in->factor[c] : 1);
+        load_run(out + at, data, in->type.dtype, at, inner, in->shift ? (double)in->shift[c] : 0,
+                 in->factor ? (double)in->factor[c] : 1);
 }
 
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
@@ -82,11 +82,13 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
     if (!verbatim && out_type != DT_F32)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
+    size_t pitch = in->pitch ? in->pitch : (size_t)type_bytes(&in->type);
     for (int64_t i = 0; i < n; i++) {
         char *to = (char *)out + (size_t)i * row;
+        const char *from = (const char *)in->data + (size_t)index[i] * pitch;
         if (verbatim)
-            memcpy(to, (const char *)in->data + (size_t)index[i] * row, row);
+            memcpy(to, from, row);
         else
-            load_sample((float *)to, in, index[i] * count, count);
+            load_sample((float *)to, in, from, count);
     }
 }

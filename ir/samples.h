@@ -12,6 +12,7 @@ typedef struct SampleInput {
     const char *name;            /* of the graph input it feeds; NULL: by position */
     Type type;                   /* of one sample, without the batch axis; dtype as stored */
     const void *data;            /* count samples, row-major */
+    size_t pitch;                /* bytes from one sample to the next; 0: they are dense */
     int channel_axis;            /* of one sample; -1: factor[0], shift[0] for all */
     const float *factor, *shift; /* NULL: as stored */
 } SampleInput;
