@@ -56,7 +56,7 @@ int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, in
         if (i < 0) return diag_error(d, "the samples have no input '%s'", g->inputs[k]->name);
         TRY(bind_symbols(dims, g->inputs[k], &s->inputs[i].type, shard, d));
     }
-    *out = graph_specialize(g, a, dims, d);
+    *out = simplify_specialize(g, a, dims, d);
     return *out ? 0 : -1;
 }
 

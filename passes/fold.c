@@ -179,6 +179,12 @@ int simplify_fold(Graph *g, Arena *scratch, Diag *d)
     return 0;
 }
 
+Graph *simplify_specialize(const Graph *g, Arena *a, const int64_t *dims, Diag *d)
+{
+    Graph *bound = graph_specialize(g, a, dims, d);
+    return bound && simplify_fold(bound, a, d) == 0 ? bound : NULL;
+}
+
 int pass_fold(Context *c, const char *opt)
 {
     (void)opt;

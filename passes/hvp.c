@@ -103,7 +103,7 @@ Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
         const Type *t = &model->inputs[i]->type;
         if (t->rank > 0 && dim_is_sym(t->dim[0])) dims[t->dim[0] - DIM_SYM_BASE] = batch;
     }
-    Graph *g = graph_specialize(model, a, dims, d);
+    Graph *g = simplify_specialize(model, a, dims, d);
     for (int i = 0; g && i < g->ninputs; i++) {
         const Value *v = g->inputs[i];
         if (type_is_static(&v->type)) continue;

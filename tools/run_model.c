@@ -28,8 +28,7 @@ static Graph *bound_to(ehap *e, const NamedArray *in, int n)
             return NULL;
         }
     }
-    Graph *bound = graph_specialize(g, e->arena, dims, &e->diag);
-    return bound && simplify_fold(bound, e->arena, &e->diag) >= 0 ? bound : NULL;
+    return simplify_specialize(g, e->arena, dims, &e->diag);
 }
 
 /* Runs on in[] (one per graph input, in order); out[] borrows the arena. */
