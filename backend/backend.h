@@ -6,13 +6,15 @@
 
 typedef struct EmitOptions {
     int64_t min_opset;     /* raise the default domain's opset to at least this */
-    bool external_data;    /* weights of 1 KiB and more to PATH.data */
+    bool external_data;    /* weights of 1 KiB and more to PATH.<digest>.data */
     const KeyValue *props; /* added to (or replacing in) metadata_props */
     size_t nprops;
+    int64_t *written; /* not NULL: receives the bytes of all files */
 } EmitOptions;
 
 /* Checks the model (onnx_check), then writes it to `path` by way of a temporary file in the same
- * folder and a rename: the file appears whole or not at all. Same graph, same bytes. */
+ * folder and a rename: the file appears whole or not at all, and with the external data that
+ * belongs to it; data files of its predecessors at `path` are removed. Same graph, same bytes. */
 int onnx_write(const Graph *g, const char *path, const EmitOptions *o, Diag *d);
 /* The serialized model in malloc'ed memory. */
 int onnx_serialize(const Graph *g, const EmitOptions *o, void **bytes, size_t *n, Diag *d);

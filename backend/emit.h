@@ -15,7 +15,7 @@ typedef struct Emit {
     Diag *d;
     int64_t file_opset, opset; /* of the default domain: as read, as written */
     int64_t *needed;           /* not NULL: only find out which opset the nodes need */
-    const char *location;      /* file of external data, relative; NULL: none */
+    char *location;            /* file of external data, relative; NULL: none */
     size_t data_size;          /* of that file */
     struct External {
         const Value *v;

@@ -1,108 +1,104 @@
-/* Files that appear whole or not at all: everything goes to a temporary file in the target's
- * folder, is flushed to the disk, and takes the target's name last. */
-#include <errno.h>
-#include <fcntl.h>
+/* The model's bytes, in memory or as files that appear whole or not at all (ir/outfile.h). */
+#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/emit.h"
+#include "ir/digest.h"
+#include "ir/outfile.h"
 
 /* ---- one file ----------------------------------------------------------------------- */
 
-typedef struct File {
-    const char *path;
-    char *temporary; /* NULL: nothing there */
-    FILE *f;
-} File;
-
-static int file_error(Diag *d, const char *path)
-{
-    return diag_error(d, "cannot write '%s': %s", path, strerror(errno));
-}
-
-static int file_create(Arena *a, File *f, const char *path, Diag *d)
-{
-    struct stat st;
-    *f = (File){.path = path};
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return diag_error(d, "cannot write '%s': it is not a regular file", path);
-    for (int k = 0; k < 100; k++) {
-        char *name = arena_printf(a, "%s.%ld-%d.tmp", path, (long)getpid(), k);
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd < 0 && errno == EEXIST) continue;
-        if (fd < 0) return file_error(d, path);
-        f->temporary = name;
-        f->f = fdopen(fd, "wb");
-        if (f->f) return 0;
-        close(fd);
-        return file_error(d, path);
-    }
-    return file_error(d, path);
-}
-
-static int file_finish(File *f, Diag *d)
-{
-    bool ok = !ferror(f->f) && fflush(f->f) == 0 && fsync(fileno(f->f)) == 0;
-    int why = errno;
-    bool closed = fclose(f->f) == 0;
-    f->f = NULL;
-    if (!ok) errno = why;
-    return ok && closed ? 0 : file_error(d, f->path);
-}
-
-static int file_publish(File *f, Diag *d)
-{
-    if (rename(f->temporary, f->path) < 0) return file_error(d, f->path);
-    f->temporary = NULL;
-    return 0;
-}
-
-static void file_discard(File *f)
-{
-    if (f->f) fclose(f->f);
-    if (f->temporary) unlink(f->temporary);
-    *f = (File){0};
-}
-
-/* ---- the model ---------------------------------------------------------------------- */
-
 typedef struct Stream {
     ProtobufCBuffer base;
-    FILE *f;
-    int why; /* errno of the first failure */
+    OutFile *f;
 } Stream;
 
 static void stream_append(ProtobufCBuffer *buffer, size_t n, const uint8_t *p)
 {
-    Stream *s = (Stream *)buffer;
-    if (n && !s->why && fwrite(p, 1, n, s->f) != n) s->why = errno ? errno : EIO;
+    outfile_write(((Stream *)buffer)->f, p, n);
 }
 
-static int write_model(const Onnx__ModelProto *m, File *f, Diag *d)
+static int write_model(const Onnx__ModelProto *m, OutFile *f, Diag *d)
 {
-    Stream s = {{stream_append}, f->f, 0};
+    Stream s = {{stream_append}, f};
     onnx__model_proto__pack_to_buffer(m, &s.base);
-    errno = s.why;
-    return s.why ? file_error(d, f->path) : file_finish(f, d);
+    return outfile_close(f, d);
 }
 
-static int write_data(const Emit *e, File *f)
+/* ---- external data ------------------------------------------------------------------ */
+
+/* The data file of PATH is PATH.<digest of its content>.data: it can take its place beside the one
+ * that the old model refers to, and then the new model takes over by one rename. So the model under
+ * PATH has its own data at every moment. What the old one referred to is removed last. */
+enum { DIGITS = 16 };
+static const char suffix[] = ".data";
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* The location that tensors refer to, with the digest left open. */
+static char *open_location(Arena *a, const char *path)
+{
+    return arena_printf(a, "%s.%0*d%s", base_name(path), DIGITS, 0, suffix);
+}
+
+static void write_digest(Emit *e)
+{
+    char digits[DIGITS + 1];
+    uint64_t h = DIGEST_START;
+    for (size_t i = 0; i < e->nexternal; i++) {
+        h = digest(h, &e->external[i].offset, sizeof e->external[i].offset);
+        h = digest(h, e->external[i].v->data, (size_t)type_bytes(&e->external[i].v->type));
+    }
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)h);
+    memcpy(e->location + strlen(e->location) - sizeof suffix + 1 - DIGITS, digits, DIGITS);
+}
+
+static int write_data(const Emit *e, OutFile *f)
 {
     static const char zeros[4096];
     size_t at = 0;
     for (size_t i = 0; i < e->nexternal; i++) {
-        size_t pad = e->external[i].offset - at;
         size_t n = (size_t)type_bytes(&e->external[i].v->type);
-        if (fwrite(zeros, 1, pad, f->f) != pad || fwrite(e->external[i].v->data, 1, n, f->f) != n)
-            return file_error(e->d, f->path);
+        outfile_write(f, zeros, e->external[i].offset - at);
+        outfile_write(f, e->external[i].v->data, n);
         at = e->external[i].offset + n;
     }
-    return file_finish(f, e->d);
+    TRY(outfile_close(f, e->d));
+    return outfile_publish(f, e->d);
 }
+
+static bool is_data_of(const char *name, const char *base)
+{
+    size_t n = strlen(base);
+    return strncmp(name, base, n) == 0 && name[n] == '.' &&
+           strspn(name + n + 1, "0123456789abcdef") == DIGITS &&
+           strcmp(name + n + 1 + DIGITS, suffix) == 0;
+}
+
+static void close_folder(void *dir) { closedir(dir); }
+
+/* Removes the data files of models that were at PATH before. */
+static void remove_stale(const Emit *e, const char *dir, const char *path)
+{
+    Arena *a = arena_new(); /* so that the folder is closed here */
+    DIR *folder = opendir(dir);
+    if (folder) arena_defer(a, close_folder, folder);
+    for (struct dirent *f; folder && (f = readdir(folder));)
+        if (is_data_of(f->d_name, base_name(path)) &&
+            !(e->nexternal && strcmp(f->d_name, e->location) == 0))
+            unlink(arena_printf(a, "%s%s", dir, f->d_name));
+    arena_free(a);
+}
+
+/* ---- the model ---------------------------------------------------------------------- */
 
 static int check_size(const Emit *e, const Onnx__ModelProto *m)
 {
@@ -121,42 +117,35 @@ static int build_model(Emit *e, Onnx__ModelProto **m)
     return check_size(e, *m);
 }
 
-static int write_files(Emit *e, const char *path, File *model, File *data)
+static int write_files(Emit *e, const char *path)
 {
     Onnx__ModelProto *m;
-    bool external = e->o->external_data || e->g->info.external_data;
-    const char *slash = strrchr(path, '/');
-    const char *data_path = arena_printf(e->a, "%s.data", path);
-    if (external) e->location = arena_printf(e->a, "%s.data", slash ? slash + 1 : path);
+    const char *dir = arena_printf(e->a, "%.*s", (int)(base_name(path) - path), path);
+    if (e->o->external_data || e->g->info.external_data) e->location = open_location(e->a, path);
     TRY(build_model(e, &m));
-    TRY(file_create(e->a, model, path, e->d));
+    OutFile *data = NULL, *model = outfile_new(e->a, path, e->d);
+    if (!model) return -1;
     if (e->nexternal) {
-        TRY(file_create(e->a, data, data_path, e->d));
-        TRY(write_data(e, data));
+        write_digest(e);
+        data = outfile_new(e->a, arena_printf(e->a, "%s%s", dir, e->location), e->d);
+        if (!data) return -1;
     }
     TRY(write_model(m, model, e->d));
-    if (e->nexternal) TRY(file_publish(data, e->d));
-    return file_publish(model, e->d);
+    if (data) TRY(write_data(e, data));
+    TRY(outfile_publish(model, e->d));
+    remove_stale(e, *dir ? dir : "./", path);
+    if (e->o->written)
+        *e->o->written = (int64_t)(onnx__model_proto__get_packed_size(m) + e->data_size);
+    return 0;
 }
 
 int onnx_write(const Graph *g, const char *path, const EmitOptions *o, Diag *d)
 {
     Arena *a = arena_new();
-    File *files = NEW_ARRAY(a, File, 2);
-    Trap t;
-    if (trap_enter(&t) == 0) {
-        Emit e = emit_begin(g, o, a, d);
-        int status = write_files(&e, path, &files[0], &files[1]);
-        trap_leave(&t);
-        file_discard(&files[0]);
-        file_discard(&files[1]);
-        arena_free(a);
-        return status;
-    }
-    file_discard(&files[0]);
-    file_discard(&files[1]);
+    Emit e = emit_begin(g, o, a, d);
+    int status = write_files(&e, path);
     arena_free(a);
-    trap(t.kind, "%s", t.message);
+    return status;
 }
 
 static int serialize(Emit *e, void **bytes, size_t *n)
@@ -173,14 +162,8 @@ static int serialize(Emit *e, void **bytes, size_t *n)
 int onnx_serialize(const Graph *g, const EmitOptions *o, void **bytes, size_t *n, Diag *d)
 {
     Arena *a = arena_new();
-    Trap t;
-    if (trap_enter(&t) == 0) {
-        Emit e = emit_begin(g, o, a, d);
-        int status = serialize(&e, bytes, n);
-        trap_leave(&t);
-        arena_free(a);
-        return status;
-    }
+    Emit e = emit_begin(g, o, a, d);
+    int status = serialize(&e, bytes, n);
     arena_free(a);
-    trap(t.kind, "%s", t.message);
+    return status;
 }

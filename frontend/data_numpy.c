@@ -8,6 +8,7 @@
 #include <zip.h>
 
 #include "frontend/data.h"
+#include "ir/outfile.h"
 
 static const struct {
     const char *descr;
@@ -117,10 +118,24 @@ static int zip_member(NamedArray *out, Arena *a, zip_t *z, zip_uint64_t i, const
                      arena_printf(a, "'%s': '%s'", path, name), d);
 }
 
+typedef struct ZipHandle {
+    zip_t *z;
+} ZipHandle;
+
+/* When the reading is done, or a trap ends it. */
+static void close_zip(void *p)
+{
+    ZipHandle *h = p;
+    if (h->z) zip_discard(h->z);
+    h->z = NULL;
+}
+
 int npz_read(NamedArray **out, int *n, Arena *a, const char *path, Diag *d)
 {
     int code, status = 0;
-    zip_t *z = zip_open(path, ZIP_RDONLY, &code);
+    ZipHandle *h = NEW(a, ZipHandle);
+    arena_defer(a, close_zip, h);
+    zip_t *z = h->z = zip_open(path, ZIP_RDONLY, &code);
     if (!z) {
         zip_error_t e;
         zip_error_init_with_code(&e, code);
@@ -133,7 +148,7 @@ int npz_read(NamedArray **out, int *n, Arena *a, const char *path, Diag *d)
     *n = (int)members;
     for (zip_int64_t i = 0; i < members && status == 0; i++)
         status = zip_member(&(*out)[i], a, z, (zip_uint64_t)i, path, d);
-    zip_discard(z);
+    close_zip(h);
     return status;
 }
 
@@ -187,24 +202,57 @@ static int add_member(zip_t *z, const NamedArray *x)
     return zip_file_set_mtime(z, (zip_uint64_t)i, 315532800, 0);
 }
 
-int npz_write(const char *path, const NamedArray *arrays, int n, Diag *d)
+/* The archive goes to memory, for the file to appear in one piece. */
+static int fill_archive(zip_source_t *to, const NamedArray *arrays, int n)
 {
-    int code;
-    zip_t *z = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, &code);
-    if (!z) {
-        zip_error_t e;
-        zip_error_init_with_code(&e, code);
-        diag_error(d, "cannot write '%s': %s", path, zip_error_strerror(&e));
-        zip_error_fini(&e);
-        return -1;
-    }
-    int status = 0;
-    for (int i = 0; i < n && status == 0; i++) status = add_member(z, &arrays[i]);
-    /* libzip writes a temporary file and renames it, so a failure leaves nothing behind. */
-    if (status == 0 && zip_close(z) == 0) return 0;
-    diag_error(d, "cannot write '%s': %s", path, zip_strerror(z));
+    zip_error_t e;
+    zip_error_init(&e);
+    zip_t *z = zip_open_from_source(to, ZIP_TRUNCATE, &e);
+    zip_error_fini(&e);
+    if (!z) return -1;
+    zip_source_keep(to); /* the archive's own reference goes with it */
+    for (int i = 0; i < n; i++)
+        if (add_member(z, &arrays[i]) < 0) {
+            zip_discard(z);
+            return -1;
+        }
+    if (zip_close(z) == 0) return 0;
     zip_discard(z);
     return -1;
+}
+
+static int write_archive(zip_source_t *from, const char *path, Diag *d)
+{
+    zip_stat_t st;
+    if (zip_source_stat(from, &st) < 0 || !(st.valid & ZIP_STAT_SIZE) || zip_source_open(from) < 0)
+        return diag_error(d, "cannot write '%s': the archive is lost", path);
+    Arena *a = arena_new();
+    void *bytes = arena_alloc(a, (size_t)st.size);
+    zip_int64_t got = zip_source_read(from, bytes, st.size);
+    zip_source_close(from);
+    int status = got == (zip_int64_t)st.size ? outfile_whole(path, bytes, (size_t)got, d)
+                                             : diag_error(d, "cannot write '%s'", path);
+    arena_free(a);
+    return status;
+}
+
+static void release_source(void *source) { zip_source_free(source); }
+
+int npz_write(const char *path, const NamedArray *arrays, int n, Diag *d)
+{
+    zip_error_t e;
+    zip_error_init(&e);
+    Arena *a = arena_new();
+    zip_source_t *archive = zip_source_buffer_create(NULL, 0, 0, &e);
+    int status = -1;
+    if (archive) arena_defer(a, release_source, archive);
+    if (archive && fill_archive(archive, arrays, n) == 0)
+        status = write_archive(archive, path, d);
+    else
+        diag_error(d, "cannot write '%s': out of memory, or an array of no NumPy type", path);
+    zip_error_fini(&e);
+    arena_free(a);
+    return status;
 }
 
 int npy_read(Parts *ps, const char *path)

@@ -66,18 +66,30 @@ int pb_read(Parts *ps, const char *path)
     return 0;
 }
 
+typedef struct Listing {
+    struct dirent **names;
+    int n;
+} Listing;
+
+static void free_listing(void *p)
+{
+    Listing *l = p;
+    for (int i = 0; i < l->n; i++) free(l->names[i]);
+    free(l->names);
+}
+
 static int read_folder(Parts *ps, const char *path)
 {
-    struct dirent **names;
-    int n = scandir(path, &names, NULL, alphasort), status = 0, before = ps->n;
-    if (n < 0) return diag_error(ps->diag, "cannot read folder '%s': %s", path, strerror(errno));
-    for (int i = 0; i < n; i++) {
-        const char *file = arena_printf(ps->arena, "%s/%s", path, names[i]->d_name);
+    Listing *l = NEW(ps->arena, Listing);
+    int status = 0, before = ps->n;
+    arena_defer(ps->arena, free_listing, l);
+    l->n = scandir(path, &l->names, NULL, alphasort);
+    if (l->n < 0) return diag_error(ps->diag, "cannot read folder '%s': %s", path, strerror(errno));
+    for (int i = 0; i < l->n && status == 0; i++) {
+        const char *file = arena_printf(ps->arena, "%s/%s", path, l->names[i]->d_name);
         Reader *read = reader_of(file);
-        if (read && status == 0) status = read(ps, file);
-        free(names[i]);
+        if (read) status = read(ps, file);
     }
-    free(names);
     if (status == 0 && ps->n == before)
         return diag_error(ps->diag, "folder '%s' holds no samples that can be read", path);
     return status;

@@ -120,6 +120,7 @@ static int import_model(Graph **out, Arena *a, Arena *tmp, Bytes bytes, const ch
     TRY(import_info(&im, m));
     TRY(import_graph(&im));
     im.g->info.external_data = im.files.used;
+    im.g->info.external_bytes = tensor_files_bytes(&im.files);
     *out = im.g;
     return 0;
 }

@@ -43,6 +43,13 @@ static int external_file(TensorFiles *f, const char *name, const char *what, Byt
     return 0;
 }
 
+int64_t tensor_files_bytes(const TensorFiles *f)
+{
+    int64_t n = 0;
+    for (const TensorFile *k = f->files; k; k = k->next) n += (int64_t)k->bytes.n;
+    return n;
+}
+
 /* A decimal number; false for anything else. */
 static bool parse_size(const char *s, size_t *out)
 {

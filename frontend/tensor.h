@@ -18,6 +18,8 @@ typedef struct TensorFiles {
     bool used; /* some tensor was external */
 } TensorFiles;
 
+int64_t tensor_files_bytes(const TensorFiles *f); /* of all files opened */
+
 /* The elements of t, in the file's bytes where they are aligned there, else copied into the
  * arena. `what` names the tensor in errors ("initializer 'w'"). Returns 0; 1 if the IR cannot
  * hold such a tensor (strings, complex, small floats, rank above MAX_RANK); -1 after an error. */

@@ -25,6 +25,8 @@ struct Arena {
     Chunk *chunks;
     Deferred *deferred;
     size_t next_size, bytes;
+    Trap *frame; /* that frees it when it springs; NULL: none */
+    Arena *older, *younger;
 };
 
 static _Thread_local Trap *innermost;
@@ -33,10 +35,36 @@ void trap_push(Trap *t)
 {
     t->outer = innermost;
     t->kind = TRAP_NONE;
+    t->oldest = t->youngest = NULL;
     innermost = t;
 }
 
-void trap_leave(Trap *t) { innermost = t->outer; }
+static void frame_add(Trap *t, Arena *a)
+{
+    a->frame = t;
+    a->younger = NULL;
+    a->older = t ? t->youngest : NULL;
+    if (!t) return;
+    *(t->youngest ? &t->youngest->younger : &t->oldest) = a;
+    t->youngest = a;
+}
+
+static void frame_remove(Arena *a)
+{
+    Trap *t = a->frame;
+    if (!t) return;
+    *(a->older ? &a->older->younger : &t->oldest) = a->younger;
+    *(a->younger ? &a->younger->older : &t->youngest) = a->older;
+}
+
+void trap_leave(Trap *t)
+{
+    innermost = t->outer;
+    for (Arena *a = t->oldest, *next; a; a = next) {
+        next = a->younger;
+        frame_add(t->outer, a);
+    }
+}
 
 _Noreturn void trap(TrapKind kind, const char *fmt, ...)
 {
@@ -52,6 +80,7 @@ _Noreturn void trap(TrapKind kind, const char *fmt, ...)
     va_end(ap);
     t->kind = kind;
     innermost = t->outer;
+    while (t->oldest) arena_free(t->oldest);
     longjmp(t->jump, 1);
 }
 
@@ -60,12 +89,14 @@ Arena *arena_new(void)
     Arena *a = calloc(1, sizeof *a);
     if (!a) trap(TRAP_NO_MEMORY, "out of memory");
     a->next_size = FIRST_CHUNK;
+    frame_add(innermost, a);
     return a;
 }
 
 void arena_free(Arena *a)
 {
     if (!a) return;
+    frame_remove(a);
     for (Deferred *d = a->deferred; d; d = d->next) d->f(d->p);
     for (Chunk *c = a->chunks, *next; c; c = next) {
         next = c->next;

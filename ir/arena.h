@@ -3,7 +3,8 @@
  * Everything a graph or a pass allocates lives in an Arena and dies with it; free() never
  * appears in ir/ or passes/. An allocation cannot fail from the caller's view: when memory
  * runs out (or an invariant breaks) control leaves by trap(), which unwinds to the
- * innermost trap_enter() of the thread, where the arenas that the work used are freed. */
+ * innermost trap_enter() of the thread and frees the arenas that the work has made since. What is
+ * not memory of an arena (files, mappings, libraries' objects) hangs on one by arena_defer. */
 #ifndef EHAP_IR_ARENA_H
 #define EHAP_IR_ARENA_H
 
@@ -15,7 +16,8 @@
 typedef struct Arena Arena;
 
 Arena *arena_new(void);
-void arena_free(Arena *a); /* NULL is allowed */
+/* NULL is allowed. While the trap frame in which it was made lasts, by the same thread. */
+void arena_free(Arena *a);
 
 /* n zeroed bytes, aligned to 64 (a cache line: kernels read constants in place). */
 void *arena_alloc(Arena *a, size_t n);
@@ -44,10 +46,13 @@ static inline bool add_ok(size_t a, size_t b, size_t *out)
 typedef enum TrapKind { TRAP_NONE, TRAP_NO_MEMORY, TRAP_INTERNAL } TrapKind;
 
 /* if (trap_enter(&t) == 0) { work; trap_leave(&t); } else { t.kind, t.message; clean up }
- * Frames nest; a trap with no frame prints its message and aborts. */
+ * Frames nest; a trap with no frame prints its message and aborts. A trap frees, oldest first, the
+ * arenas made inside its frame: older ones own younger ones, through arena_defer, and not the other
+ * way round. What lasts when a frame is left in peace belongs to the outer frame. */
 typedef struct Trap {
     jmp_buf jump;
     struct Trap *outer;
+    Arena *oldest, *youngest; /* made inside */
     TrapKind kind;
     char message[512];
 } Trap;

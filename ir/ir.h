@@ -143,9 +143,10 @@ typedef struct ModelInfo {
     size_t nopsets;
     KeyValue *props;
     size_t nprops;
-    Bytes extra;        /* unknown fields and local functions, verbatim */
-    Bytes graph_extra;  /* likewise of the GraphProto */
-    bool external_data; /* weights were in files beside the model */
+    Bytes extra;            /* unknown fields and local functions, verbatim */
+    Bytes graph_extra;      /* likewise of the GraphProto */
+    bool external_data;     /* weights were in files beside the model … */
+    int64_t external_bytes; /* … of so many bytes */
 } ModelInfo;
 
 struct Graph {

@@ -1,25 +1,8 @@
 /* The text form in files: PATH, and PATH.bin with the constants that are too long to read. */
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "ir/outfile.h"
 #include "ir/text.h"
-
-static int write_file(const char *path, const void *p, size_t n, Diag *d)
-{
-    FILE *f = fopen(path, "wb");
-    if (!f) return diag_error(d, "cannot create '%s': %s", path, strerror(errno));
-    bool ok = fwrite(p, 1, n, f) == n;
-    int why = errno;
-    if (fclose(f) != 0 && ok) {
-        ok = false;
-        why = errno;
-    }
-    if (ok) return 0;
-    unlink(path);
-    return diag_error(d, "cannot write '%s': %s", path, strerror(why));
-}
 
 int ir_save(const Graph *g, const char *path, Diag *d)
 {
@@ -30,8 +13,8 @@ int ir_save(const Graph *g, const char *path, Diag *d)
     PrintOptions o = {.side_name = arena_printf(a, "%s.bin", slash ? slash + 1 : path),
                       .side = &side};
     const char *text = ir_print(g, a, &o);
-    int status = side.n ? write_file(bin, side.p, side.n, d) : 0;
-    if (status == 0) status = write_file(path, text, strlen(text), d);
+    int status = side.n ? outfile_whole(bin, side.p, side.n, d) : 0;
+    if (status == 0) status = outfile_whole(path, text, strlen(text), d);
     arena_free(a);
     return status;
 }

@@ -7,6 +7,7 @@
 #include "runtime/program.h"
 
 struct Instance {
+    Arena *arena; /* holds the instance itself */
     const Program *p;
     char *memory, *scratch;
     Tensor *operands;   /* of all steps, Step.operand onwards */
@@ -53,19 +54,22 @@ static void resolve_all(Instance *i)
     }
 }
 
+static void release_memory(void *instance) { free(((Instance *)instance)->memory); }
+
 int instance_new(Instance **out, const Program *p, Diag *d)
 {
-    Instance *i = calloc(1, sizeof *i);
-    size_t operands;
+    Arena *a = arena_new();
+    Instance *i = NEW(a, Instance);
     *out = NULL;
-    if (i && mul_ok((size_t)p->noperands + 1, sizeof(Tensor), &operands)) {
-        i->p = p;
-        i->operands = malloc(operands);
-        i->bound = calloc((size_t)p->graph->ninputs + 1, sizeof *i->bound);
-        /* 64 more, so that even an empty tensor has an address of its own. */
-        i->memory = aligned_alloc(64, program_peak_bytes(p) + 64);
-    }
-    if (!i || !i->operands || !i->bound || !i->memory) {
+    i->arena = a;
+    i->p = p;
+    i->operands = NEW_ARRAY(a, Tensor, p->noperands + 1);
+    i->bound = NEW_ARRAY(a, const void *, p->graph->ninputs + 1);
+    arena_defer(a, release_memory, i);
+    /* 64 more, so that even an empty tensor has an address of its own. Not from the arena, which
+     * would fill it with zeros. */
+    i->memory = aligned_alloc(64, program_peak_bytes(p) + 64);
+    if (!i->memory) {
         instance_free(i);
         return diag_error(d, "out of memory: the program needs %zu bytes", program_peak_bytes(p));
     }
@@ -77,11 +81,7 @@ int instance_new(Instance **out, const Program *p, Diag *d)
 
 void instance_free(Instance *i)
 {
-    if (!i) return;
-    free(i->memory);
-    free(i->bound);
-    free(i->operands);
-    free(i);
+    if (i) arena_free(i->arena);
 }
 
 void instance_bind(Instance *i, int input, const void *data)

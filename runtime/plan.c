@@ -341,7 +341,6 @@ static void list_bindings(Program *p)
 
 static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
 {
-    p->arena = arena_new();
     p->graph = g;
     p->device = device_find(o->device ? o->device : "cpu");
     if (!p->device) return diag_error(d, "there is no device '%s'", o->device);
@@ -385,12 +384,22 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
     return program_place(p, o->no_reuse, d);
 }
 
+static void release_states(void *program)
+{
+    const Program *p = program;
+    for (int k = 0; k < p->nsteps; k++)
+        if (p->steps[k].state && p->steps[k].kernel->release)
+            p->steps[k].kernel->release(p->steps[k].state);
+}
+
 int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag *d)
 {
     Trap t;
-    Program *p = calloc(1, sizeof *p);
+    Arena *a = arena_new();
+    Program *p = NEW(a, Program);
     *out = NULL;
-    if (!p) return diag_error(d, "out of memory");
+    p->arena = a;
+    arena_defer(a, release_states, p);
     if (trap_enter(&t) == 0) {
         const int status = compile(p, g, o, d);
         trap_leave(&t);
@@ -407,12 +416,7 @@ int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag
 
 void program_free(Program *p)
 {
-    if (!p) return;
-    for (int k = 0; k < p->nsteps; k++)
-        if (p->steps[k].state && p->steps[k].kernel->release)
-            p->steps[k].kernel->release(p->steps[k].state);
-    arena_free(p->arena);
-    free(p);
+    if (p) arena_free(p->arena); /* holds p itself */
 }
 
 size_t program_peak_bytes(const Program *p) { return p->memory + p->scratch; }

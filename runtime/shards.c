@@ -16,23 +16,28 @@
 #include "runtime/ranks.h"
 
 struct Pool {
+    Arena *arena; /* holds the pool itself */
     const Program *program;
     int n;
     Instance **instances; /* one per thread */
     char *results;        /* of all instances, while a job wants them */
 };
 
+static void release_instances(void *p)
+{
+    Pool *pool = p;
+    for (int k = 0; k < pool->n; k++) instance_free(pool->instances[k]);
+    free(pool->results);
+}
+
 int pool_new(Pool **out, const Program *p, int threads, Diag *d)
 {
-    Pool *pool = calloc(1, sizeof *pool);
+    Arena *a = arena_new();
+    Pool *pool = NEW(a, Pool);
     *out = NULL;
     if (threads <= 0) threads = runtime_cpu_count();
-    if (pool) pool->instances = calloc((size_t)threads, sizeof(Instance *));
-    if (!pool || !pool->instances) {
-        pool_free(pool);
-        return diag_error(d, "out of memory");
-    }
-    pool->program = p;
+    *pool = (Pool){.arena = a, .program = p, .instances = NEW_ARRAY(a, Instance *, threads)};
+    arena_defer(a, release_instances, pool);
     for (; pool->n < threads; pool->n++)
         if (instance_new(&pool->instances[pool->n], p, d) < 0) {
             pool_free(pool);
@@ -44,11 +49,7 @@ int pool_new(Pool **out, const Program *p, int threads, Diag *d)
 
 void pool_free(Pool *pool)
 {
-    if (!pool) return;
-    for (int k = 0; k < pool->n; k++) instance_free(pool->instances[k]);
-    free(pool->instances);
-    free(pool->results);
-    free(pool);
+    if (pool) arena_free(pool->arena);
 }
 
 size_t pool_bytes(const Pool *pool) { return (size_t)pool->n * program_peak_bytes(pool->program); }

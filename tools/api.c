@@ -110,12 +110,10 @@ static int guarded(ehap *e, Entry *f, const char *a, const char *b)
     return status;
 }
 
-static int64_t file_bytes(Arena *a, const char *path)
+static int64_t file_bytes(const char *path)
 {
     struct stat st;
-    int64_t n = stat(path, &st) == 0 ? st.st_size : 0;
-    if (stat(arena_printf(a, "%s.data", path), &st) == 0) n += st.st_size;
-    return n;
+    return stat(path, &st) == 0 ? st.st_size : 0;
 }
 
 static int do_set(ehap *e, const char *name, const char *value)
@@ -147,7 +145,7 @@ static int do_load(ehap *e, const char *path, const char *unused)
     e->in_path = e->diag.file = arena_strdup(e->arena, path);
     if (onnx_read(&c->graph, e->arena, path, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->input = (ModelStats){e->in_path, graph_params(c->graph), graph_flops(c->graph),
-                            file_bytes(e->arena, path)};
+                            file_bytes(path) + c->graph->info.external_bytes};
     return EHAP_OK;
 }
 
@@ -256,13 +254,15 @@ static int do_save(ehap *e, const char *path, const char *unused)
         {"ehapc.seed", arena_printf(e->arena, "%lld", (long long)c->opt.seed)},
         {"ehapc.scores", scores_digest(e->arena, c->scores)},
     };
+    int64_t written = 0;
     EmitOptions o = {.external_data = c->graph->info.external_data,
                      .props = props,
-                     .nprops = sizeof props / sizeof *props};
+                     .nprops = sizeof props / sizeof *props,
+                     .written = &written};
     if (ranks_index() > 0) return EHAP_OK; /* rank 0 writes for all */
     if (onnx_write(c->graph, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
-                             graph_flops(c->graph), file_bytes(e->arena, path)};
+                             graph_flops(c->graph), written};
     return EHAP_OK;
 }
 

@@ -1,8 +1,11 @@
 /* The command line: words to calls of the public API. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ehap.h"
+#include "ir/outfile.h"
 #include "passes/passes.h"
 #include "tools/options.h"
 #include "tools/progress.h"
@@ -191,9 +194,30 @@ static int dispatch(Command *c, int argc, char **argv)
     return status ? status : commands[which].run(c);
 }
 
+/* Leaves nothing behind and ends as the shell expects. Only async-signal-safe calls. */
+static void on_signal(int number)
+{
+    static const char said[] = "\nerror: interrupted; unfinished files are removed\n";
+    outfiles_remove();
+    if (write(STDERR_FILENO, said, sizeof said - 1) < 0) {
+    }
+    _exit(128 + number);
+}
+
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction act = {.sa_handler = on_signal}, was;
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+        if (sigaction(numbers[k], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            sigaction(numbers[k], &act, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of write() */
+}
+
 int main(int argc, char **argv)
 {
     Progress progress;
+    catch_signals();
     progress_init(&progress);
     ranks_start();
     for (int i = 1; i < argc; i++) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/digest.h"
 #include "tools/session.h"
 
 static cJSON *layer_json(const LayerScores *l)
@@ -91,16 +92,13 @@ int scores_read(Scores **out, Arena *a, const char *path, Diag *d)
     return -1;
 }
 
-/* FNV-1a over names and scores: two outputs with equal digests were chosen from equal scores. */
+/* Over names and scores: two outputs with equal digests were chosen from equal scores. */
 const char *scores_digest(Arena *a, const Scores *s)
 {
-    uint64_t h = 14695981039346656037u;
+    uint64_t h = DIGEST_START;
     for (int l = 0; s && l < s->nlayers; l++) {
-        const unsigned char *p = (const unsigned char *)s->layers[l].score;
-        for (const char *w = s->layers[l].weight; *w; w++)
-            h = (h ^ (unsigned char)*w) * 1099511628211u;
-        for (size_t i = 0; i < (size_t)s->layers[l].n * sizeof(double); i++)
-            h = (h ^ p[i]) * 1099511628211u;
+        h = digest(h, s->layers[l].weight, strlen(s->layers[l].weight));
+        h = digest(h, s->layers[l].score, (size_t)s->layers[l].n * sizeof(double));
     }
     return s ? arena_printf(a, "%016llx", (unsigned long long)h) : "";
 }

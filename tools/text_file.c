@@ -1,38 +1,15 @@
 /* Whole small files: JSON in and out. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "ir/outfile.h"
 #include "tools/session.h"
-
-static int write_and_sync(int fd, const char *text)
-{
-    size_t n = strlen(text);
-    for (size_t at = 0; at < n;) {
-        ssize_t got = write(fd, text + at, n - at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return -1;
-        at += (size_t)got;
-    }
-    return fsync(fd);
-}
 
 int text_write(const char *path, const char *text, Diag *d)
 {
-    char temp[4096];
     if (ranks_index() > 0) return 0; /* rank 0 writes for all */
-    if (snprintf(temp, sizeof temp, "%s.XXXXXX", path) >= (int)sizeof temp)
-        return diag_error(d, "cannot write '%.200s…': the path is too long", path);
-    int fd = mkstemp(temp);
-    if (fd < 0) return diag_error(d, "cannot write '%s': %s", path, strerror(errno));
-    int status = write_and_sync(fd, text), error = errno;
-    if (close(fd) < 0 && status == 0) status = -1, error = errno;
-    if (status == 0 && rename(temp, path) < 0) status = -1, error = errno;
-    if (status == 0) return 0;
-    unlink(temp);
-    return diag_error(d, "cannot write '%s': %s", path, strerror(error));
+    return outfile_whole(path, text, strlen(text), d);
 }
 
 char *text_read(Arena *a, const char *path, Diag *d)

@@ -64,7 +64,7 @@ static int pack(Primitive *p, Operand *o, const void *constant)
 {
     size_t bytes = dnnl_memory_desc_get_size(md_ref(&o->want));
     o->packed = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
-    if (!o->packed) trap(TRAP_NO_MEMORY, "out of memory for packed weights");
+    if (!o->packed) return -1;
     dnnl_memory_t user;
     dnnl_stream_t stream;
     if (dnnl_stream_create(&stream, p->engine, dnnl_stream_default_flags) != dnnl_success)
