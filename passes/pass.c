@@ -1,11 +1,12 @@
 /* Runs passes: pass_run is the only caller of any, so that dumping, timing, verifying and
  * recording are in one place. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "ir/text.h"
-#include "passes/passes.h"
+#include "passes/checkpoint.h"
 
 const Pass passes[] = {
 #define PASS(pass_name, function, text) {.name = pass_name, .help = text, .run = function},
@@ -68,15 +69,54 @@ static PassRecord *record_new(Context *c, const char *name)
     return &r->passes[r->npasses++];
 }
 
+/* A copy that the pass cannot spoil. */
+static void keep_safe(Context *c)
+{
+    Context *safe = c->safe ? c->safe : NEW(c->arena, Context);
+    *safe = *c;
+    safe->graph = graph_clone(c->graph, c->arena, NULL);
+    c->safe = safe;
+}
+
+/* A test's way to break an invariant in the middle of a pass. */
+static void spring_for_test(const char *pass)
+{
+    const char *where = getenv("EHAPC_TEST_TRAP");
+    if (where && strcmp(where, pass) == 0) trap(TRAP_INTERNAL, "pass '%s': a test's trap", pass);
+}
+
+static int run_guarded(Context *c, const Pass *p, const char *opt)
+{
+    if (c->depth++ == 0) keep_safe(c);
+    int status = p->run(c, opt);
+    spring_for_test(p->name);
+    c->depth--;
+    return status;
+}
+
+/* Counts a pass as done, here and in the folder. */
+static int finish(Context *c)
+{
+    if (c->depth > 0) return 0;
+    c->done++;
+    if (!c->checkpoint || ranks_index() > 0) return 0;
+    return checkpoint_save(c, c->checkpoint, c->checkpoint_key, c->done, c->diag);
+}
+
 int pass_run(Context *c, const Pass *p, const char *opt)
 {
+    if (c->depth == 0 && c->skip > 0) {
+        c->skip--;
+        c->done++;
+        return 0;
+    }
     int number = c->report.npasses;
     if (asked_for(c->opt.dump_before, p->name)) TRY(dump(c, p->name, number, "before"));
     record_new(c, p->name);
     size_t outer_peak = c->peak_bytes;
     c->peak_bytes = 0;
     double start = now();
-    int status = p->run(c, opt);
+    int status = run_guarded(c, p, opt);
     PassRecord *r = &c->report.passes[number]; /* a pass may run others: the array may have moved */
     r->seconds = now() - start;
     r->peak_bytes = c->peak_bytes;
@@ -86,6 +126,7 @@ int pass_run(Context *c, const Pass *p, const char *opt)
     if (c->opt.verify && graph_verify(c->graph, c->diag) < 0)
         trap(TRAP_INTERNAL, "pass '%s' left an ill-formed graph", p->name);
     if (asked_for(c->opt.dump_after, p->name)) TRY(dump(c, p->name, number, "after"));
+    if (status == 0) TRY(finish(c));
     return status;
 }
 

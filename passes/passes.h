@@ -66,7 +66,7 @@ typedef struct LayerReport {
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
-/* What happened, for --json and the table. Accuracies are fractions, < 0: not measured. */
+/* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions, < 0: not measured. */
 typedef struct Report {
     PassRecord *passes;
     int npasses, cap_passes;
@@ -108,6 +108,12 @@ typedef struct Context {
     void (*progress)(void *ctx, const char *pass, double fraction, const char *text);
     void *progress_ctx;
     size_t peak_bytes; /* the running pass notes the largest plan here */
+    /* Going on after an interruption (checkpoint.h); pass_run keeps all of it. */
+    const char *checkpoint;  /* folder that receives the state after every pass; NULL: none */
+    uint64_t checkpoint_key; /* tells runs apart */
+    int done, skip;          /* passes done; those still to come that an earlier process did */
+    int depth;               /* passes that are running */
+    struct Context *safe;    /* as it was before the running pass, for the dump of a crash */
 } Context;
 
 typedef struct Pass {
@@ -120,7 +126,8 @@ typedef struct Pass {
 extern const Pass passes[]; /* from passes.def; ends with a NULL name */
 const Pass *pass_find(const char *name);
 
-/* Runs one pass: dump before, time, run, verify, dump after, record. */
+/* Runs one pass: dump before, time, run, verify, dump after, record, checkpoint. A pass that an
+ * earlier process has done is only counted. */
 int pass_run(Context *c, const Pass *p, const char *opt);
 /* "canonicalize,allocate{flops=0.5}" in order. */
 int pass_run_pipeline(Context *c, const char *pipeline);
