@@ -66,6 +66,10 @@ int ehap_write_report(ehap *e, const char *path);
 int ehap_print_summary(ehap *e);
 int ehap_inspect(ehap *e);
 
+/* After EHAP_INTERNAL: the folder with the state before the pass that broke, which the option
+ * "resume" takes to come to the same place again; NULL if there is none. */
+const char *ehap_crash_folder(const ehap *e);
+
 /* Runs the model on the arrays of an .npz, by input name; writes arrays by output name. */
 int ehap_infer(ehap *e, const char *in_npz, const char *out_npz);
 /* Runs an ONNX test-data folder (input_k.pb, output_k.pb) and compares, to 1e-3 relative and

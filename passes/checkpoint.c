@@ -118,9 +118,9 @@ static void put_report(Text *t, const Report *r)
 
 static void take_report(Source *s, Report *r)
 {
-    double *const numbers[] = {&r->proof_max_diff,         &r->accuracy_input,
-                               &r->accuracy_pruned,        &r->accuracy_reconstructed,
-                               &r->accuracy_trained,       &r->accuracy_output};
+    double *const numbers[] = {&r->proof_max_diff,   &r->accuracy_input,
+                               &r->accuracy_pruned,  &r->accuracy_reconstructed,
+                               &r->accuracy_trained, &r->accuracy_output};
     *r = (Report){0};
     for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) *numbers[k] = take_double(s);
     r->accuracy_is_agreement = take_int(s) != 0;
@@ -283,6 +283,7 @@ static int save(Arena *a, const Context *c, const char *dir, uint64_t key, int d
     put_choice(&t, c);
     TRY(outfile_whole(arena_printf(a, "%s/state", dir), t.p, t.n, d));
     if (before >= 0 && before != done) remove_graphs(a, dir, before);
+    unlink(arena_printf(a, "%s/part", dir)); /* of the pass that is done now */
     return 0;
 }
 
@@ -351,6 +352,7 @@ static PartHead part_head(const Context *c, size_t n)
 
 int checkpoint_save_part(const Context *c, const void *bytes, size_t n)
 {
+    if (ranks_index() > 0) return 0; /* rank 0 writes for all */
     Arena *a = arena_new();
     PartHead head = part_head(c, n);
     OutFile *f = outfile_new(a, arena_printf(a, "%s/part", c->checkpoint), c->diag);

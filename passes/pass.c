@@ -74,6 +74,7 @@ static void keep_safe(Context *c)
 {
     Context *safe = c->safe ? c->safe : NEW(c->arena, Context);
     *safe = *c;
+    safe->report.npasses--; /* without the pass that is about to run */
     safe->graph = graph_clone(c->graph, c->arena, NULL);
     c->safe = safe;
 }

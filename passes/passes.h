@@ -66,7 +66,8 @@ typedef struct LayerReport {
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
-/* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions, < 0: not measured. */
+/* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions,
+ * < 0: not measured. */
 typedef struct Report {
     PassRecord *passes;
     int npasses, cap_passes;

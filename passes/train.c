@@ -19,6 +19,7 @@
 #include "passes/augment.h"
 #include "passes/batches.h"
 #include "passes/calibrate.h"
+#include "passes/checkpoint.h"
 #include "passes/observe.h"
 #include "passes/optimizer.h"
 #include "passes/train_graph.h"
@@ -27,6 +28,7 @@ enum {
     DEFAULT_BATCH = 128,
     LEAST_STEPS = 312,
     SNAPSHOT_EVERY = 16,
+    STATE_EVERY = 64,
     MAX_RETREATS = 6,
     SETTLING_SAMPLES = 1024
 };
@@ -41,6 +43,7 @@ typedef struct Recipe {
     int64_t steps;  /* 0: only time counts */
     double seconds; /* 0: only steps count */
     bool augment;
+    int64_t state_every; /* steps between states left for --resume */
 } Recipe;
 
 /* Running statistics of one normalisation, kept beside the graph until the end. */
@@ -105,6 +108,7 @@ static Recipe recipe_of(Context *c, const char *opt)
     r.setup.learn_ranges = qat && number(c, opt, "ranges", 1) > 0;
     r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
     r.augment = number(c, opt, "augment", 1) > 0;
+    r.state_every = (int64_t)fmax(1, number(c, opt, "state", STATE_EVERY));
     r.range_lr = number(c, opt, "range-lr", 1e-3);
 
     double epochs = o->epochs > 0 ? o->epochs : 2;
@@ -248,6 +252,7 @@ static bool train_step(Trainer *t, double lr, double share, int *status)
 
 typedef struct Snapshot {
     float *bytes;
+    int64_t size; /* floats */
     int64_t step;
 } Snapshot;
 
@@ -352,7 +357,7 @@ static bool watch(Watch *w, bool finite, double loss)
 }
 
 /* Back to the last good state. False if that has been done too often. */
-static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int *retreats, double *factor)
+static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int64_t *retreats, double *factor)
 {
     Diag *d = t->c->diag;
     long long at = (long long)t->step;
@@ -371,22 +376,99 @@ static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int *retreats, d
     return true;
 }
 
+/* ---- going on in another process ---------------------------------------------------- */
+
+/* What the next step depends on, besides arrays. */
+typedef struct Loop {
+    int64_t step, drawn, updates, good_step;
+    Rng shuffle;
+    Watch watch;
+    double factor, seconds;
+    int64_t retreats;
+} Loop;
+
+/* All of it in one block: the loop, then parameters and moments, statistics, the last good state,
+ * the permutation. `copy` moves between the block and where it belongs, either way; without a
+ * block nothing is moved. Returns the bytes of the block. */
+static size_t move_state(Trainer *t, Loop *loop, Snapshot *good, char *block,
+                         void (*copy)(char *block, void *home, size_t n))
+{
+    size_t at = 0;
+#define MOVE(home, n) (block ? copy(block + at, (home), (n)) : (void)0, at += (n))
+    MOVE(loop, sizeof *loop);
+    for (int i = 0; i < t->t.nparams; i++) {
+        MOVE(t->params[i].data, floats(t->params[i].count));
+        MOVE(t->params[i].m, floats(t->params[i].count));
+        MOVE(t->params[i].v, floats(t->params[i].count));
+    }
+    for (int i = 0; i < t->t.nnorms; i++) {
+        MOVE(t->running[i].mean, floats(t->running[i].channels));
+        MOVE(t->running[i].variance, floats(t->running[i].channels));
+    }
+    MOVE(good->bytes, floats(good->size));
+    MOVE(t->order, sizeof *t->order * (size_t)t->c->data->count);
+#undef MOVE
+    return at;
+}
+
+static void to_block(char *block, void *home, size_t n) { memcpy(block, home, n); }
+static void from_block(char *block, void *home, size_t n) { memcpy(home, block, n); }
+
+static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
+{
+    Arena *a = arena_new();
+    size_t n = move_state(t, loop, good, NULL, NULL);
+    char *block = arena_alloc(a, n);
+    loop->step = t->step;
+    loop->drawn = t->drawn;
+    loop->updates = t->optimizer.step;
+    loop->good_step = good->step;
+    loop->shuffle = t->shuffle;
+    move_state(t, loop, good, block, to_block);
+    int status = checkpoint_save_part(t->c, block, n);
+    arena_free(a);
+    return status;
+}
+
+/* If an earlier process was stopped in this pass. */
+static void take_up_state(Trainer *t, Loop *loop, Snapshot *good)
+{
+    Arena *a = arena_new();
+    size_t n = move_state(t, loop, good, NULL, NULL);
+    char *block = arena_alloc(a, n);
+    if (checkpoint_load_part(t->c, block, n)) {
+        move_state(t, loop, good, block, from_block);
+        t->step = loop->step;
+        t->drawn = loop->drawn;
+        t->optimizer.step = loop->updates;
+        good->step = loop->good_step;
+        t->shuffle = loop->shuffle;
+        update_scales(t);
+        diag_remark(t->c->diag, "training goes on at step %lld", (long long)t->step);
+    }
+    arena_free(a);
+}
+
 static int train_loop(Trainer *t, Snapshot *good)
 {
-    double start = now(), factor = 1;
-    Watch w = {.best = -1};
-    int retreats = 0, status = 0;
-    for (double p = 0; p < 1; p = progress_of(t, start)) {
-        double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * factor;
+    Loop l = {.factor = 1, .watch.best = -1};
+    int status = 0;
+    if (t->c->checkpoint) take_up_state(t, &l, good);
+    double start = now() - l.seconds;
+    for (double p = progress_of(t, start); p < 1; p = progress_of(t, start)) {
+        double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * l.factor;
         bool finite = train_step(t, t->recipe.lr * share, share, &status);
         TRY(status);
-        if (!watch(&w, finite, t->loss)) {
-            if (!retreat(t, &w, good, &retreats, &factor)) return 0;
+        if (!watch(&l.watch, finite, t->loss)) {
+            if (!retreat(t, &l.watch, good, &l.retreats, &l.factor)) return 0;
             continue;
         }
-        if (t->step % SNAPSHOT_EVERY == 0 && w.average < 1.2 * w.best + 0.05) save(t, good);
+        if (t->step % SNAPSHOT_EVERY == 0 && l.watch.average < 1.2 * l.watch.best + 0.05)
+            save(t, good);
+        l.seconds = now() - start;
+        if (t->c->checkpoint && t->step % t->recipe.state_every == 0) TRY(leave_state(t, &l, good));
         pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
-                      w.average);
+                      l.watch.average);
     }
     return 0;
 }
@@ -474,9 +556,8 @@ static int train_in(Arena *a, Context *c, const char *opt)
     make_params(t, a);
     make_batches(t, a);
     Snapshot good = {0};
-    int64_t size = 0;
-    each_array(t, count_array, &size);
-    good.bytes = NEW_ARRAY(a, float, size);
+    each_array(t, count_array, &good.size);
+    good.bytes = NEW_ARRAY(a, float, good.size);
     save(t, &good);
     TRY(train_loop(t, &good));
     take_home(t);

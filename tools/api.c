@@ -6,7 +6,9 @@
 #include <time.h>
 
 #include "backend/backend.h"
-#include "ir/text.h"
+#include "frontend/file.h"
+#include "ir/digest.h"
+#include "passes/checkpoint.h"
 #include "tools/session.h"
 
 double now_seconds(void)
@@ -64,6 +66,7 @@ ehap *ehap_new(ehap_message_fn *on_message, void *ctx)
     e->c.arena = e->arena;
     e->c.diag = &e->diag;
     e->start = now_seconds();
+    e->options = DIGEST_START;
     defaults(e);
     return e;
 }
@@ -83,16 +86,25 @@ void ehap_on_progress(ehap *e, ehap_progress_fn *f, void *ctx)
 
 typedef int Entry(ehap *e, const char *a, const char *b);
 
-/* Leaves the graph as it was when the invariant broke, for the report of the bug. */
+/* Leaves the state as it was before the pass in which the invariant broke: with it, --resume
+ * comes to the same place at once. */
 static void dump_crash(ehap *e)
 {
+    static const char dir[] = "ehapc-crash";
+    const Context *c = e->c.safe;
     Trap t;
-    if (!e->c.graph || trap_enter(&t)) return;
-    if (ir_save(e->c.graph, "ehapc-crash.onnxtxt", &e->diag) == 0)
-        diag_note(&e->diag,
-                  "the graph is in ehapc-crash.onnxtxt; please report it with the command");
+    if (!c) diag_note(&e->diag, "this is a bug in ehapc; please report it with the model");
+    if (!c || trap_enter(&t)) return;
+    const char *pass = e->c.report.passes[c->report.npasses].name;
+    if (checkpoint_save(c, dir, c->checkpoint_key, c->done, &e->diag) == 0) {
+        diag_note(&e->diag, "this is a bug in ehapc; the state before pass '%s' is in %s/", pass,
+                  dir);
+        e->crash = dir;
+    }
     trap_leave(&t);
 }
+
+const char *ehap_crash_folder(const ehap *e) { return e->crash; }
 
 static int guarded(ehap *e, Entry *f, const char *a, const char *b)
 {
@@ -110,7 +122,7 @@ static int guarded(ehap *e, Entry *f, const char *a, const char *b)
     return status;
 }
 
-static int64_t file_bytes(const char *path)
+static int64_t size_of_file(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 ? st.st_size : 0;
@@ -145,7 +157,7 @@ static int do_load(ehap *e, const char *path, const char *unused)
     e->in_path = e->diag.file = arena_strdup(e->arena, path);
     if (onnx_read(&c->graph, e->arena, path, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->input = (ModelStats){e->in_path, graph_params(c->graph), graph_flops(c->graph),
-                            file_bytes(path) + c->graph->info.external_bytes};
+                            size_of_file(path) + c->graph->info.external_bytes};
     return EHAP_OK;
 }
 
@@ -154,23 +166,52 @@ int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL
 /* Half the work, where there are samples to learn with; drawings teach less than that needs. */
 static double default_budget(const ehap *e) { return e->data ? 0.5 : 0.85; }
 
-/* The reference that everything is held against: the model in canonical form. */
-static int begin(ehap *e)
+/* What makes a run this one: version, job, options, and the bytes of the model. */
+static int run_key(ehap *e, const char *job, uint64_t *key)
 {
+    Bytes b;
+    Arena *a = arena_new();
+    int status = file_bytes(&b, a, e->in_path, &e->diag);
+    *key = digest(e->options, EHAP_VERSION, sizeof EHAP_VERSION);
+    *key = digest(*key, job, strlen(job));
+    if (status == 0) *key = digest(*key, b.p, b.n);
+    arena_free(a);
+    return status;
+}
+
+/* Goes on from the state in the --resume folder, if there is one. */
+static int resume(ehap *e, const char *job)
+{
+    Context *c = &e->c;
+    if (run_key(e, job, &c->checkpoint_key) < 0) return EHAP_BAD_INPUT;
+    c->checkpoint = e->resume;
+    if (!e->resume) return EHAP_OK;
+    if (checkpoint_load(c, e->resume, c->checkpoint_key, &c->skip) < 0) return EHAP_BAD_INPUT;
+    if (c->skip)
+        diag_remark(&e->diag, "'%s': %d passes are done, going on after '%s'", e->resume, c->skip,
+                    c->report.passes[c->report.npasses - 1].name);
+    return EHAP_OK;
+}
+
+/* The reference that everything is held against: the model in canonical form. */
+static int begin(ehap *e, const char *job)
+{
+    Context *c = &e->c;
     int status = need_model(e);
-    if (status || e->c.original) return status;
-    if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
-    if (pass_run(&e->c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
-    e->c.original = graph_clone(e->c.graph, e->arena, NULL);
-    e->input.params = graph_params(e->c.graph);
-    e->input.flops = graph_flops(e->c.graph);
+    if (status || c->original) return status;
+    if (c->opt.keep <= 0) c->opt.keep = default_budget(e);
+    if ((status = resume(e, job))) return status;
+    if (pass_run(c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
+    if (!c->original) c->original = graph_clone(c->graph, e->arena, NULL);
+    e->input.params = graph_params(c->original);
+    e->input.flops = graph_flops(c->original);
     return EHAP_OK;
 }
 
 static int do_prune(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e);
+    int status = begin(e, "prune");
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
@@ -183,7 +224,7 @@ int ehap_prune(ehap *e) { return guarded(e, do_prune, NULL, NULL); }
 static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e);
+    int status = begin(e, "quantize");
     if (!status) status = pipeline_prepare(e);
     return status ? status : pipeline_quantize(e);
 }
@@ -193,7 +234,7 @@ int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e);
+    int status = begin(e, "compress");
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
@@ -205,12 +246,13 @@ int ehap_compress(ehap *e) { return guarded(e, do_compress, NULL, NULL); }
 static int do_passes(ehap *e, const char *pipeline, const char *unused)
 {
     (void)unused;
-    int status = begin(e);
+    int status = begin(e, pipeline);
     if (!status &&
         (e->data || e->eval || strstr(pipeline, "sensitivity") || strstr(pipeline, "train") ||
          strstr(pipeline, "reconstruct") || strstr(pipeline, "fake-quant")))
         status = pipeline_prepare(e);
-    if (!status && e->scores && scores_read(&e->c.scores, e->arena, e->scores, &e->diag) < 0)
+    if (!status && e->scores && !e->c.skip &&
+        scores_read(&e->c.scores, e->arena, e->scores, &e->diag) < 0)
         status = EHAP_BAD_INPUT;
     if (status) return status;
     int ran = pass_run_pipeline(&e->c, pipeline);
@@ -222,7 +264,7 @@ int ehap_run_passes(ehap *e, const char *pipeline) { return guarded(e, do_passes
 static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
-    int status = begin(e);
+    int status = begin(e, "score");
     if (!status) status = pipeline_prepare(e);
     if (status) return status;
     if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;
@@ -289,7 +331,7 @@ int ehap_print_summary(ehap *e) { return guarded(e, do_summary, NULL, NULL); }
 static int do_inspect(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e);
+    int status = begin(e, "inspect");
     if (status) return status;
     report_layers(e);
     inspect_print(e, stdout);

@@ -138,24 +138,28 @@ static const char **own_flag(Command *c, const char *name)
  * negative status. */
 static int parse_flag(Command *c, char **argv, int i)
 {
-    char *eq = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;
+    char name[64];
+    const char *eq = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;
     const char *value = eq ? eq + 1 : argv[i + 1];
-    if (eq) *eq = '\0';
-    const char **own = own_flag(c, argv[i]);
-    bool known, takes = own || option_takes_value(argv[i] + 2, &known);
+    size_t length = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
+    if (length >= sizeof name) length = sizeof name - 1; /* no flag is that long */
+    memcpy(name, argv[i], length);
+    name[length] = '\0';
+    const char **own = own_flag(c, name);
+    bool known, takes = own || option_takes_value(name + 2, &known);
     if (takes && !value) {
-        fprintf(stderr, "error: %s needs a value\n", argv[i]);
+        fprintf(stderr, "error: %s needs a value\n", name);
         return -EHAP_USAGE;
     }
     if (own) {
         *own = value;
     } else {
-        if (argv[i][1] != '-') {
-            fprintf(stderr, "error: unknown option '%s'\n", argv[i]);
+        if (name[1] != '-') {
+            fprintf(stderr, "error: unknown option '%s'\n", name);
             return -EHAP_USAGE;
         }
-        if (ehap_set(c->e, argv[i] + 2, takes || eq ? value : NULL)) return -EHAP_USAGE;
-        if (strcmp(argv[i], "--data") == 0) c->data = value;
+        if (ehap_set(c->e, name + 2, takes || eq ? value : NULL)) return -EHAP_USAGE;
+        if (strcmp(name, "--data") == 0) c->data = value;
     }
     return takes && !eq ? 2 : 1;
 }
@@ -192,6 +196,27 @@ static int dispatch(Command *c, int argc, char **argv)
         if (strcmp(argv[1], commands[k].name) == 0) which = k;
     int status = parse(c, argc, argv, which ? 2 : 1);
     return status ? status : commands[which].run(c);
+}
+
+static void print_word(const char *w)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,";
+    if (*w && strspn(w, plain) == strlen(w)) {
+        fprintf(stderr, " %s", w);
+        return;
+    }
+    fputs(" '", stderr);
+    for (; *w; w++) fprintf(stderr, *w == '\'' ? "'\\''" : "%c", *w);
+    fputc('\'', stderr);
+}
+
+/* The command that comes to the same bug again. */
+static void print_reproducer(const Command *c, char **argv)
+{
+    fputs("note: to reproduce:", stderr);
+    for (; *argv; argv++) print_word(*argv);
+    fprintf(stderr, " --resume %s\n", ehap_crash_folder(c->e));
 }
 
 /* Leaves nothing behind and ends as the shell expects. Only async-signal-safe calls. */
@@ -235,6 +260,7 @@ int main(int argc, char **argv)
         return EHAP_INTERNAL; /* rank 0 speaks for all */
     int status = argc > 1 ? dispatch(&c, argc, argv) : (help(), EHAP_USAGE);
     progress_clear(&progress);
+    if (ehap_crash_folder(c.e) && ranks_index() == 0) print_reproducer(&c, argv);
     ehap_free(c.e);
     if (fflush(stdout) != 0 && !status) status = EHAP_BAD_INPUT;
     ranks_finish(status);

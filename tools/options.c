@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/digest.h"
 #include "tools/options.h"
 #include "tools/session.h"
 
@@ -79,6 +80,8 @@ static const struct {
      "where to compute; ref is naive and exact"},
     {"memory", "SIZE", SIZE, OPT(memory), 0, 0,
      "plan for at most so much: 512M, 2G (smaller shards, then fewer threads)"},
+    {"resume", "DIR", STRING, offsetof(ehap, resume), 0, 0,
+     "keep the state in DIR after each pass and while training; go on from it if it is there"},
     {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},
     {"time-passes", NULL, SWITCH, OPT(time_passes), 0, 0, "print the time of each pass"},
     {"print-ir-before", "PASS", STRING, OPT(dump_before), 0, 0,
@@ -182,7 +185,7 @@ static int set_budget(ehap *e, int i, const char *value)
     return EHAP_OK;
 }
 
-int option_set(ehap *e, const char *name, const char *value)
+static int set(ehap *e, const char *name, const char *value)
 {
     static const double bytes[] = {1 << 10, 1 << 20, 1 << 30, 1099511627776.0};
     static const double seconds[] = {1, 60, 3600};
@@ -229,4 +232,23 @@ int option_set(ehap *e, const char *name, const char *value)
     default:
         return EHAP_USAGE;
     }
+}
+
+/* Options that leave the output as it is. */
+static bool changes_nothing(const char *name)
+{
+    static const char *const names[] = {"threads",  "verify",          "time-passes",   "resume",
+                                        "dump-dir", "print-ir-before", "print-ir-after"};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        if (strcmp(name, names[k]) == 0) return true;
+    return false;
+}
+
+int option_set(ehap *e, const char *name, const char *value)
+{
+    int status = set(e, name, value);
+    if (status || changes_nothing(name)) return status;
+    e->options = digest(e->options, name, strlen(name) + 1);
+    if (value) e->options = digest(e->options, value, strlen(value) + 1);
+    return EHAP_OK;
 }

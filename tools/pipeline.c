@@ -32,6 +32,7 @@ static int measure(ehap *e, double *accuracy)
     Samples some = *(c->eval ? c->eval : c->data);
     bool labels = c->eval && c->eval->labels;
     Eval ev;
+    if (c->skip) return EHAP_OK; /* an earlier process has measured it: it is in the report */
     if (!c->eval && some.count > AGREEMENT) some.count = AGREEMENT;
     if (evaluate(&ev, c->graph, labels ? NULL : c->original, &some, &c->opt, &e->diag) < 0)
         return EHAP_BAD_INPUT;
@@ -89,7 +90,7 @@ int pipeline_prune(ehap *e)
 {
     Context *c = &e->c;
     int rounds = c->opt.rounds && !e->scores ? c->opt.rounds : 1, status;
-    if (e->scores && scores_read(&c->scores, e->arena, e->scores, &e->diag) < 0)
+    if (e->scores && !c->skip && scores_read(&c->scores, e->arena, e->scores, &e->diag) < 0)
         return EHAP_BAD_INPUT;
     for (int r = 0; r < rounds; r++)
         if ((status = prune_round(e, r, rounds))) return status;

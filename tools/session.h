@@ -17,6 +17,9 @@ struct ehap {
     Diag diag;
     Context c;
     const char *in_path, *data, *eval, *scores;
+    const char *resume; /* folder; NULL: none */
+    const char *crash;  /* folder with the state before the pass that broke; NULL: none */
+    uint64_t options;   /* digest of those set that change the output */
     Preprocess preprocess;
     ModelStats input, output;
     ehap_message_fn *on_message;

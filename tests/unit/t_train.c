@@ -7,6 +7,9 @@
 
 #include <cmocka.h>
 
+#include <unistd.h>
+
+#include "passes/checkpoint.h"
 #include "tests/unit/small_net.h"
 
 static int warnings;
@@ -168,6 +171,70 @@ static void simulated_integers_train(void **state)
     arena_free(a);
 }
 
+/* ---- stopped and continued ---------------------------------------------------------- */
+
+static void stop_at_half(void *ctx, const char *pass, double fraction, const char *text)
+{
+    (void)ctx, (void)pass, (void)text;
+    if (fraction > 0.5) trap(TRAP_INTERNAL, "killed");
+}
+
+/* Trains with the state left in dir; `stop`: dies half way. */
+static float *train_in_folder(Arena *a, Diag *d, const char *dir, bool stop, int64_t *n)
+{
+    Context c = small_context(a, d, true);
+    Trap t;
+    c.opt.steps = 40;
+    c.checkpoint = dir;
+    c.checkpoint_key = 7;
+    if (stop) c.progress = stop_at_half;
+    if (trap_enter(&t)) return NULL;
+    int status = pass_run(&c, pass_find("train"), "state=5");
+    trap_leave(&t);
+    assert_int_equal(status, 0);
+    return weights_of(a, c.graph, n);
+}
+
+static void remove_state(const char *dir)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_stopped_run_goes_on(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {.sink = count_warnings};
+    int64_t n, m;
+    char whole[] = "/tmp/ehapc-test-XXXXXX", parts[] = "/tmp/ehapc-test-XXXXXX";
+    assert_non_null(mkdtemp(whole));
+    assert_non_null(mkdtemp(parts));
+    const float *want = train_in_folder(a, &d, whole, false, &n);
+    assert_null(train_in_folder(a, &d, parts, true, &m));
+    const float *got = train_in_folder(a, &d, parts, false, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(want, got, (size_t)n * sizeof(float));
+
+    /* What the folder holds is the trained graph, for this run and no other. */
+    int done;
+    Context c = small_context(a, &d, true);
+    assert_int_equal(checkpoint_load(&c, parts, 8, &done), -1);
+    assert_int_equal(checkpoint_load(&c, parts, 7, &done), 0);
+    assert_int_equal(done, 1);
+    got = weights_of(a, c.graph, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(want, got, (size_t)n * sizeof(float));
+    char path[64];
+    snprintf(path, sizeof path, "%s/state", parts);
+    truncate(path, 100);
+    assert_int_equal(checkpoint_load(&c, parts, 7, &done), -1);
+    remove_state(whole);
+    remove_state(parts);
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +244,7 @@ int main(void)
         cmocka_unit_test(divergence_is_rolled_back),
         cmocka_unit_test(outputs_of_any_scale_are_learned),
         cmocka_unit_test(simulated_integers_train),
+        cmocka_unit_test(a_stopped_run_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
