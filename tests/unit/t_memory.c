@@ -104,7 +104,10 @@ static void results_are_the_same(void **state)
     Eval e[2];
     for (size_t k = 0; k < sizeof criterion / sizeof *criterion; k++) {
         Context c = small_context(a, &d, true);
+        Samples few = *c.data;
         double score[2][NET_CHANNELS];
+        few.count = 64;
+        c.data = &few;
         c.opt.criterion = criterion[k];
         c.opt.probes = 16;
         for (int m = 0; m < 2; m++) {
