@@ -225,7 +225,7 @@ static void take_choice(Source *s, Context *c)
     int64_t n;
     const bool *removed = take_bytes(s, &n);
     if (!removed) return;
-    Groups *gr = groups_find(c->graph, c->arena);
+    Groups *gr = groups_find(c->graph, &c->opt, c->arena);
     s->bad |= n != lanes_count_classes(gr->lanes);
     if (s->bad) return;
     c->lanes = gr->lanes;
