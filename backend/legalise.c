@@ -268,13 +268,31 @@ static int resize(Emit *e, Node *n)
     return first_resize(e, n);
 }
 
+/* Scale and bias per group until opset 20, per channel since. */
+static int group_norm(Emit *e, Node *n)
+{
+    const Type *x = &n->in[0]->type, *scale = &n->in[1]->type;
+    int64_t groups = node_int(n, "num_groups", 1);
+    if (x->rank < 2 || scale->rank != 1 || x->dim[1] == groups) return 0;
+    bool by_group = scale->dim[0] == groups;
+    if (!by_group && e->opset < 21) return too_old(e, n, "a scale per channel", 21);
+    if (!by_group || e->opset < 21 || e->needed) return 0;
+    return node_error(e->d, n, "has a scale per group, which opset 21 does not know");
+}
+
 static const struct {
     Op op;
     int (*rule)(Emit *e, Node *n);
 } rules[] = {
-    {OP_Softmax, flat_softmax},    {OP_LogSoftmax, flat_softmax},   {OP_Split, split_parts},
-    {OP_QuantizeLinear, quantize}, {OP_DequantizeLinear, quantize}, {OP_ScatterElements, scatter},
+    {OP_Softmax, flat_softmax},
+    {OP_LogSoftmax, flat_softmax},
+    {OP_Split, split_parts},
+    {OP_QuantizeLinear, quantize},
+    {OP_DequantizeLinear, quantize},
+    {OP_ScatterElements, scatter},
     {OP_Resize, resize},
+    {OP_Hardmax, flat_softmax},
+    {OP_GroupNormalization, group_norm},
 };
 
 int check_carried(Emit *e, const Node *n, const char *op_type,

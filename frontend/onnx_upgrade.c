@@ -198,7 +198,8 @@ static int resize_10(Import *im, Node *n, Node **after)
         grows |= scale[i] > 1;
         shrinks |= scale[i] < 1;
     }
-    if (!node_in(n, 1) || (count < 1 && !n->op_type) || (grows && shrinks)) return make_opaque(n);
+    bool known = count > 0 || n->op_type || strcmp(node_str(n, "mode", "nearest"), "nearest") != 0;
+    if (!node_in(n, 1) || !known || (grows && shrinks)) return make_opaque(n);
     set_input(im, n, 2, n->in[1]);
     n->in[1] = value_const(im->g, helper_name(im, n, "roi"), type_of(DT_F32, 1, &none), "");
     node_set_attr(im->g, n, attr_str("coordinate_transformation_mode", "asymmetric"));
@@ -214,6 +215,7 @@ static const struct {
 } rules[] = {
     {OP_Softmax, 13, flat_softmax},
     {OP_LogSoftmax, 13, flat_softmax},
+    {OP_Hardmax, 13, flat_softmax},
     {OP_BatchNormalization, INT64_MAX, batch_norm},
     {OP_Resize, 11, resize_10},
     {OP_Split, INT64_MAX, split_parts},

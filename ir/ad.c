@@ -128,6 +128,35 @@ Value *ad_scale(Ad *ad, Value *v, double factor)
     return build(ad->g, OP_Mul, IN(v, const_f32(ad->g, (float)factor)), NO_ATTRS);
 }
 
+static Value *binary(Ad *ad, Op op, Value *a, Value *b)
+{
+    return build(ad->g, op, IN(a, b), NO_ATTRS);
+}
+
+Value *ad_mul(Ad *ad, Value *a, Value *b) { return binary(ad, OP_Mul, a, b); }
+
+Value *ad_sub(Ad *ad, Value *a, Value *b) { return binary(ad, OP_Sub, a, b); }
+
+Value *ad_div(Ad *ad, Value *a, Value *b) { return binary(ad, OP_Div, a, b); }
+
+Value *ad_plus(Ad *ad, Value *a, Value *b) { return a && b ? binary(ad, OP_Add, a, b) : a ? a : b; }
+
+Value *ad_rsqrt(Ad *ad, Value *v, float epsilon)
+{
+    v = binary(ad, OP_Add, v, const_f32(ad->g, epsilon));
+    return build(ad->g, OP_Reciprocal, IN(build(ad->g, OP_Sqrt, IN(v), NO_ATTRS)), NO_ATTRS);
+}
+
+Value *ad_mean(Ad *ad, Value *v, Value *axes)
+{
+    return build(ad->g, OP_ReduceMean, IN(v, axes), ATTRS(attr_int("keepdims", 1)));
+}
+
+Value *ad_sum(Ad *ad, Value *v, Value *axes, bool keep)
+{
+    return build(ad->g, OP_ReduceSum, IN(v, axes), ATTRS(attr_int("keepdims", keep)));
+}
+
 Value *ad_reshape(Ad *ad, Value *v, int rank, const int64_t *dim)
 {
     return build(ad->g, OP_Reshape, IN(v, const_ints(ad->g, rank, dim)), NO_ATTRS);

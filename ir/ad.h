@@ -32,6 +32,13 @@ Value *ad_unbroadcast(Ad *ad, Value *v, const Type *t);
  * return, so a rule may return anything that broadcasts to, or sums down to, the right shape. */
 Value *ad_fit(Ad *ad, Value *v, const Type *t);
 Value *ad_scale(Ad *ad, Value *v, double factor);
+Value *ad_mul(Ad *ad, Value *a, Value *b);
+Value *ad_sub(Ad *ad, Value *a, Value *b);
+Value *ad_div(Ad *ad, Value *a, Value *b);
+Value *ad_plus(Ad *ad, Value *a, Value *b);              /* either may be NULL: zero */
+Value *ad_rsqrt(Ad *ad, Value *v, float epsilon);        /* 1 / sqrt(v + epsilon) */
+Value *ad_mean(Ad *ad, Value *v, Value *axes);           /* the axes stay as 1 */
+Value *ad_sum(Ad *ad, Value *v, Value *axes, bool keep); /* the axes stay as 1 if `keep` */
 Value *ad_reshape(Ad *ad, Value *v, int rank, const int64_t *dim);
 
 /* ---- sweeps (sweep.c) --------------------------------------------------------------- */

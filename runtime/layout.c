@@ -23,6 +23,9 @@ static const struct {
     [OP_Resize] = {1, 1},
     [OP_ResizeGrad] = {1, 1},
     [OP_BatchNormalization] = {1, 1},
+    [OP_InstanceNormalization] = {1, 1},
+    [OP_GroupNormalization] = {1, 1},
+    [OP_LRN] = {1, 1},
     [OP_BatchNormTrain] = {1, 1},
     [OP_BatchNormTrainGrad] = {1 | 2, 1},
 };

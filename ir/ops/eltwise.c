@@ -358,18 +358,10 @@ int vjp_sub(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
-static Value *mul(Ad *ad, Value *a, Value *b) { return build(ad->g, OP_Mul, IN(a, b), NO_ATTRS); }
-
-/* a + b where either may be a zero. */
-static Value *plus(Ad *ad, Value *a, Value *b)
-{
-    return a && b ? build(ad->g, OP_Add, IN(a, b), NO_ATTRS) : a ? a : b;
-}
-
 int vjp_mul(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     for (int i = 0; i < 2; i++)
-        if (ad_wants(ad, n->in[i])) dx[i] = mul(ad, dy[0], n->in[1 - i]);
+        if (ad_wants(ad, n->in[i])) dx[i] = ad_mul(ad, dy[0], n->in[1 - i]);
     return 0;
 }
 
@@ -383,7 +375,8 @@ int vjp_div(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     Value *da = build(ad->g, OP_Div, IN(dy[0], n->in[1]), NO_ATTRS);
     if (ad_wants(ad, n->in[0])) dx[0] = da;
-    if (ad_wants(ad, n->in[1])) dx[1] = build(ad->g, OP_Neg, IN(mul(ad, da, n->out[0])), NO_ATTRS);
+    if (ad_wants(ad, n->in[1]))
+        dx[1] = build(ad->g, OP_Neg, IN(ad_mul(ad, da, n->out[0])), NO_ATTRS);
     return 0;
 }
 
@@ -391,7 +384,7 @@ int jvp_div(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
     Value *d = dx[0];
     if (dx[1]) {
-        Value *ydb = mul(ad, n->out[0], dx[1]);
+        Value *ydb = ad_mul(ad, n->out[0], dx[1]);
         d = d ? build(ad->g, OP_Sub, IN(d, ydb), NO_ATTRS)
               : build(ad->g, OP_Neg, IN(ydb), NO_ATTRS);
     }
@@ -408,15 +401,15 @@ static Value *pow_by_base(Ad *ad, const Node *n, Value *d)
         if (e == 1) return d;
         Value *rest =
             e == 2 ? a : build(ad->g, OP_Pow, IN(a, const_f32(ad->g, (float)(e - 1))), NO_ATTRS);
-        return mul(ad, d, ad_scale(ad, rest, e));
+        return ad_mul(ad, d, ad_scale(ad, rest, e));
     }
     Value *less = build(ad->g, OP_Sub, IN(b, const_f32(ad->g, 1)), NO_ATTRS);
-    return mul(ad, d, mul(ad, b, build(ad->g, OP_Pow, IN(a, less), NO_ATTRS)));
+    return ad_mul(ad, d, ad_mul(ad, b, build(ad->g, OP_Pow, IN(a, less), NO_ATTRS)));
 }
 
 static Value *pow_by_exponent(Ad *ad, const Node *n, Value *d)
 {
-    return mul(ad, d, mul(ad, n->out[0], build(ad->g, OP_Log, IN(n->in[0]), NO_ATTRS)));
+    return ad_mul(ad, d, ad_mul(ad, n->out[0], build(ad->g, OP_Log, IN(n->in[0]), NO_ATTRS)));
 }
 
 int vjp_pow(Ad *ad, const Node *n, Value *const *dy, Value **dx)
@@ -429,7 +422,7 @@ int vjp_pow(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 int jvp_pow(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
     Value *a = dx[0] ? pow_by_base(ad, n, dx[0]) : NULL;
-    dy[0] = plus(ad, a, dx[1] ? pow_by_exponent(ad, n, dx[1]) : NULL);
+    dy[0] = ad_plus(ad, a, dx[1] ? pow_by_exponent(ad, n, dx[1]) : NULL);
     return 0;
 }
 
@@ -486,16 +479,16 @@ static Value *is_negative(Ad *ad, const Node *n)
 int vjp_prelu(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     Value *x = n->in[0], *slope = n->in[1], *negative = is_negative(ad, n);
-    if (ad_wants(ad, x)) dx[0] = where(ad, negative, mul(ad, dy[0], slope), dy[0]);
-    if (ad_wants(ad, slope)) dx[1] = where(ad, negative, mul(ad, dy[0], x), NULL);
+    if (ad_wants(ad, x)) dx[0] = where(ad, negative, ad_mul(ad, dy[0], slope), dy[0]);
+    if (ad_wants(ad, slope)) dx[1] = where(ad, negative, ad_mul(ad, dy[0], x), NULL);
     return 0;
 }
 
 int jvp_prelu(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
-    Value *a = dx[0] ? mul(ad, dx[0], n->in[1]) : NULL;
-    Value *b = dx[1] ? mul(ad, n->in[0], dx[1]) : NULL;
-    dy[0] = where(ad, is_negative(ad, n), plus(ad, a, b), dx[0]);
+    Value *a = dx[0] ? ad_mul(ad, dx[0], n->in[1]) : NULL;
+    Value *b = dx[1] ? ad_mul(ad, n->in[0], dx[1]) : NULL;
+    dy[0] = where(ad, is_negative(ad, n), ad_plus(ad, a, b), dx[0]);
     return 0;
 }
 

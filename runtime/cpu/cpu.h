@@ -50,6 +50,8 @@ CPU_PREPARE(batchnorm_train_grad);
 CPU_RUN(batchnorm_train_grad);
 CPU_PREPARE(layernorm);
 CPU_RUN(layernorm);
+CPU_PREPARE(groupnorm);
+CPU_RUN(groupnorm);
 CPU_RUN(quantize);
 CPU_RUN(dequantize);
 CPU_RUN(fake_quant);

@@ -1,4 +1,4 @@
-/* Batch normalisation (inference, training, its gradient), layer normalisation, softmax.
+/* Batch normalisation (inference, training, its gradient), group and layer normalisation, softmax.
  *
  * Batch normalisation is one walk that accumulates per channel in double and one element-wise
  * map with per-channel operands; both are at memory speed in any layout. Layer normalisation
@@ -98,6 +98,62 @@ void cpu_batchnorm_train_run(const Node *n, const void *state, const Tensor *in,
         if (out[2].data) element_store(&out[2], c * out[2].stride[0], variance);
     }
     map_affine(&out[0], &in[0], mean, k, bias);
+}
+
+/* [N, C] floats that broadcast to x. */
+static Tensor sample_channels(const Tensor *x, float *data)
+{
+    Tensor v = {.dtype = DT_F32, .rank = x->rank, .data = data};
+    for (int i = 0; i < x->rank; i++) v.dim[i] = i < 2 ? x->dim[i] : 1;
+    v.stride[0] = x->dim[1];
+    v.stride[1] = 1;
+    return v;
+}
+
+int cpu_groupnorm_prepare(Prepare *p)
+{
+    const Tensor *x = &p->in[0];
+    p->scratch = (size_t)(x->dim[0] * x->dim[1]) * (2 * sizeof(double) + 3 * sizeof(float));
+    return 0;
+}
+
+/* Instance and group normalisation: sums of x and x^2 per sample and channel, in double, joined
+ * over the channels of a group; then one map. */
+void cpu_groupnorm_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                       void *scratch)
+{
+    double eps = (double)node_float(n, "epsilon", 1e-5f), *sum = scratch;
+    bool instance = n->op == OP_InstanceNormalization;
+    int64_t channels = in[0].dim[1], rows = in[0].dim[0] * channels;
+    int64_t groups = instance ? channels : node_int(n, "num_groups", 1);
+    int64_t size = groups ? channels / groups : 1;
+    bool by_group = in[1].dim[0] == groups;
+    double *square = sum + rows;
+    float *mean = (float *)(void *)(square + rows), *k = mean + rows, *bias = k + rows;
+    const Tensor *x[] = {&in[0], &in[0]};
+    Tensor kept = sample_channels(&in[0], mean), m = kept, s = kept, b = kept;
+    (void)state;
+    if (tensor_count(&in[0]) == 0) return;
+    double count = (double)(tensor_count(&in[0]) / rows * size);
+    cpu_accumulate(REDUCE_DOT, NULL, NULL, 2, x, &kept, sum);
+    for (int64_t first = 0; first < rows; first += size) {
+        double mu = 0, variance = 0;
+        for (int64_t c = first; c < first + size; c++) {
+            mu += sum[c] / count;
+            variance += square[c] / count;
+        }
+        variance = variance - mu * mu > 0 ? variance - mu * mu : 0;
+        for (int64_t c = first; c < first + size; c++) {
+            int64_t at_c = by_group ? c % channels / size : c % channels;
+            mean[c] = (float)mu;
+            k[c] = (float)(at(&in[1], at_c) / sqrt(variance + eps));
+            bias[c] = (float)at(&in[2], at_c);
+        }
+    }
+    s.data = k;
+    b.data = bias;
+    const Tensor *t[] = {&out[0], &in[0], &m, &s, &b};
+    block_map(5, t, affine, NULL);
 }
 
 /* dx = dy k1 + (x - mean) k2 + k3 */
@@ -266,7 +322,7 @@ void cpu_layernorm_run(const Node *n, const void *state, const Tensor *in, const
     for (int64_t row = 0; row * count < total; row++) {
         load_line(x, &in[0], row * count, 1, count);
         double mean = 0;
-        for (int64_t i = 0; i < count; i += BLOCK)
+        for (int64_t i = 0; i < count && n->op != OP_RMSNormalization; i += BLOCK)
             mean += cpu_row_sum(x + i, (int)(count - i < BLOCK ? count - i : BLOCK));
         mean /= (double)count;
         double inverse = 1 / sqrt(square_sum(x, count, mean) / (double)count + eps);

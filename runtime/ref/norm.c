@@ -93,7 +93,7 @@ static Tensor row_at(const Tensor *t, int from, const Index *start)
     return v;
 }
 
-/* (x, scale, bias) -> y, mean, 1 / sigma over axes [axis, rank) */
+/* (x, scale, bias) -> y, mean, 1 / sigma over axes [axis, rank); RMSNormalization has no mean. */
 REF_KERNEL(layernorm)
 {
     UNUSED_STATE;
@@ -108,7 +108,8 @@ REF_KERNEL(layernorm)
         const Tensor s = row_at(&scale, axis, &start), b = row_at(&bias, axis, &start);
         const double count = (double)tensor_count(&x);
         double mean = 0, variance = 0;
-        FOR_EACH(at, &x) mean += load(&x, ref_index(&x, &at)) / count;
+        if (n->op != OP_RMSNormalization)
+            FOR_EACH(at, &x) mean += load(&x, ref_index(&x, &at)) / count;
         FOR_EACH(at, &x) variance += pow(load(&x, ref_index(&x, &at)) - mean, 2) / count;
         const double inverse = 1 / sqrt(variance + eps);
         FOR_EACH(at, &x)

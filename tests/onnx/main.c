@@ -191,7 +191,7 @@ static int check_case(const char *dir, Reason *why)
         Reason of[FIX_REST + 1];
         Fix fix = FIX_NONE;
         while (fix <= FIX_REST && guarded(dir, devices[k], fix, &of[fix]) < 0) fix++;
-        *why = of[FIX_INTEGERS];
+        *why = of[FIX_REST];
         if (fix > FIX_REST && !strstr(why->text, "there is no device")) return -1;
     }
     return 0;
