@@ -22,7 +22,7 @@
 #include "passes/passes.h"
 #include "passes/prefix.h"
 
-enum { POSITIONS = 16, SAMPLES = 2048 };
+enum { POSITIONS = 16, SAMPLES = 1024 };
 static const double RIDGE = 1e-4;
 static const size_t KEEP_LIMIT = (size_t)192 << 20;
 

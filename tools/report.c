@@ -106,6 +106,16 @@ static cJSON *accuracy_json(const Report *r)
     return o;
 }
 
+static cJSON *scoring_json(const Scores *s)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "criterion", s->criterion);
+    cJSON_AddStringToObject(o, "precision", s->precision);
+    cJSON_AddNumberToObject(o, "probes", s->probes);
+    cJSON_AddNumberToObject(o, "seconds", s->seconds);
+    return o;
+}
+
 static cJSON *passes_json(const Report *r)
 {
     cJSON *list = cJSON_CreateArray();
@@ -149,6 +159,7 @@ int report_write(ehap *e, const char *path)
     if (e->output.params) cJSON_AddItemToObject(root, "output", stats_json(&e->output));
     cJSON_AddItemToObject(root, "accuracy", accuracy_json(r));
     if (r->proof_max_diff >= 0) cJSON_AddNumberToObject(root, "proof_max_diff", r->proof_max_diff);
+    if (e->c.scores) cJSON_AddItemToObject(root, "scoring", scoring_json(e->c.scores));
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", layers_json(r));
