@@ -21,7 +21,8 @@ static const struct {
 } window_ops[] = {
     {OP_Conv, 0, 1},         {OP_ConvTranspose, 0, 1},     {OP_ConvWgrad, 0, -1},
     {OP_MaxPool, 0, -1},     {OP_AveragePool, 0, -1},      {OP_MaxPoolGrad, 1, -1},
-    {OP_MaxPoolPick, 1, -1}, {OP_AveragePoolGrad, -1, -1},
+    {OP_MaxPoolPick, 1, -1}, {OP_AveragePoolGrad, -1, -1}, {OP_ConvInteger, 0, 1},
+    {OP_QLinearConv, 0, 3},
 };
 
 enum { WINDOW_OPS = sizeof window_ops / sizeof *window_ops };

@@ -2,6 +2,7 @@
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
+#include "ir/ops/products.h"
 #include "ir/rules.h"
 #include "ir/window.h"
 
@@ -35,18 +36,27 @@ static Type windowed(DType dtype, int64_t batch, int64_t channels, const Window 
     return t;
 }
 
-int infer_conv(Node *n, Diag *d)
+int conv_type(const Node *n, int ix, int iw, int bias, Type *t, Diag *d)
 {
-    Type x = input_type(n, 0), w = input_type(n, 1);
+    Type x = input_type(n, ix), w = input_type(n, iw);
     int64_t group;
     Window win;
-    TRY(expect_same_dtype(n, 0, 1, d));
+    *t = type_unknown(x.dtype);
     TRY(group_of(n, &group, d));
-    if (x.rank < 0 || w.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    if (x.rank < 0 || w.rank < 0) return 0;
     TRY(node_window(n, &win, d));
     TRY(conv_channels(n, &x, &w, group, d));
-    TRY(expect_vector(n, 2, w.dim[0], "bias", d));
-    return infer_out(n, 0, windowed(x.dtype, x.dim[0], w.dim[0], &win), d);
+    TRY(expect_vector(n, bias, w.dim[0], "bias", d));
+    *t = windowed(x.dtype, x.dim[0], w.dim[0], &win);
+    return 0;
+}
+
+int infer_conv(Node *n, Diag *d)
+{
+    Type t;
+    TRY(expect_same_dtype(n, 0, 1, d));
+    TRY(conv_type(n, 0, 1, 2, &t, d));
+    return infer_out(n, 0, t, d);
 }
 
 /* x [N, C, in…], w [C, M/group, k…] -> [N, M, out…]. */

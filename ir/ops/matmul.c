@@ -2,20 +2,22 @@
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
+#include "ir/ops/products.h"
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
-static int inner_error(const Node *n, int64_t a, int64_t b, Diag *d)
+static int inner_error(const Node *n, const Value *a, int64_t columns, const Value *b, int64_t rows,
+                       Diag *d)
 {
-    return node_error(d, n, "'%s' has %lld columns, '%s' has %lld rows", n->in[0]->name,
-                      (long long)a, n->in[1]->name, (long long)b);
+    return node_error(d, n, "'%s' has %lld columns, '%s' has %lld rows", a->name,
+                      (long long)columns, b->name, (long long)rows);
 }
 
 /* Broadcasts the batch dimensions (all but the last two). */
-static int matmul_batch(const Node *n, const Type *a, const Type *b, Type *t, Diag *d)
+static int matmul_batch(const Node *n, Value va, const Type *a, Value vb, const Type *b, Type *t,
+                        Diag *d)
 {
-    Value va = *n->in[0], vb = *n->in[1];
     Value *in[] = {&va, &vb};
     Node batch = *n;
     va.type = *a;
@@ -28,22 +30,30 @@ static int matmul_batch(const Node *n, const Type *a, const Type *b, Type *t, Di
 
 /* [.., n, k] x [.., k, m] -> [.., n, m]; a 1-D operand is a row or a column, and its axis of 1
  * is dropped from the result. */
-int infer_matmul(Node *n, Diag *d)
+int matmul_type(const Node *n, int ia, int ib, Type *t, Diag *d)
 {
-    Type a = input_type(n, 0), b = input_type(n, 1), t;
+    Type a = input_type(n, ia), b = input_type(n, ib);
     bool row = a.rank == 1, column = b.rank == 1;
     int64_t k;
-    TRY(expect_same_dtype(n, 0, 1, d));
-    if (a.rank < 0 || b.rank < 0) return infer_out(n, 0, type_unknown(a.dtype), d);
+    *t = type_unknown(a.dtype);
+    if (a.rank < 0 || b.rank < 0) return 0;
     if (a.rank == 0 || b.rank == 0)
-        return node_error(d, n, "'%s' is a scalar", n->in[a.rank ? 1 : 0]->name);
+        return node_error(d, n, "'%s' is a scalar", n->in[a.rank ? ib : ia]->name);
     if (row) a = type_of(a.dtype, 2, (int64_t[]){1, a.dim[0]});
     if (column) b = type_of(b.dtype, 2, (int64_t[]){b.dim[0], 1});
     if (!dim_agree(a.dim[a.rank - 1], b.dim[b.rank - 2], &k))
-        return inner_error(n, a.dim[a.rank - 1], b.dim[b.rank - 2], d);
-    TRY(matmul_batch(n, &a, &b, &t, d));
-    if (!row) t.dim[t.rank++] = a.dim[a.rank - 2];
-    if (!column) t.dim[t.rank++] = b.dim[b.rank - 1];
+        return inner_error(n, n->in[ia], a.dim[a.rank - 1], n->in[ib], b.dim[b.rank - 2], d);
+    TRY(matmul_batch(n, *n->in[ia], &a, *n->in[ib], &b, t, d));
+    if (!row) t->dim[t->rank++] = a.dim[a.rank - 2];
+    if (!column) t->dim[t->rank++] = b.dim[b.rank - 1];
+    return 0;
+}
+
+int infer_matmul(Node *n, Diag *d)
+{
+    Type t;
+    TRY(expect_same_dtype(n, 0, 1, d));
+    TRY(matmul_type(n, 0, 1, &t, d));
     return infer_out(n, 0, t, d);
 }
 
@@ -58,7 +68,7 @@ int infer_gemm(Node *n, Diag *d)
     TRY(expect_rank(n, 1, 2, d));
     if (a.rank < 0 || b.rank < 0) return infer_out(n, 0, type_unknown(a.dtype), d);
     if (!dim_agree(a.dim[1 - ta], b.dim[tb], &k))
-        return inner_error(n, a.dim[1 - ta], b.dim[tb], d);
+        return inner_error(n, n->in[0], a.dim[1 - ta], n->in[1], b.dim[tb], d);
     Type t = type_of(a.dtype, 2, (int64_t[]){a.dim[ta], b.dim[1 - tb]});
     if (c.rank > 2) return node_error(d, n, "'%s' has rank %d, at most 2", n->in[2]->name, c.rank);
     for (int i = 1; i <= c.rank; i++) {

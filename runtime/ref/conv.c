@@ -2,9 +2,9 @@
  * x [N, Ci, in…], w [Co, Ci/group, k…], y [N, Co, out…]; in = out * stride + k * dilation - pad. */
 #include "runtime/ref/ref.h"
 
-/* The sum over the input channels and window of one output element. */
-static double correlate(const Tensor *x, const Tensor *w, const RefWindow *win, const Index *at,
-                        int64_t first_channel)
+/* The sum over the input channels and window of one output element, of (x - x0) (w - w0). */
+static double correlate(const Tensor *x, double x0, const Tensor *w, double w0,
+                        const RefWindow *win, const Index *at, int64_t first_channel)
 {
     double sum = 0;
     for (int64_t c = 0; c < w->dim[1]; c++)
@@ -17,7 +17,8 @@ static double correlate(const Tensor *x, const Tensor *w, const RefWindow *win, 
                     const Index from = {{at->i[0], first_channel + c, d, h, v}};
                     const Index weight = {{at->i[1], c, kd, kh, kw}};
                     if (v >= 0)
-                        sum += load(x, ref_index(x, &from)) * load(w, ref_index(w, &weight));
+                        sum += (load(x, ref_index(x, &from)) - x0) *
+                               (load(w, ref_index(w, &weight)) - w0);
                 }
             }
         }
@@ -34,7 +35,40 @@ REF_KERNEL(conv)
     {
         const double bias = node_in(n, 2) ? ref_at(&in[2], at.i[1]) : 0;
         const int64_t first = at.i[1] / per_group * w.dim[1];
-        element_store(&y, ref_index(&y, &at), bias + correlate(&x, &w, &win, &at, first));
+        element_store(&y, ref_index(&y, &at), bias + correlate(&x, 0, &w, 0, &win, &at, first));
+    }
+}
+
+/* Sums of 8-bit products are exact in double. */
+REF_KERNEL(conv_integer)
+{
+    UNUSED_STATE;
+    const Tensor x = ref_image(&in[0]), w = ref_image(&in[1]), y = ref_image(out);
+    const RefWindow win = ref_window(n);
+    const int64_t per_group = y.dim[1] / node_int(n, "group", 1);
+    const double x0 = node_in(n, 2) ? ref_at(&in[2], 0) : 0;
+    FOR_EACH(at, &y)
+    {
+        const double w0 = node_in(n, 3) ? ref_number(&in[3], at.i[1]) : 0;
+        const int64_t first = at.i[1] / per_group * w.dim[1];
+        element_store(&y, ref_index(&y, &at), correlate(&x, x0, &w, w0, &win, &at, first));
+    }
+}
+
+REF_KERNEL(qlinear_conv)
+{
+    UNUSED_STATE;
+    const Tensor x = ref_image(&in[0]), w = ref_image(&in[3]), y = ref_image(out);
+    const RefWindow win = ref_window(n);
+    const int64_t per_group = y.dim[1] / node_int(n, "group", 1);
+    FOR_EACH(at, &y)
+    {
+        const int64_t filter = at.i[1], first = filter / per_group * w.dim[1];
+        const double bias = node_in(n, 8) ? ref_at(&in[8], filter) : 0;
+        const double sum =
+            correlate(&x, ref_at(&in[2], 0), &w, ref_number(&in[5], filter), &win, &at, first);
+        ref_requantize(&y, ref_index(&y, &at), bias + sum, ref_at(&in[1], 0),
+                       ref_number(&in[4], filter), &in[6]);
     }
 }
 

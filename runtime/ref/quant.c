@@ -59,6 +59,36 @@ REF_KERNEL(dequantize)
     }
 }
 
+/* y = saturate(round(sum a_scale b_scale / y_scale) + zero_point), in float as ONNX Runtime. */
+void ref_requantize(const Tensor *y, int64_t offset, double sum, double a_scale, double b_scale,
+                    const Tensor *grid)
+{
+    double lo, hi;
+    const float factor = (float)a_scale * (float)b_scale / (float)ref_at(&grid[0], 0);
+    range_of(y->dtype, &lo, &hi);
+    element_store(y, offset,
+                  clamp(rint((double)((float)sum * factor)) + ref_at(&grid[1], 0), lo, hi));
+}
+
+/* x -> y, scale, zero point: the range of x and 0 onto 0 … 255. */
+REF_KERNEL(dynamic_quantize)
+{
+    UNUSED_STATE;
+    double least = 0, most = 0;
+    FOR_EACH(at, in)
+    {
+        least = fmin(least, load(in, ref_index(in, &at)));
+        most = fmax(most, load(in, ref_index(in, &at)));
+    }
+    const float scale = most > least ? ((float)most - (float)least) / 255.f : 1.f;
+    const double zero = clamp(rint((double)((0.f - (float)least) / scale)), 0, 255);
+    FOR_EACH(at, out)
+    element_store(out, ref_index(out, &at),
+                  clamp(steps(load(in, ref_index(in, &at)), (double)scale) + zero, 0, 255));
+    if (n->nout > 1 && !omitted(&out[1])) element_store(&out[1], 0, (double)scale);
+    if (n->nout > 2 && !omitted(&out[2])) element_store(&out[2], 0, zero);
+}
+
 /* (x, scale, zero_point) -> (clamp(round(x / scale) + zero_point, qmin, qmax) - zero_point) scale
  */
 REF_KERNEL(fake_quant)

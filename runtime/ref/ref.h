@@ -75,6 +75,11 @@ REF_KERNEL(eye_like);
 REF_KERNEL(range);
 REF_KERNEL(size);
 REF_KERNEL(recurrent);
+REF_KERNEL(matmul_integer);
+REF_KERNEL(conv_integer);
+REF_KERNEL(qlinear_matmul);
+REF_KERNEL(qlinear_conv);
+REF_KERNEL(dynamic_quantize);
 REF_KERNEL(quantize);
 REF_KERNEL(dequantize);
 REF_KERNEL(fake_quant);
@@ -111,6 +116,14 @@ void ref_move(const Tensor *from, int64_t from_offset, const Tensor *to, int64_t
 int64_t ref_offset(const Tensor *t, int64_t k);
 double ref_at(const Tensor *t, int64_t k);
 void ref_fill(const Tensor *t, double x);
+/* Element k of a vector, or the only one there is. */
+static inline double ref_number(const Tensor *t, int64_t k)
+{
+    return load(t, t->rank > 0 && t->dim[0] > 1 ? k * t->stride[0] : 0);
+}
+/* Stores a sum of products on the grid {scale, zero point} of y. */
+void ref_requantize(const Tensor *y, int64_t offset, double sum, double a_scale, double b_scale,
+                    const Tensor *grid);
 
 /* ---- indices ------------------------------------------------------------------------ */
 

@@ -15,7 +15,7 @@
 
 #include "ir/op.h"
 
-enum { CASE_INPUTS = 8, CASE_ATTRS = 12 };
+enum { CASE_INPUTS = 10, CASE_ATTRS = 12 };
 
 typedef struct CaseInput {
     const char *name; /* NULL: omitted */
