@@ -11,6 +11,8 @@
  * in an error. */
 int onnx_read(Graph **out, Arena *a, const char *path, Diag *d);
 int onnx_read_memory(Graph **out, Arena *a, const void *bytes, size_t n, const char *dir, Diag *d);
+/* Error: a weight is NaN or infinite. Reads them all, which onnx_read does not. */
+int onnx_check_weights(const Graph *g, Diag *d);
 /* One TensorProto (.pb) file, as in ONNX test data: a constant of graph g. */
 int onnx_read_tensor(Value **out, Graph *g, const char *path, Diag *d);
 

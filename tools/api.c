@@ -145,6 +145,14 @@ static int need_model(ehap *e)
     return EHAP_USAGE;
 }
 
+/* A model to compute with. */
+static int need_weights(ehap *e)
+{
+    int status = need_model(e);
+    if (status || e->c.original) return status;
+    return onnx_check_weights(e->c.graph, &e->diag) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
+}
+
 static int do_load(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
@@ -194,18 +202,23 @@ static int resume(ehap *e, const char *job)
 }
 
 /* The reference that everything is held against: the model in canonical form. */
-static int begin(ehap *e, const char *job)
+static int canonical(ehap *e)
 {
     Context *c = &e->c;
-    int status = need_model(e);
-    if (status || c->original) return status;
-    if (c->opt.keep <= 0) c->opt.keep = default_budget(e);
-    if ((status = resume(e, job))) return status;
     if (pass_run(c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
     if (!c->original) c->original = graph_clone(c->graph, e->arena, NULL);
     e->input.params = graph_params(c->original);
     e->input.flops = graph_flops(c->original);
     return EHAP_OK;
+}
+
+static int begin(ehap *e, const char *job)
+{
+    int status = need_weights(e);
+    if (status || e->c.original) return status;
+    if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
+    status = resume(e, job);
+    return status ? status : canonical(e);
 }
 
 static int do_prune(ehap *e, const char *a, const char *b)
@@ -331,7 +344,8 @@ int ehap_print_summary(ehap *e) { return guarded(e, do_summary, NULL, NULL); }
 static int do_inspect(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "inspect");
+    int status = need_model(e); /* weights stay unread */
+    if (!status && !e->c.original) status = canonical(e);
     if (status) return status;
     report_layers(e);
     inspect_print(e, stdout);
@@ -342,7 +356,7 @@ int ehap_inspect(ehap *e) { return guarded(e, do_inspect, NULL, NULL); }
 
 static int do_infer(ehap *e, const char *in, const char *out)
 {
-    int status = need_model(e);
+    int status = need_weights(e);
     return status ? status : run_arrays(e, in, out);
 }
 
@@ -354,7 +368,7 @@ int ehap_infer(ehap *e, const char *in_npz, const char *out_npz)
 static int do_test_data(ehap *e, const char *dir, const char *unused)
 {
     (void)unused;
-    int status = need_model(e);
+    int status = need_weights(e);
     return status ? status : run_test_data(e, dir);
 }
 

@@ -228,7 +228,9 @@ static inline Graph *maker_read(Maker *k, Caught *c)
 {
     Graph *g = NULL;
     Bytes b = maker_bytes(k);
-    if (onnx_read_memory(&g, k->a, b.p, b.n, NULL, caught(c)) == 0) return g;
+    if (onnx_read_memory(&g, k->a, b.p, b.n, NULL, caught(c)) == 0 &&
+        onnx_check_weights(g, &c->d) == 0)
+        return g;
     assert_true(c->d.errors > 0);
     return NULL;
 }

@@ -5,8 +5,11 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "onnx_build.h"
+#include "passes/passes.h"
 
 static Graph *read_ok(Maker *k)
 {
@@ -394,6 +397,24 @@ static void write_file(const char *path, Bytes b)
     fclose(f);
 }
 
+static void make_external(Arena *a, Onnx__TensorProto *t, const char *location, const char *offset,
+                          const char *length)
+{
+    const char *keys[] = {"location", "offset", "length"}, *values[] = {location, offset, length};
+    t->has_raw_data = false;
+    t->has_data_location = true;
+    t->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
+    t->external_data = NEW_ARRAY(a, Onnx__StringStringEntryProto *, 3);
+    for (int v = 0; v < 3; v++) {
+        if (!values[v]) continue;
+        Onnx__StringStringEntryProto *kv = NEW(a, Onnx__StringStringEntryProto);
+        onnx__string_string_entry_proto__init(kv);
+        kv->key = arena_strdup(a, keys[v]);
+        kv->value = arena_strdup(a, values[v]);
+        t->external_data[t->n_external_data++] = kv;
+    }
+}
+
 static void external_attacks(void **state)
 {
     (void)state;
@@ -427,20 +448,7 @@ static void external_attacks(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Maker *k = maker_relu(a, 13);
         Onnx__TensorProto *t = maker_tensor(k, "w", DT_F32, D(4), "", 0);
-        Onnx__StringStringEntryProto kv[3], *p[3];
-        const char *keys[] = {"location", "offset", "length"};
-        const char *values[] = {cases[i].location, cases[i].offset, cases[i].length};
-        t->has_raw_data = false;
-        t->has_data_location = true;
-        t->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
-        t->external_data = p;
-        for (int v = 0; v < 3; v++) {
-            if (!values[v]) continue;
-            onnx__string_string_entry_proto__init(&kv[v]);
-            kv[v].key = arena_strdup(a, keys[v]);
-            kv[v].value = arena_strdup(a, values[v]);
-            p[t->n_external_data++] = &kv[v];
-        }
+        make_external(a, t, cases[i].location, cases[i].offset, cases[i].length);
         maker_node(k, "Neg", "w", "z");
         maker_output(k, "z", DT_F32, D(4));
         write_file(path, maker_bytes(k));
@@ -451,6 +459,45 @@ static void external_attacks(void **state)
         /* From memory there is no folder. */
         assert_int_equal(maker_read(k, &c) == NULL, true);
     }
+    remove_folder(dir);
+    arena_free(a);
+}
+
+static int64_t resident_bytes(void)
+{
+    long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f && fscanf(f, "%*s %lld", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* 1 GiB of weights, none of them needed: they stay in their file. */
+static void large_weights(void **state)
+{
+    (void)state;
+    enum { SIDE = 16384 };
+    Arena *a = arena_new();
+    Caught c;
+    Context x = {.arena = a};
+    char dir[] = "/tmp/ehapc-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char *path = arena_printf(a, "%s/m.onnx", dir), *data = arena_printf(a, "%s/data", dir);
+    write_file(data, (Bytes){"", 0});
+    assert_int_equal(truncate(data, (off_t)SIDE * SIDE * sizeof(float)), 0);
+    Maker *k = maker_new(a, 13);
+    maker_input(k, "x", DT_F32, D(-1, SIDE));
+    make_external(a, maker_tensor(k, "w", DT_F32, D(SIDE, SIDE), "", 0), "data", NULL, NULL);
+    maker_node(k, "MatMul", "x w", "y");
+    maker_output(k, "y", DT_F32, D(-1, SIDE));
+    write_file(path, maker_bytes(k));
+    int64_t before = resident_bytes();
+    assert_int_equal(onnx_read(&x.graph, a, path, caught(&c)), 0);
+    x.diag = &c.d;
+    assert_int_equal(pass_canonicalize(&x, ""), 0);
+    assert_int_equal(graph_params(x.graph), (int64_t)SIDE * SIDE);
+    assert_in_range(resident_bytes() - before, 0, 100 << 20);
+    assert_true(before > 0);
     remove_folder(dir);
     arena_free(a);
 }
@@ -502,7 +549,8 @@ int main(void)
         cmocka_unit_test(raised_opset),     cmocka_unit_test(carried_ops),
         cmocka_unit_test(upsample),         cmocka_unit_test(bodies),
         cmocka_unit_test(checker),          cmocka_unit_test(external_data),
-        cmocka_unit_test(external_attacks), cmocka_unit_test(failures),
+        cmocka_unit_test(external_attacks), cmocka_unit_test(large_weights),
+        cmocka_unit_test(failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
