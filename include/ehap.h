@@ -20,7 +20,8 @@ enum {
     EHAP_OK = 0,
     EHAP_BAD_INPUT = 1, /* the model, the data or a path is at fault; a message says how */
     EHAP_USAGE = 2,     /* an option or its value is */
-    EHAP_NOTHING = 3,   /* nothing could be removed; messages say what pins what */
+    EHAP_NOTHING = 3,   /* nothing could be removed; messages say what pins what. Of ehap_lint:
+                           something stays in float */
     EHAP_INTERNAL = 4,  /* a bug in ehapc, or memory ran out */
 };
 
@@ -65,6 +66,10 @@ int ehap_write_report(ehap *e, const char *path);
 /* To stdout: the before/after table; per node, shapes, parameters and FLOPs. */
 int ehap_print_summary(ehap *e);
 int ehap_inspect(ehap *e);
+/* To stdout: which nodes of the model, with QuantizeLinear/DequantizeLinear from any tool, the
+ * target runs in integers, and which rule the others break. EHAP_NOTHING if a node that could
+ * stays in float. */
+int ehap_lint(ehap *e);
 
 /* After EHAP_INTERNAL: the folder with the state before the pass that broke, which the option
  * "resume" takes to come to the same place again; NULL if there is none. */

@@ -138,7 +138,7 @@ static bool is_source(const Placement *p, const Value *v)
     const Node *n = v->def;
     if (!n) return true;
     QuantRole role = placement_role(p, n);
-    if (role == QUANT_SAME || role == QUANT_CARRIED) return !p->grid[n->in[0]->id];
+    if (role_moves(role)) return !p->grid[n->in[0]->id];
     bool joined = n->op == OP_Concat;
     for (int k = 0; joined && k < n->nin; k++)
         joined = p->grid[n->in[k]->id] && placement_root(p, n->in[k]) == placement_root(p, v);

@@ -34,8 +34,6 @@ QuantRole placement_role(const Placement *p, const Node *n)
     return name_listed(p->exclude, n->name) ? QUANT_FLOAT : quant_role(p->target, n);
 }
 
-static bool is_move(QuantRole role) { return role == QUANT_SAME || role == QUANT_CARRIED; }
-
 static bool fed_by_integer(const Placement *p, const Node *n)
 {
     for (int i = 0; i < n->nin; i++)
@@ -76,7 +74,7 @@ static void mark_integer(Placement *p)
     for (int i = 0; i < p->g->nnodes; i++) {
         const Node *n = p->g->nodes[i];
         QuantRole role = placement_role(p, n);
-        bool passes_on = is_move(role) || role == QUANT_ABSORBED || role == QUANT_THROUGH ||
+        bool passes_on = role_moves(role) || role == QUANT_ABSORBED || role == QUANT_THROUGH ||
                          role == QUANT_RESIDUAL;
         bool yes = placement_is_integer(p, n) || (passes_on && fed_by_integer(p, n));
         for (int o = 0; o < n->nout; o++)
@@ -112,7 +110,7 @@ static bool wants_input(const Placement *p, const Node *n, int k)
         int product = any_output(n, p->leads) ? epilogue_operand(p, n) : -1;
         return product >= 0 && k != product;
     }
-    return is_move(role) && p->target->output_grids && behind && k == 0;
+    return role_moves(role) && p->target->output_grids && behind && k == 0;
 }
 
 static void mark_wanted(Placement *p)
@@ -142,7 +140,7 @@ static bool needs_grid(const Placement *p, const Value *v)
         return wanted ||
                (role == QUANT_ARITH && v->def->op != OP_Concat && placement_is_integer(p, v->def));
     if (role == QUANT_ABSORBED) return wanted || integer;
-    if (!integer || is_move(role) || role == QUANT_THROUGH) return wanted;
+    if (!integer || role_moves(role) || role == QUANT_THROUGH) return wanted;
     if (is_absorbed(p, v)) return false;
     bool product = v->def->op == OP_Gemm || v->def->op == OP_MatMul;
     return wanted || !(t->float_result && product);
@@ -183,7 +181,7 @@ static void mark_grids(Placement *p)
             Value *v = n->out[o];
             if (!v) continue;
             p->grid[v->id] = needs_grid(p, v);
-            if (is_move(placement_role(p, n)) && p->grid[n->in[0]->id]) share(p, v, n->in[0]);
+            if (role_moves(placement_role(p, n)) && p->grid[n->in[0]->id]) share(p, v, n->in[0]);
         }
         if (n->op == OP_Concat && p->target->shared_concat && n->out[0] && p->grid[n->out[0]->id] &&
             placement_is_integer(p, n))

@@ -3,11 +3,13 @@
 
 #include <string.h>
 
+/* What only moves elements; grids travel through the first lot by themselves. */
 #define MOVES                                                                                      \
-    [OP_MaxPool] = QUANT_SAME, [OP_Reshape] = QUANT_SAME, [OP_Flatten] = QUANT_SAME,               \
-    [OP_Squeeze] = QUANT_SAME, [OP_Unsqueeze] = QUANT_SAME, [OP_Transpose] = QUANT_SAME,           \
-    [OP_Slice] = QUANT_SAME, [OP_Gather] = QUANT_SAME, [OP_Split] = QUANT_SAME,                    \
-    [OP_Expand] = QUANT_SAME, [OP_Identity] = QUANT_SAME, [OP_Dropout] = QUANT_SAME
+    [OP_MaxPool] = QUANT_COMMUTES, [OP_Reshape] = QUANT_COMMUTES, [OP_Squeeze] = QUANT_COMMUTES,   \
+    [OP_Unsqueeze] = QUANT_COMMUTES, [OP_Transpose] = QUANT_COMMUTES, [OP_Slice] = QUANT_COMMUTES, \
+    [OP_Identity] = QUANT_COMMUTES, [OP_Dropout] = QUANT_COMMUTES
+#define MORE_MOVES(role)                                                                           \
+    [OP_Flatten] = role, [OP_Gather] = role, [OP_Split] = role, [OP_Expand] = role
 #define PRODUCTS                                                                                   \
     [OP_Conv] = QUANT_WEIGHTED, [OP_Gemm] = QUANT_WEIGHTED, [OP_MatMul] = QUANT_WEIGHTED
 #define POOLS [OP_AveragePool] = QUANT_ARITH, [OP_GlobalAveragePool] = QUANT_ARITH
@@ -24,6 +26,7 @@ static const uint8_t ort_roles[OP_COUNT] = {
     PRODUCTS,
     POOLS,
     MOVES,
+    MORE_MOVES(QUANT_SAME),
     CLIPS,
     FLOAT_UNARY,
     [OP_Add] = QUANT_ARITH,
@@ -40,6 +43,7 @@ static const uint8_t input_roles[OP_COUNT] = {
     PRODUCTS,
     POOLS,
     MOVES,
+    MORE_MOVES(QUANT_COMMUTES),
     CLIPS,
     FLOAT_UNARY,
     [OP_ConvTranspose] = QUANT_WEIGHTED,
@@ -56,6 +60,7 @@ static const uint8_t qnn_roles[OP_COUNT] = {
     PRODUCTS,
     POOLS,
     MOVES,
+    MORE_MOVES(QUANT_SAME),
     CLIPS,
     [OP_ConvTranspose] = QUANT_WEIGHTED,
     [OP_Add] = QUANT_ARITH,
@@ -84,6 +89,7 @@ const Target targets[] = {
      .float_result = true,
      .int32_bias = true,
      .tight_relu = true,
+     .int8_to_uint8 = true,
      .role = ort_roles},
     {.name = "tensorrt",
      .activation_min = -128,
@@ -121,6 +127,7 @@ const Target targets[] = {
      .int32_bias = true,
      .shared_concat = true,
      .tight_relu = true,
+     .int8_to_uint8 = true,
      .role = ort_roles},
     {.name = NULL},
 };
@@ -130,6 +137,11 @@ const Target *target_find(const char *name)
     for (const Target *t = targets; t->name; t++)
         if (!name || strcmp(name, t->name) == 0) return t;
     return NULL;
+}
+
+bool role_moves(QuantRole role)
+{
+    return role == QUANT_SAME || role == QUANT_COMMUTES || role == QUANT_CARRIED;
 }
 
 QuantRole target_role(const Target *t, Op op) { return (QuantRole)t->role[op]; }

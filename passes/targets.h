@@ -11,6 +11,7 @@ typedef enum QuantRole {
     QUANT_ARITH,    /* every float input and the output on grids: Add, Concat, averages, Sigmoid */
     QUANT_RESIDUAL, /* a sum that a product computes on the way: the other operands on grids */
     QUANT_SAME,     /* moves or selects elements: output on the grid of input 0 */
+    QUANT_COMMUTES, /* as QUANT_SAME; the runtime itself pushes grids through it */
     QUANT_CARRIED,  /* as QUANT_SAME, but the runtime moves floats */
     QUANT_THROUGH,  /* computed in float, but what reads it may be integer again */
     QUANT_ABSORBED, /* Relu, Clip: part of the producer's rounding, no grid in between */
@@ -28,6 +29,7 @@ typedef struct Target {
     bool int32_bias;    /* biases are int32 at scale s_x s_w, else float */
     bool shared_concat; /* inputs and output of a Concat have one scale */
     bool tight_relu;    /* Relu and Clip vanish only where the grid ends where they do */
+    bool int8_to_uint8; /* the runtime rewrites int8 pairs with one reader to uint8 */
     bool static_shapes; /* no symbolic dimensions */
     int least_channels; /* convolutions with fewer, in or out, stay in float */
     float least_scale;
@@ -38,6 +40,7 @@ extern const Target targets[]; /* the default first; ends with a NULL name */
 /* NULL name: the default. An unknown name gives NULL. */
 const Target *target_find(const char *name);
 QuantRole target_role(const Target *t, Op op);
+bool role_moves(QuantRole role); /* QUANT_SAME and its like */
 
 /* Sigmoid, Softmax, Tanh: the range that follows from the function, so that no data is needed.
  * False for the others. */

@@ -354,6 +354,15 @@ static int do_inspect(ehap *e, const char *a, const char *b)
 
 int ehap_inspect(ehap *e) { return guarded(e, do_inspect, NULL, NULL); }
 
+static int do_lint(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = need_model(e);
+    return status ? status : lint_print(e, stdout);
+}
+
+int ehap_lint(ehap *e) { return guarded(e, do_lint, NULL, NULL); }
+
 static int do_infer(ehap *e, const char *in, const char *out)
 {
     int status = need_weights(e);

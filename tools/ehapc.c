@@ -66,6 +66,12 @@ static int cmd_inspect(Command *c)
     return save_and_report(c, status);
 }
 
+static int cmd_lint(Command *c)
+{
+    int status = loaded(c, false);
+    return status ? status : ehap_lint(c->e);
+}
+
 static int cmd_sensitivity(Command *c)
 {
     int status = loaded(c, true);
@@ -100,6 +106,7 @@ static const struct {
     {"sensitivity", "IN -o S.json", "score every prunable channel", cmd_sensitivity},
     {"prune", "IN -o OUT", "remove channels and refit, in float", cmd_prune},
     {"quantize", "IN -o OUT", "calibrate, fine-tune and quantize", cmd_quantize},
+    {"lint", "IN", "which nodes --target runs in integers, and why the rest is float", cmd_lint},
     {"run", "IN --data X.npz -o Y.npz", "inference; --test-data DIR compares", cmd_run},
     {"passes", "", "list the passes for --passes", cmd_passes},
 };
@@ -121,7 +128,8 @@ static void help(void)
            "run just these passes, in order", "--test-data DIR",
            "with run: input_k.pb and the expected output_k.pb");
     options_help(stdout);
-    printf("\nExit status: 0 done, 1 bad input, 2 usage, 3 nothing could be removed, 4 internal\n");
+    printf("\nExit status: 0 done, 1 bad input, 2 usage, 3 nothing could be removed, or\n"
+           "(lint) something stays in float, 4 internal\n");
 }
 
 /* Where a flag of the command line itself goes; NULL: an option of the library. */

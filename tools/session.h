@@ -59,4 +59,7 @@ int run_arrays(ehap *e, const char *in_npz, const char *out_npz);
 int run_test_data(ehap *e, const char *dir);
 void inspect_print(ehap *e, FILE *to);
 
+/* lint.c: EHAP_OK if all that can run in integers on --target does, else EHAP_NOTHING. */
+int lint_print(ehap *e, FILE *to);
+
 #endif
