@@ -17,8 +17,7 @@ typedef enum QuantRole {
     QUANT_ABSORBED, /* Relu, Clip: part of the producer's rounding, no grid in between */
 } QuantRole;
 
-/* One line per fact of shared/reference style rule tables; docs/targets.md says what was run and
- * what only read. */
+/* The facts about a runtime; docs/targets.md says which were run and which only read. */
 typedef struct Target {
     const char *name;
     int activation_min, activation_max; /* the integers of the activations' grid */
