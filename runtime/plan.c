@@ -27,7 +27,7 @@ typedef struct Plan {
 
 /* ---- what runs, and when ------------------------------------------------------------ */
 
-static const Device *device_find(const char *name)
+const Device *device_find(const char *name)
 {
     static const Device *const all[] = {&device_ref, &device_ref_last, &device_cpu};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)

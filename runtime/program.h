@@ -55,6 +55,9 @@ struct Program {
     size_t memory, scratch;
 };
 
+/* NULL if there is none of that name. */
+const Device *device_find(const char *name);
+
 /* Sets last of every arena buffer from the steps and stages (keep: nothing dies), lets kernels
  * that can work in place do so, and gives each buffer its offset and the program its memory size.
  * -1 if the sum of sizes overflows. */

@@ -48,6 +48,30 @@ void instance_run_all(Instance *i); /* stages in order */
 /* Copies output k, row-major in its declared dtype, to dst. */
 void instance_read(const Instance *i, int output, void *dst);
 
+/* ---- graphs whose shapes depend on data (inference.c) ----------------------------------- */
+
+/* A Program needs fixed shapes. An Inference runs any graph that has kernels (NonZero,
+ * NonMaxSuppression, shapes that are computed, symbolic inputs): what has fixed shapes is planned
+ * and run, its results tell the next shapes, and so on. Plans are kept for runs of the same shapes.
+ * For inference; one thread at a time. */
+typedef struct Inference Inference;
+
+typedef struct InferenceOptions {
+    const char *device; /* as in ProgramOptions; NULL: "cpu" */
+    /* Asked before the memory of a plan is allocated; < 0 ends the run. NULL: any. */
+    int (*allow)(const void *ctx, size_t bytes, Diag *d);
+    const void *ctx;
+} InferenceOptions;
+
+/* The graph must outlive the inference. */
+int inference_new(Inference **out, const Graph *g, const InferenceOptions *o, Diag *d);
+void inference_free(Inference *r);
+/* Runs on data[k], row-major elements of type types[k], one per graph input. Errors: an input that
+ * does not fit, an op without a kernel, named; what inference finds wrong. */
+int inference_run(Inference *r, const Type *types, const void *const *data, Diag *d);
+/* Output o of the latest run, row-major, of type *type; valid until the next one. */
+const void *inference_output(const Inference *r, int o, Type *type);
+
 /* ---- shards (shards.c) -------------------------------------------------------------- */
 
 /* Runs `n` shards on up to `threads` threads. work(ctx, shard, instance) runs concurrently,

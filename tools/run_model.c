@@ -7,55 +7,40 @@
 #include "passes/batches.h"
 #include "tools/session.h"
 
-/* The model with every symbolic dim as the given arrays have it. */
-static Graph *bound_to(ehap *e, const NamedArray *in, int n)
+typedef struct Limit {
+    const Options *options;
+    int64_t samples;
+} Limit;
+
+static int allow(const void *ctx, size_t bytes, Diag *d)
 {
-    const Graph *g = e->c.graph;
-    int64_t *dims = NEW_ARRAY(e->arena, int64_t, g->nsymbols);
-    for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
-    for (int i = 0; i < n; i++) {
-        const Type *have = &in[i].type, *want = &g->inputs[i]->type;
-        char a[128], b[128];
-        bool fits = have->dtype == want->dtype && (want->rank < 0 || have->rank == want->rank);
-        for (int k = 0; fits && k < want->rank; k++) {
-            int64_t *bound = dim_is_sym(want->dim[k]) ? &dims[want->dim[k] - DIM_SYM_BASE] : NULL;
-            if (bound && *bound < 0) *bound = have->dim[k];
-            fits = have->dim[k] == (bound ? *bound : want->dim[k]);
-        }
-        if (!fits) {
-            diag_error(&e->diag, "input '%s' takes %s, the array given is %s", g->inputs[i]->name,
-                       type_print(g, want, a, sizeof a), type_print(NULL, have, b, sizeof b));
-            return NULL;
-        }
-    }
-    return simplify_specialize(g, e->arena, dims, &e->diag);
+    const Limit *l = ctx;
+    return memory_allows(l->options, bytes, l->samples, d);
 }
 
 /* Runs on in[] (one per graph input, in order); out[] borrows the arena. */
 static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
 {
-    Program *p;
-    Instance *inst = NULL;
-    const Graph *g = bound_to(e, in, e->c.graph->ninputs);
-    if (!g || program_compile(&p, g, &(ProgramOptions){.device = e->c.opt.device}, &e->diag) < 0)
-        return EHAP_BAD_INPUT;
-    int64_t samples = g->ninputs && in[0].type.rank > 0 ? in[0].type.dim[0] : 1;
-    if (memory_allows(&e->c.opt, program_peak_bytes(p), samples, &e->diag) < 0 ||
-        instance_new(&inst, p, &e->diag) < 0) {
-        program_free(p);
-        return EHAP_BAD_INPUT;
+    Inference *r;
+    const Graph *g = e->c.graph;
+    Type *types = NEW_ARRAY(e->arena, Type, g->ninputs);
+    const void **data = NEW_ARRAY(e->arena, const void *, g->ninputs);
+    const Limit limit = {&e->c.opt, g->ninputs && in[0].type.rank > 0 ? in[0].type.dim[0] : 1};
+    for (int i = 0; i < g->ninputs; i++) {
+        types[i] = in[i].type;
+        data[i] = in[i].data;
     }
-    for (int i = 0; i < g->ninputs; i++) instance_bind(inst, i, in[i].data);
-    instance_run_all(inst);
-    for (int o = 0; o < g->noutputs; o++) {
-        const Type *t = &g->outputs[o]->type;
-        void *data = arena_alloc(e->arena, (size_t)type_bytes(t));
-        instance_read(inst, o, data);
-        out[o] = (NamedArray){g->outputs[o]->name, *t, data};
+    const InferenceOptions o = {.device = e->c.opt.device, .allow = allow, .ctx = &limit};
+    if (inference_new(&r, g, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    const int status = inference_run(r, types, data, &e->diag);
+    for (int k = 0; k < g->noutputs && status == 0; k++) {
+        Type t;
+        const void *p = inference_output(r, k, &t);
+        out[k] =
+            (NamedArray){g->outputs[k]->name, t, arena_memdup(e->arena, p, (size_t)type_bytes(&t))};
     }
-    instance_free(inst);
-    program_free(p);
-    return EHAP_OK;
+    inference_free(r);
+    return status < 0 ? EHAP_BAD_INPUT : EHAP_OK;
 }
 
 int run_arrays(ehap *e, const char *in_npz, const char *out_npz)
