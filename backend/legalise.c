@@ -268,6 +268,14 @@ static int resize(Emit *e, Node *n)
     return first_resize(e, n);
 }
 
+static int depth_to_space(Emit *e, Node *n)
+{
+    if (e->opset >= 11) return 0;
+    if (attr_is(n, "mode", "CRD")) return too_old(e, n, "mode 'CRD'", 11);
+    node_remove_attr(n, "mode");
+    return 0;
+}
+
 /* Scale and bias per group until opset 20, per channel since. */
 static int group_norm(Emit *e, Node *n)
 {
@@ -291,6 +299,7 @@ static const struct {
     {OP_DequantizeLinear, quantize},
     {OP_ScatterElements, scatter},
     {OP_Resize, resize},
+    {OP_DepthToSpace, depth_to_space},
     {OP_Hardmax, flat_softmax},
     {OP_GroupNormalization, group_norm},
 };

@@ -20,6 +20,8 @@ static const struct {
     [OP_MaxPoolGrad] = {1 | 2, 1},
     [OP_MaxPoolPick] = {1 | 2, 1},
     [OP_AveragePoolGrad] = {1, 1},
+    [OP_DepthToSpace] = {1, 1},
+    [OP_SpaceToDepth] = {1, 1},
     [OP_Resize] = {1, 1},
     [OP_ResizeGrad] = {1, 1},
     [OP_BatchNormalization] = {1, 1},

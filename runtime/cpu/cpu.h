@@ -37,6 +37,7 @@ CPU_PREPARE(pool);
 CPU_RUN(pool);
 CPU_PREPARE(global_pool);
 CPU_RUN(global_pool);
+CPU_RUN(blocks);
 CPU_PREPARE(resize);
 CPU_RUN(resize);
 CPU_RELEASE(resize);

@@ -30,6 +30,8 @@ REF_KERNEL(global_pool);
 REF_KERNEL(maxpool_grad);
 REF_KERNEL(maxpool_pick);
 REF_KERNEL(avgpool_grad);
+REF_KERNEL(blocks);
+REF_KERNEL(loss);
 REF_KERNEL(resize);
 REF_KERNEL(resize_grad);
 REF_KERNEL(batchnorm);

@@ -1,4 +1,5 @@
 /* Joining, cutting, padding and picking. */
+#include "runtime/blocks.h"
 #include "runtime/ref/ref.h"
 
 #include <string.h>
@@ -184,4 +185,13 @@ REF_KERNEL(gather_grad)
         const int64_t to = ref_index(out, &index);
         element_store(out, to, load(out, to) + load(in, ref_index(in, &at)));
     }
+}
+
+/* DepthToSpace, SpaceToDepth */
+REF_KERNEL(blocks)
+{
+    UNUSED_STATE;
+    Tensor from, to;
+    block_views(n, in, out, &from, &to);
+    FOR_EACH(at, &to) ref_move(&from, ref_index(&from, &at), &to, ref_index(&to, &at));
 }
