@@ -4,7 +4,7 @@
 
 #include "backend/emit.h"
 
-typedef enum InputKind { KIND_INTS, KIND_INT, KIND_SCALAR, KIND_FLOAT } InputKind;
+typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
 
 static const struct {
     Op op;
@@ -86,9 +86,8 @@ static int input_to_attr(Emit *e, Node *n, const Value *v, const char *attr, Inp
     int64_t *ints = NEW_ARRAY(e->a, int64_t, count < 0 ? 0 : count);
     if (count < 0 || count > INT32_MAX || value_ints(v, ints, (int)count) != count)
         return too_old(e, n, arena_printf(e->a, "a computed '%s'", attr), below);
-    bool one = kind == KIND_INT || kind == KIND_SCALAR;
-    if (one && count != 1) return too_old(e, n, "a list", below);
-    add_attr(e, n, one ? attr_int(attr, *ints) : attr_ints(attr, (size_t)count, ints));
+    if (kind == KIND_INT && count != 1) return too_old(e, n, "a list", below);
+    add_attr(e, n, kind == KIND_INT ? attr_int(attr, *ints) : attr_ints(attr, (size_t)count, ints));
     return 0;
 }
 

@@ -6,7 +6,7 @@
 
 #include "frontend/onnx_import.h"
 
-typedef enum InputKind { KIND_INTS, KIND_INT, KIND_SCALAR, KIND_FLOAT } InputKind;
+typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
 
 static const struct {
     Op op;
@@ -47,13 +47,12 @@ static const char *helper_name(Import *im, const Node *n, const char *what)
     return arena_printf(im->tmp, "%s_%s", base, what);
 }
 
-static Value *ints_input(Import *im, const Node *n, const Attr *a, InputKind kind)
+static Value *ints_input(Import *im, const Node *n, const Attr *a)
 {
     bool one = a->kind == ATTR_INT;
     int64_t dim = one ? 1 : (int64_t)a->n;
     const int64_t *ints = one ? arena_memdup(im->g->arena, &a->i, sizeof a->i) : a->ints;
-    return value_const(im->g, helper_name(im, n, a->name),
-                       type_of(DT_I64, kind == KIND_SCALAR ? 0 : 1, &dim), ints);
+    return value_const(im->g, helper_name(im, n, a->name), type_of(DT_I64, 1, &dim), ints);
 }
 
 /* Of the type of the data, as Clip and Pad demand; Dropout's ratio is float. */
@@ -79,7 +78,7 @@ static int attrs_to_inputs(Import *im, Node *n)
         if (inputs[k].op != n->op || im->opset >= inputs[k].below) continue;
         const Attr *a = node_attr(n, inputs[k].attr);
         if (!a) continue;
-        static const AttrKind kinds[] = {ATTR_INTS, ATTR_INT, ATTR_INT, ATTR_FLOAT};
+        static const AttrKind kinds[] = {ATTR_INTS, ATTR_INT, ATTR_FLOAT};
         bool ints = inputs[k].kind != KIND_FLOAT;
         if (a->kind != kinds[inputs[k].kind])
             return node_error(im->d, n, "attribute '%s' has the wrong type", a->name);
@@ -87,8 +86,7 @@ static int attrs_to_inputs(Import *im, Node *n)
         if (inputs[k].index < n->nin && n->in[inputs[k].index])
             return node_error(im->d, n, "it has %d inputs; at opset %lld '%s' is an attribute",
                               n->nin, (long long)im->opset, a->name);
-        set_input(im, n, inputs[k].index,
-                  ints ? ints_input(im, n, a, inputs[k].kind) : float_input(im, n, a));
+        set_input(im, n, inputs[k].index, ints ? ints_input(im, n, a) : float_input(im, n, a));
         node_remove_attr(n, inputs[k].attr);
     }
     return 0;
@@ -210,15 +208,6 @@ static int resize_10(Import *im, Node *n, Node **after)
     return 0;
 }
 
-/* The axis that was meant before opset 20, which changed it. */
-static int dft(Import *im, Node *n, Node **after)
-{
-    const Attr axis = attr_int("axis", 1);
-    (void)after;
-    if (!node_in(n, 2)) set_input(im, n, 2, ints_input(im, n, &axis, KIND_SCALAR));
-    return 0;
-}
-
 static const struct {
     Op op;
     int64_t below;
@@ -233,7 +222,6 @@ static const struct {
     {OP_QuantizeLinear, INT64_MAX, quantize},
     {OP_DequantizeLinear, INT64_MAX, quantize},
     {OP_Cast, INT64_MAX, cast},
-    {OP_DFT, 20, dft},
 };
 
 int upgrade_node(Import *im, Node *n, Node **after)

@@ -6,17 +6,6 @@
 #include "runtime/element.h"
 #include "runtime/program.h"
 
-struct Instance {
-    Arena *arena; /* holds the instance itself */
-    const Program *p;
-    char *memory, *scratch;
-    Tensor *operands;   /* of all steps, Step.operand onwards */
-    const void **bound; /* by graph input */
-    double *seconds;    /* by step, if profiled */
-    void *result;       /* see instance_result */
-    const char *shown;  /* outputs of another rank's instance, packed: read instead of its own */
-};
-
 static void run_copy(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                      void *scratch)
 {
@@ -35,13 +24,16 @@ static void run_view(const Node *n, const void *state, const Tensor *in, const T
 const Kernel kernel_copy = {.run = run_copy, .flags = KF_F16 | KF_BF16};
 const Kernel kernel_view = {.run = run_view, .flags = KF_F16 | KF_BF16 | KF_INPLACE | KF_ROW_MAJOR};
 
-static Tensor resolve(const Instance *i, const Slot *s)
+Tensor instance_resolve(const Instance *i, const Slot *s)
 {
     Tensor t = s->t;
     if (s->buffer < 0) return t;
     const Buffer *b = &i->p->buffers[buffer_root(i->p, s->buffer)];
     if (b->kind == BUF_ARENA) t.data = i->memory + b->offset;
-    if (b->kind == BUF_INPUT) t.data = (void *)(uintptr_t)i->bound[b->input]; /* only read */
+    if (b->kind == BUF_INPUT) /* only read */
+        t.data = i->device ? on_device_input(i->device, b->input)
+                           : (void *)(uintptr_t)i->bound[b->input];
+    if (b->kind == BUF_CONST && i->device) t.data = i->p->constants + b->offset;
     return t;
 }
 
@@ -50,11 +42,27 @@ static void resolve_all(Instance *i)
     for (int k = 0; k < i->p->nsteps; k++) {
         const Step *s = &i->p->steps[k];
         for (int j = 0; j < s->nin + s->nout; j++)
-            i->operands[s->operand + j] = resolve(i, &s->slot[j]);
+            i->operands[s->operand + j] = instance_resolve(i, &s->slot[j]);
     }
 }
 
-static void release_memory(void *instance) { free(((Instance *)instance)->memory); }
+/* 64 more, so that even an empty tensor has an address of its own. Not from the arena, which would
+ * fill it with zeros. */
+static void *new_memory(const Program *p)
+{
+    const size_t n = program_peak_bytes(p) + 64;
+    return p->device->memory ? p->device->memory->alloc(n) : aligned_alloc(64, (n + 63) / 64 * 64);
+}
+
+static void release_memory(void *instance)
+{
+    Instance *i = instance;
+    if (i->device) on_device_free(i->p, i->device);
+    if (i->memory && i->p->device->memory)
+        i->p->device->memory->release(i->memory);
+    else
+        free(i->memory);
+}
 
 int instance_new(Instance **out, const Program *p, Diag *d)
 {
@@ -66,12 +74,12 @@ int instance_new(Instance **out, const Program *p, Diag *d)
     i->operands = NEW_ARRAY(a, Tensor, p->noperands + 1);
     i->bound = NEW_ARRAY(a, const void *, p->graph->ninputs + 1);
     arena_defer(a, release_memory, i);
-    /* 64 more, so that even an empty tensor has an address of its own. Not from the arena, which
-     * would fill it with zeros. */
-    i->memory = aligned_alloc(64, program_peak_bytes(p) + 64);
-    if (!i->memory) {
+    i->memory = new_memory(p);
+    if (p->device->memory) i->device = on_device_new(p);
+    if (!i->memory || (p->device->memory && !i->device)) {
         instance_free(i);
-        return diag_error(d, "out of memory: the program needs %zu bytes", program_peak_bytes(p));
+        return diag_error(d, "out of memory on '%s': the program needs %zu bytes", p->device->name,
+                          program_peak_bytes(p));
     }
     i->scratch = i->memory + p->memory;
     resolve_all(i);
@@ -88,6 +96,10 @@ void instance_bind(Instance *i, int input, const void *data)
 {
     const Program *p = i->p;
     i->bound[input] = data;
+    if (i->device) {
+        on_device_bind(i->device, input);
+        return;
+    }
     for (int k = p->bind_begin[input]; k < p->bind_begin[input + 1]; k++)
         i->operands[p->bind_at[k]].data = (void *)(uintptr_t)data;
 }
@@ -99,6 +111,19 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+void instance_run_steps(Instance *i, int stage)
+{
+    const Program *p = i->p;
+    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
+        const Step *s = &p->steps[k];
+        const Tensor *in = i->operands + s->operand;
+        const double start = i->seconds ? now() : 0;
+        if (i->device) p->device->memory->begin(s->node);
+        s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
+        if (i->seconds) i->seconds[k] += now() - start;
+    }
+}
+
 void instance_run(Instance *i, int stage)
 {
     const Program *p = i->p;
@@ -106,13 +131,30 @@ void instance_run(Instance *i, int stage)
         if (!i->bound[k] && p->bind_begin[k] < p->bind_begin[k + 1] && p->input_stage[k] <= stage)
             trap(TRAP_INTERNAL, "input '%s' is not bound", p->graph->inputs[k]->name);
     i->shown = NULL;
-    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
-        const Step *s = &p->steps[k];
-        const Tensor *in = i->operands + s->operand;
-        const double start = i->seconds ? now() : 0;
-        s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
-        if (i->seconds) i->seconds[k] += now() - start;
+    if (i->device)
+        on_device_run(i, stage);
+    else
+        instance_run_steps(i, stage);
+}
+
+void instance_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
+                     float *rows)
+{
+    const Graph *g = i->p->graph;
+    const Type *t = &g->inputs[counter]->type;
+    const int64_t count = type_count(t), *bound = i->bound[counter];
+    int64_t key[8];
+    if (t->dtype != DT_I64 || count < 1 || count > 8)
+        trap(TRAP_INTERNAL, "input '%s' is no counter", g->inputs[counter]->name);
+    if (i->device && on_device_repeat(i, stage, counter, n, nout, out, rows)) return;
+    memcpy(key, bound, (size_t)count * sizeof *key);
+    for (int k = 0; k < n; k++, key[count - 1]++) {
+        instance_bind(i, counter, key);
+        instance_run(i, stage);
+        for (int o = 0; o < nout; rows += type_count(&g->outputs[out[o++]]->type))
+            instance_read(i, out[o], rows);
     }
+    instance_bind(i, counter, bound);
 }
 
 void instance_profile(Instance *i, double *seconds) { i->seconds = seconds; }
@@ -142,8 +184,12 @@ void instance_read(const Instance *i, int output, void *dst)
                (size_t)type_bytes(output_type(i, output)));
         return;
     }
+    if (i->device) {
+        on_device_read(i, output, dst);
+        return;
+    }
     const Slot *s = &i->p->value[i->p->graph->outputs[output]->id];
-    const Tensor from = resolve(i, s);
+    const Tensor from = instance_resolve(i, s);
     Tensor to = from;
     to.data = dst;
     tensor_set_strides(&to, false);

@@ -295,8 +295,7 @@ int inference_new(Inference **out, const Graph *g, const InferenceOptions *o, Di
     r->base = g;
     r->options = *o;
     if (!r->options.device) r->options.device = "cpu";
-    if (device_find(r->options.device)) return 0;
-    diag_error(d, "there is no device '%s'", r->options.device);
+    if (device_find(r->options.device, d)) return 0;
     inference_free(r);
     *out = NULL;
     return -1;
@@ -422,7 +421,7 @@ int inference_run(Inference *r, const Type *types, const void *const *data, Diag
     Graph *g = r->g;
     int operands = g->ninputs;
     for (int k = 0; k < g->nnodes; k++) operands += g->nodes[k]->nin + g->nodes[k]->nout;
-    Round q = {.r = r, .g = g, .device = device_find(r->options.device), .arena = r->arena};
+    Round q = {.r = r, .g = g, .device = device_find(r->options.device, d), .arena = r->arena};
     q.needed = NEW_ARRAY(r->arena, bool, g->nnodes);
     q.done = NEW_ARRAY(r->arena, bool, g->nnodes);
     q.ready = NEW_ARRAY(r->arena, bool, g->nnodes);

@@ -30,8 +30,13 @@ bool tensor_same_layout(const Tensor *a, const Tensor *b);
 
 typedef struct Step Step;
 
+typedef struct Fusion Fusion; /* runtime/program.h */
+typedef struct Device Device;
+
 typedef struct Prepare {
     const Node *node;
+    const Device *device;
+    const Fusion *fusion; /* what the step computes instead of `node`; NULL: just that */
     Tensor *in,
         *out; /* shapes and strides; no data, except of constants. in[i].rank < 0: omitted */
     int nin, nout;
@@ -57,6 +62,8 @@ enum KernelFlags {
     KF_F16 = 1 << 1,       /* handles F16 storage itself; otherwise the executor converts */
     KF_ROW_MAJOR = 1 << 2, /* wants all operands row-major */
     KF_BF16 = 1 << 3,      /* likewise for BF16 storage */
+    KF_HOST = 1 << 4,      /* on a device with its own memory: works on the host and waits */
+    KF_MAP = 1 << 5,       /* element by element: the device may fuse it with its neighbours */
 };
 
 /* For device tables. Copy: equal shapes, any layouts and types (Identity, Cast). View: the same
@@ -64,15 +71,43 @@ enum KernelFlags {
  * an alias). */
 extern const Kernel kernel_copy, kernel_view;
 
-typedef struct Device {
+/* A device whose memory is not the host's. Calls are queued and run in order; what fails traps and
+ * names the failing call and the node of the last begin(). */
+typedef struct DeviceMemory {
+    void *(*alloc)(size_t n); /* NULL: none left */
+    void (*release)(void *p);
+    void (*upload)(void *to, const void *from, size_t n);   /* `from` may change after return */
+    void (*download)(void *to, const void *from, size_t n); /* waits for all that was queued */
+    void (*begin)(const Node *n);
+    /* What is queued between record() and recorded() is kept instead of run. */
+    void (*record)(void);
+    void *(*recorded)(void);
+    void (*replay)(void *recording);
+    void (*discard)(void *recording);
+    /* rows[*counter * row + at + k] = x[k] for k < n; then bump adds 1 to *counter and *key. */
+    void (*append)(float *rows, const int64_t *counter, int64_t row, int64_t at, const float *x,
+                   int64_t n);
+    void (*bump)(int64_t *counter, int64_t *key);
+    /* Before kernels are prepared: sends what the device cannot do to the host and, if `fuse`,
+     * joins steps. */
+    void (*rewrite)(Program *p, bool fuse, Diag *d);
+} DeviceMemory;
+
+struct Device {
     const char *name;
     const Kernel *kernels; /* OP_COUNT entries; run == NULL: not supported */
     const Kernel *copy;    /* for the plan's copies; NULL: kernel_copy */
     bool channels_last;    /* the plan may choose that layout */
     bool threads;
-} Device;
+    bool tf32;                  /* products of floats may round operands to 10 bits */
+    const DeviceMemory *memory; /* NULL: the host's */
+};
 
 /* ref_last ("ref-last") is ref with channels-last values, for testing the plan. */
 extern const Device device_ref, device_ref_last, device_cpu;
+
+/* The device of that name: "ref", "ref-last", "cpu", "cuda", "cuda-tf32", "auto". NULL after an
+ * error, which for cuda says what is missing. */
+const Device *device_find(const char *name, Diag *d);
 
 #endif

@@ -27,14 +27,6 @@ typedef struct Plan {
 
 /* ---- what runs, and when ------------------------------------------------------------ */
 
-const Device *device_find(const char *name)
-{
-    static const Device *const all[] = {&device_ref, &device_ref_last, &device_cpu};
-    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-        if (strcmp(all[k]->name, name) == 0) return all[k];
-    return NULL;
-}
-
 /* Values known at compile time need no node: constants, and small integers such as shapes. */
 static bool known(const Value *v)
 {
@@ -121,6 +113,13 @@ static Slot slot_in_arena(Plan *pl, Tensor t, int stage)
     return (Slot){buffer_add(pl->p, b), t};
 }
 
+/* A constant; t.data is on the host. */
+static Slot slot_of_data(Plan *pl, Tensor t)
+{
+    const size_t size = (size_t)tensor_count(&t) * dtype_size(t.dtype);
+    return (Slot){buffer_add(pl->p, (Buffer){.kind = BUF_CONST, .data = t.data, .size = size}), t};
+}
+
 static Slot slot_of_const(Plan *pl, const Value *v)
 {
     Tensor t = tensor_of(&v->type, false);
@@ -133,7 +132,7 @@ static Slot slot_of_const(Plan *pl, const Value *v)
         data = t.data;
     }
     t.data = (void *)(uintptr_t)data; /* kernels only read it */
-    return (Slot){buffer_add(pl->p, (Buffer){.kind = BUF_CONST, .data = data}), t};
+    return slot_of_data(pl, t);
 }
 
 static void add_inputs(Plan *pl)
@@ -214,8 +213,7 @@ static Slot convert_const(Plan *pl, const Value *v, Slot home, Tensor t)
     if (s->buffer >= 0 && same_tensor(&s->t, &t)) return *s;
     t.data = NEW_ARRAY(pl->p->arena, char, tensor_count(&t) * (int64_t)dtype_size(t.dtype));
     tensor_copy(&home.t, &t);
-    *s = (Slot){buffer_add(pl->p, (Buffer){.kind = BUF_CONST, .data = t.data}), t};
-    return *s;
+    return *s = slot_of_data(pl, t);
 }
 
 /* The slot that the kernel reads for input i, after a copy if it cannot take the value as it is. */
@@ -300,6 +298,8 @@ static int prepare_step(Program *p, Step *s, Diag *d)
     Tensor *t = NEW_ARRAY(p->arena, Tensor, n + 1);
     const void **data = NEW_ARRAY(p->arena, const void *, s->nin + 1);
     Prepare pr = {.node = s->node,
+                  .device = p->device,
+                  .fusion = s->fusion,
                   .in = t,
                   .out = t + s->nin,
                   .nin = s->nin,
@@ -339,11 +339,31 @@ static void list_bindings(Program *p)
     }
 }
 
+/* Places the constants in one block of the device and fills it. */
+static int upload_constants(Program *p, Diag *d)
+{
+    const DeviceMemory *m = p->device->memory;
+    size_t total = 0;
+    for (int b = 0; b < p->nbuffers; b++) {
+        if (p->buffers[b].kind != BUF_CONST) continue;
+        p->buffers[b].offset = total;
+        total += (p->buffers[b].size + 63) & ~(size_t)63;
+    }
+    p->constants = m->alloc(total + 64);
+    if (!p->constants)
+        return diag_error(d, "out of memory on '%s': the constants need %zu bytes", p->device->name,
+                          total);
+    for (int b = 0; b < p->nbuffers; b++)
+        if (p->buffers[b].kind == BUF_CONST && p->buffers[b].size)
+            m->upload(p->constants + p->buffers[b].offset, p->buffers[b].data, p->buffers[b].size);
+    return 0;
+}
+
 static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
 {
     p->graph = g;
-    p->device = device_find(o->device ? o->device : "cpu");
-    if (!p->device) return diag_error(d, "there is no device '%s'", o->device);
+    p->device = device_find(o->device ? o->device : "cpu", d);
+    if (!p->device) return -1;
     p->value = NEW_ARRAY(p->arena, Slot, g->nvalues);
     Plan pl = {.p = p, .g = g, .d = d};
     pl.stage = NEW_ARRAY(p->arena, uint8_t, g->nvalues);
@@ -379,9 +399,11 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
         if (s->buffer < 0)
             return diag_error(d, "nothing computes output '%s'", g->outputs[k]->name);
     }
+    if (p->device->memory) p->device->memory->rewrite(p, !o->no_reuse, d);
     for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));
     list_bindings(p);
-    return program_place(p, o->no_reuse, d);
+    TRY(program_place(p, o->no_reuse, d));
+    return p->device->memory ? upload_constants(p, d) : 0;
 }
 
 static void release_states(void *program)
@@ -390,6 +412,7 @@ static void release_states(void *program)
     for (int k = 0; k < p->nsteps; k++)
         if (p->steps[k].state && p->steps[k].kernel->release)
             p->steps[k].kernel->release(p->steps[k].state);
+    if (p->constants) p->device->memory->release(p->constants);
 }
 
 int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag *d)
@@ -417,6 +440,12 @@ int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag
 void program_free(Program *p)
 {
     if (p) arena_free(p->arena); /* holds p itself */
+}
+
+int program_threads(const Program *p, int wanted)
+{
+    if (!p->device->threads) return 1;
+    return wanted > 0 ? wanted : runtime_cpu_count();
 }
 
 size_t program_peak_bytes(const Program *p) { return p->memory + p->scratch; }

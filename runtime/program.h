@@ -1,4 +1,5 @@
-/* The compiled form, shared by plan.c (makes it), memory.c (places buffers), exec.c (runs it). */
+/* The compiled form, shared by plan.c (makes it), memory.c (places buffers), exec.c (runs it),
+ * replay.c (runs it on a device with memory of its own). */
 #ifndef EHAP_RUNTIME_PROGRAM_H
 #define EHAP_RUNTIME_PROGRAM_H
 
@@ -30,6 +31,23 @@ typedef struct Slot {
     Tensor t; /* data NULL but for constants */
 } Slot;
 
+/* Several element-wise nodes as one step, in order. Operand k of member m is external input k of
+ * the step (src >= 0) or output 0 of member -1 - src. Step output o is output 0 of member
+ * result[o]. */
+typedef struct FusionMember {
+    const Node *node;
+    int *src; /* per input of the node; FUSION_OMITTED */
+    Tensor out;
+} FusionMember;
+
+struct Fusion {
+    FusionMember *members;
+    int nmembers;
+    int *result;
+};
+
+enum { FUSION_OMITTED = INT32_MIN };
+
 struct Step {
     const Node *node; /* what it is for */
     const Kernel *kernel;
@@ -38,6 +56,7 @@ struct Step {
     int stage, nin, nout;
     Slot *slot;  /* nin inputs, then nout outputs */
     int operand; /* index of slot[0] among the operands of all steps */
+    const Fusion *fusion;
 };
 
 struct Program {
@@ -53,10 +72,36 @@ struct Program {
     const uint8_t *input_stage; /* by graph input */
     int *bind_begin, *bind_at;  /* operands that read input k: bind_at[bind_begin[k] …) */
     size_t memory, scratch;
+    char *constants; /* on a device with its own memory: BUF_CONST buffers, each at its offset */
 };
 
-/* NULL if there is none of that name. */
-const Device *device_find(const char *name);
+struct Instance {
+    Arena *arena; /* holds the instance itself */
+    const Program *p;
+    char *memory, *scratch;
+    Tensor *operands;   /* of all steps, Step.operand onwards */
+    const void **bound; /* by graph input: the caller's data */
+    double *seconds;    /* by step, if profiled */
+    void *result;       /* see instance_result */
+    const char *shown;  /* outputs of another rank's instance, packed: read instead of its own */
+    struct OnDevice *device; /* NULL where memory is the host's */
+};
+
+/* exec.c */
+void instance_run_steps(Instance *i, int stage);
+Tensor instance_resolve(const Instance *i, const Slot *s);
+
+/* replay.c: the part of an instance that lies on a device with memory of its own. NULL: none left.
+ */
+struct OnDevice *on_device_new(const Program *p);
+void on_device_free(const Program *p, struct OnDevice *o);
+void *on_device_input(const struct OnDevice *o, int input);
+void on_device_bind(struct OnDevice *o, int input);
+void on_device_run(Instance *i, int stage);
+void on_device_read(const Instance *i, int output, void *dst);
+/* False: not recordable; nothing has happened. */
+bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
+                      float *rows);
 
 /* Sets last of every arena buffer from the steps and stages (keep: nothing dies), lets kernels
  * that can work in place do so, and gives each buffer its offset and the program its memory size.

@@ -23,7 +23,7 @@ typedef struct Program Program;
 typedef struct Instance Instance;
 
 typedef struct ProgramOptions {
-    const char *device;   /* "ref" (naive, double arithmetic), "cpu", "cuda" */
+    const char *device;   /* "ref" (naive, double arithmetic), "cpu", "cuda", "cuda-tf32", "auto" */
     const uint8_t *stage; /* one per graph input; NULL: all 0 */
     bool no_reuse;        /* every value keeps its own memory (debugging, dumps) */
 } ProgramOptions;
@@ -35,16 +35,24 @@ int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag
 void program_free(Program *p);
 /* Bytes of one instance: arena and scratch, known before anything runs. */
 size_t program_peak_bytes(const Program *p);
+/* How many instances can run at a time: `wanted` (0: all cores), or 1 where the device itself is
+ * parallel. */
+int program_threads(const Program *p, int wanted);
 /* The plan as text: steps, stages, layouts, offsets. */
 void program_print(const Program *p, void *file);
 
 int instance_new(Instance **out, const Program *p, Diag *d);
 void instance_free(Instance *i);
 /* Input k reads `data`: row-major elements of its declared dtype, borrowed until the next
- * bind. */
+ * bind. Bind again after changing them: a device may have a copy. */
 void instance_bind(Instance *i, int input, const void *data);
 void instance_run(Instance *i, int stage);
 void instance_run_all(Instance *i); /* stages in order */
+/* Runs `stage` n times, the last element of int64 input `counter` one higher each time, and copies
+ * the float outputs out[0 … nout) of run k, one after another, to row k of `rows`. The caller's
+ * data stay as they are. A device with its own memory does all n without waiting in between. */
+void instance_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
+                     float *rows);
 /* Copies output k, row-major in its declared dtype, to dst. */
 void instance_read(const Instance *i, int output, void *dst);
 

@@ -204,12 +204,16 @@ enum Unary { SCALAR_UNARY_LIST(SCALAR_NAME, , SCALAR_MATH_double, SCALAR_F_doubl
     SCALAR_FN T scalar_##name##0_##T(T x, T a, T b) { return (void)a, (void)b, (void)x, f; }       \
     SCALAR_FN T scalar_##name##1_##T(T x, T a, T b) { return (void)a, (void)b, (void)x, f1; }      \
     SCALAR_FN T scalar_##name##2_##T(T x, T a, T b) { return (void)a, (void)b, (void)x, f2; }
+#ifndef SCALAR_FLOAT_ONLY /* compiled often: runtime/cuda/prelude.h */
 SCALAR_UNARY_LIST(SCALAR_DEFINE_UNARY, double, SCALAR_MATH_double, SCALAR_F_double)
+#endif
 SCALAR_UNARY_LIST(SCALAR_DEFINE_UNARY, float, SCALAR_MATH_float, SCALAR_F_float)
 
 #define SCALAR_DEFINE_BINARY(name, T, f)                                                           \
     SCALAR_FN T scalar_##name##_##T(T x, T y) { return f; }
+#ifndef SCALAR_FLOAT_ONLY
 SCALAR_BINARY_LIST(SCALAR_DEFINE_BINARY, double, SCALAR_MATH_double)
+#endif
 SCALAR_BINARY_LIST(SCALAR_DEFINE_BINARY, float, SCALAR_MATH_float)
 
 #endif

@@ -35,7 +35,7 @@ int pool_new(Pool **out, const Program *p, int threads, Diag *d)
     Arena *a = arena_new();
     Pool *pool = NEW(a, Pool);
     *out = NULL;
-    if (threads <= 0) threads = runtime_cpu_count();
+    threads = program_threads(p, threads);
     *pool = (Pool){.arena = a, .program = p, .instances = NEW_ARRAY(a, Instance *, threads)};
     arena_defer(a, release_instances, pool);
     for (; pool->n < threads; pool->n++)

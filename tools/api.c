@@ -113,6 +113,8 @@ static int guarded(ehap *e, Entry *f, const char *a, const char *b)
         diag_error(&e->diag, "%s", t.message);
         if (t.kind == TRAP_INTERNAL)
             dump_crash(e);
+        else if (t.kind == TRAP_DEVICE)
+            diag_note(&e->diag, "--device cpu computes without the GPU");
         else
             diag_note(&e->diag, "--memory or a smaller --batch may help");
         return EHAP_INTERNAL;
@@ -161,7 +163,6 @@ static int do_load(ehap *e, const char *path, const char *unused)
         diag_error(&e->diag, "a model has been loaded already");
         return EHAP_USAGE;
     }
-    if (strcmp(c->opt.device, "auto") == 0) c->opt.device = "cpu";
     e->in_path = e->diag.file = arena_strdup(e->arena, path);
     if (onnx_read(&c->graph, e->arena, path, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->input = (ModelStats){e->in_path, graph_params(c->graph), graph_flops(c->graph),

@@ -76,7 +76,7 @@ static const struct {
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
     {"threads", "N", INT, OPT(threads), 1, 4096,
      "at most so many (all); the output does not depend on it"},
-    {"device", "auto|cpu|ref", CHOICE, OPT(device), 0, 0,
+    {"device", "auto|cpu|cuda|cuda-tf32|ref", CHOICE, OPT(device), 0, 0,
      "where to compute; ref is naive and exact"},
     {"memory", "SIZE", SIZE, OPT(memory), 0, 0,
      "plan for at most so much: 512M, 2G (smaller shards, then fewer threads)"},

@@ -40,27 +40,28 @@ static void bind_scalar(const Probes *q, Instance *inst, int input, float x)
     instance_bind(inst, input, bound);
 }
 
+/* Keys of one shard run on from probe to probe, so that a device can count them itself. */
 static void bind_key(const Probes *q, Instance *inst, int64_t shard, int probe)
 {
     int64_t *key = feed_buffer(q->feed, inst, q->h.in_key);
     key[0] = (int64_t)q->s->c->opt.seed;
-    key[1] = q->same_key ? probe : probe * feed_shards(q->feed) + shard;
+    key[1] = q->same_key ? probe : shard * q->s->probes + probe;
     instance_bind(inst, q->h.in_key, key);
 }
 
 /* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
 static int run_probes(const Probes *q, int64_t shard, Instance *inst, int first, float *part)
 {
-    const Groups *gr = q->s->groups;
+    const int layers = q->s->groups->nlayers;
     instance_run(inst, 0);
     instance_run(inst, 1);
-    for (int k = first; k < q->now; k++) {
-        float *x = part + (int64_t)k * q->channels;
+    /* The first alone shows whether the scale is right. */
+    for (int k = first, n = 1; k < q->now; n = q->now - k) {
         bind_key(q, inst, shard, q->done + k);
-        instance_run(inst, 2);
-        for (int l = 0; l < gr->nlayers; l++)
-            instance_read(inst, q->h.out_layer[l], x + gr->first[l]);
-        if (hvp_overflowed(x, q->channels)) return k;
+        instance_repeat(inst, 2, q->h.in_key, n, layers, q->h.out_layer,
+                        part + (int64_t)k * q->channels);
+        for (const int end = k + n; k < end; k++)
+            if (hvp_overflowed(part + (int64_t)k * q->channels, q->channels)) return k;
     }
     return q->now;
 }

@@ -177,18 +177,6 @@ static const Kernel kernels[OP_COUNT] = {
     RUN(FakeQuant, fake_quant, MAP),
     PREP(FakeQuantGrad, fake_quant_grad, HALF),
     PREP(Rademacher, rademacher, HALF),
-    NAIVE(RandomUniform),
-    NAIVE(RandomNormal),
-    NAIVE(RandomUniformLike),
-    NAIVE(RandomNormalLike),
-    NAIVE(Bernoulli),
-    NAIVE(Multinomial),
-    NAIVE(DFT),
-    NAIVE(STFT),
-    NAIVE(HannWindow),
-    NAIVE(HammingWindow),
-    NAIVE(BlackmanWindow),
-    NAIVE(MelWeightMatrix),
 };
 
 static const Kernel plan_copy = {.run = cpu_plan_copy_run};

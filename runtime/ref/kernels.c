@@ -177,18 +177,6 @@ static const Kernel kernels[OP_COUNT] = {
     KI(FakeQuant, fake_quant),
     PI(FakeQuantGrad, fake_quant_grad),
     K(Rademacher, rademacher),
-    K(RandomUniform, random_uniform),
-    K(RandomNormal, random_normal),
-    K(RandomUniformLike, random_uniform),
-    K(RandomNormalLike, random_normal),
-    K(Bernoulli, bernoulli),
-    K(Multinomial, multinomial),
-    K(DFT, dft),
-    K(STFT, stft),
-    K(HannWindow, signal_window),
-    K(HammingWindow, signal_window),
-    K(BlackmanWindow, signal_window),
-    K(MelWeightMatrix, mel_weights),
 };
 
 const Device device_ref = {.name = "ref", .kernels = kernels, .threads = true};

@@ -86,10 +86,12 @@ static int compare(const Result *got, const Result *want, double tolerance, cons
 
 /* ---- devices ------------------------------------------------------------------------ */
 
+const char *checks_device;
+
 static const char *const devices[] = {"ref-last", "cpu"};
 
 /* Whether this build has the device. */
-static bool has_device(const char *name)
+bool has_device(const char *name)
 {
     Diag silent = {0};
     Arena *a = arena_new();
@@ -109,9 +111,10 @@ int check_devices(const Case *c, Arena *a, Diag *d)
         Result want, got;
         TRY(run(&want, g, "ref", data, a, d));
         for (size_t k = 0; k < sizeof devices / sizeof *devices; k++) {
-            if (!has_device(devices[k])) continue;
-            TRY(run(&got, g, devices[k], data, a, d));
-            TRY(compare(&got, &want, 1e-5, devices[k], d));
+            const char *device = checks_device ? checks_device : devices[k];
+            if (!has_device(device)) continue;
+            TRY(run(&got, g, device, data, a, d));
+            TRY(compare(&got, &want, 1e-5, device, d));
         }
     }
     return 0;
@@ -130,14 +133,15 @@ int check_half(const Case *c, Arena *a, Diag *d)
         DType storage;
         double tolerance;
         const char *what;
-    } halves[] = {{DT_F16, 2e-3, "cpu in f16"}, {DT_BF16, 1.6e-2, "cpu in bf16"}};
-    if (!has_float(c) || !has_device("cpu")) return 1;
+    } halves[] = {{DT_F16, 2e-3, "in f16"}, {DT_BF16, 1.6e-2, "in bf16"}};
+    const char *device = checks_device ? checks_device : "cpu";
+    if (!has_float(c) || !has_device(device)) return 1;
     for (int k = 0; k < 2; k++) {
         Result want, got;
         const Graph *g = case_graph(c, a, halves[k].storage, false);
         void **data = input_data(c, a, halves[k].storage, false);
         TRY(run(&want, g, "ref", data, a, d));
-        TRY(run(&got, g, "cpu", data, a, d));
+        TRY(run(&got, g, device, data, a, d));
         TRY(compare(&got, &want, halves[k].tolerance, halves[k].what, d));
     }
     return 0;

@@ -5,6 +5,10 @@
 
 #include "tests/ops/case.h"
 
+/* Compared with ref instead of the CPU's devices; NULL: those. */
+extern const char *checks_device;
+bool has_device(const char *name); /* whether this machine has it */
+
 typedef int Check(const Case *c, Arena *a, Diag *d);
 
 Check check_devices; /* every device gives what ref gives, whatever is constant */

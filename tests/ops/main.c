@@ -1,5 +1,6 @@
 /* run_ops FILE.case …       checks every line
  * run_ops 'Conv x=…'        checks one line
+ * run_ops --device D FILE … checks only that device D gives what ref gives; 77 without one
  * run_ops --coverage FILE…  every op has a reference kernel and a line */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@ static const struct {
               {"vjp", check_vjp},         {"second", check_second}, {"lanes", check_lanes},
               {"onnx", check_onnx}};
 
-enum { CHECKS = sizeof checks / sizeof *checks };
+enum { CHECKS = sizeof checks / sizeof *checks, DEVICE_CHECKS = 2 };
 
 static int one_check(const Case *c, int k, const char *line)
 {
@@ -51,7 +52,7 @@ static int check_line(const char *line, int *done)
     const bool unread = case_parse(&c, a, line, &d) < 0;
     int failures = unread;
     for (int k = 0; k < CHECKS && !unread; k++) {
-        if (skipped(&c, checks[k].name)) continue;
+        if (skipped(&c, checks[k].name) || (checks_device && k >= DEVICE_CHECKS)) continue;
         const int result = one_check(&c, k, line);
         failures += result < 0;
         done[k] += result == 0;
@@ -106,7 +107,13 @@ int main(int argc, char **argv)
 {
     int failures = 0, done[CHECKS] = {0};
     if (argc > 1 && strcmp(argv[1], "--coverage") == 0) return coverage(argc - 2, argv + 2) != 0;
-    for (int k = 1; k < argc; k++)
+    int first = 1;
+    if (argc > 2 && strcmp(argv[1], "--device") == 0) {
+        checks_device = argv[2];
+        first = 3;
+        if (!has_device(checks_device)) return puts("skipped: no CUDA device"), 77;
+    }
+    for (int k = first; k < argc; k++)
         failures += strstr(argv[k], ".case") ? for_lines(argv[k], check_line, done)
                                              : check_line(argv[k], done);
     for (int k = 0; k < CHECKS; k++) printf("%s %d, ", checks[k].name, done[k]);

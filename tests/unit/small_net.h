@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "passes/passes.h"
+#include "tests/unit/device.h"
 
 enum { NET_CHANNELS = 4, NET_CLASSES = 3, NET_SIZE = 8, NET_SAMPLES = 256 };
 
@@ -87,7 +88,8 @@ static inline Context small_context(Arena *a, Diag *d, bool norm)
 {
     Context c = {.arena = a, .diag = d, .graph = small_net(a, norm), .data = small_samples(a)};
     c.original = graph_clone(c.graph, a, NULL);
-    c.opt = (Options){.device = "ref", .threads = 1, .seed = 1, .steps = 40, .batch = 64};
+    c.opt =
+        (Options){.device = test_device("ref"), .threads = 1, .seed = 1, .steps = 40, .batch = 64};
     return c;
 }
 

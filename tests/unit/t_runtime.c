@@ -11,6 +11,7 @@
 
 #include "ir/ir.h"
 #include "runtime/runtime.h"
+#include "tests/unit/device.h"
 
 #define TYPE(dt, ...)                                                                              \
     type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
@@ -328,7 +329,7 @@ static void run_stages(Arena *a, const Graph *g, const Program *p, const uint8_t
 static void test_random_graphs(void **state)
 {
     (void)state;
-    static const char *const devices[] = {"ref", "ref-last", "cpu"};
+    const char *const devices[] = {"ref", "ref-last", test_device("cpu")};
     enum { TOTAL = 5 * 5 * 72 /* runs of stage 2, outputs */ };
     for (uint64_t seed = 0; seed < 60; seed++) {
         Arena *a = arena_new();

@@ -151,7 +151,7 @@ static void estimates_rank_alike(void **state)
     Arena *a = arena_new();
     Diag d = diag_stderr("test");
     Context c = small_context(a, &d, false);
-    c.opt.device = "cpu";
+    c.opt.device = test_device("cpu");
     Samples unlabelled = *c.data;
     unlabelled.labels = NULL;
     c.data = &unlabelled;
@@ -173,7 +173,7 @@ static void every_criterion_scores(void **state)
         Arena *a = arena_new();
         Diag d = diag_stderr("test");
         Context c = small_context(a, &d, true);
-        c.opt.device = "cpu";
+        c.opt.device = test_device("cpu");
         char opt[128];
         snprintf(opt, sizeof opt, "criterion=%s;probes=4;batch=64", names[k]);
         const Scores *s = score(&c, opt);
@@ -198,7 +198,7 @@ static void threads_change_nothing(void **state)
         Arena *a = arena_new();
         Diag d = diag_stderr("test");
         Context c = small_context(a, &d, false);
-        c.opt.device = "cpu";
+        c.opt.device = test_device("cpu");
         char opt[128];
         snprintf(opt, sizeof opt, "criterion=%s;probes=3;batch=128", names[k]);
         const Scores *one = score(&c, opt);

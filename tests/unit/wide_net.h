@@ -4,6 +4,7 @@
 #ifndef EHAP_TESTS_WIDE_NET_H
 #define EHAP_TESTS_WIDE_NET_H
 
+#include "tests/unit/device.h"
 #include "tests/unit/small_net.h"
 
 static inline Value *wide_relu(Graph *g, Value *x) { return build(g, OP_Relu, IN(x), NO_ATTRS); }
@@ -38,7 +39,7 @@ static inline Context wide_context(Arena *a, Diag *d, bool norm)
 {
     Context c = {.arena = a, .diag = d, .graph = wide_net(a, norm), .data = small_samples(a)};
     c.original = graph_clone(c.graph, a, NULL);
-    c.opt = (Options){.device = "cpu", .threads = 1, .seed = 1};
+    c.opt = (Options){.device = test_device("cpu"), .threads = 1, .seed = 1};
     return c;
 }
 

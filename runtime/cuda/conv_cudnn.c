@@ -1,0 +1,171 @@
+/* Convolutions by cuDNN's legacy interface, which is all that forward, data and filter need;
+ * another (its graph interface) would replace this file alone.
+ *
+ * Algorithms come from cuDNN's heuristic: the first that is deterministic, fits the memory and
+ * works in the math asked for. Timed search would pick another one from run to run. The choice is
+ * kept per problem. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/cuda/real.h"
+
+struct GpuConvPlan {
+    GpuConv c;
+    cudnnTensorDescriptor_t src, dst;
+    cudnnFilterDescriptor_t weights;
+    cudnnConvolutionDescriptor_t conv;
+    int algorithm; /* of the kind's enum */
+    size_t scratch;
+};
+
+/* ---- algorithms -------------------------------------------------------------------------------
+ */
+
+typedef struct Choice {
+    int algorithm; /* -1: none */
+    int math;
+    size_t scratch;
+} Choice;
+
+enum { MAX_ALGORITHMS = 16 };
+
+/* Whether the problem allows the math of an algorithm that the heuristic offers. */
+static bool allowed(const GpuConv *c, cudnnMathType_t math)
+{
+    if (c->storage != DT_F32) return true;
+    return c->tf32 || math == CUDNN_FMA_MATH;
+}
+
+#define CHOOSE(Perf, call)                                                                         \
+    do {                                                                                           \
+        Perf perf[MAX_ALGORITHMS];                                                                 \
+        int n = 0;                                                                                 \
+        CHECK(cudnn, call);                                                                        \
+        for (int k = 0; k < n && best.algorithm < 0; k++)                                          \
+            if (perf[k].status == CUDNN_STATUS_SUCCESS &&                                          \
+                perf[k].determinism == CUDNN_DETERMINISTIC && allowed(&p->c, perf[k].mathType))    \
+                best = (Choice){(int)perf[k].algo, (int)perf[k].mathType, perf[k].memory};         \
+    } while (0)
+
+static Choice ask(const GpuConvPlan *p)
+{
+    Choice best = {.algorithm = -1};
+    switch (p->c.kind) {
+    case GPU_FORWARD:
+        CHOOSE(cudnnConvolutionFwdAlgoPerf_t,
+               cudnnGetConvolutionForwardAlgorithm_v7(gpu.cudnn, p->src, p->weights, p->conv,
+                                                      p->dst, MAX_ALGORITHMS, &n, perf));
+        break;
+    case GPU_BY_DATA:
+        CHOOSE(cudnnConvolutionBwdDataAlgoPerf_t,
+               cudnnGetConvolutionBackwardDataAlgorithm_v7(gpu.cudnn, p->weights, p->dst, p->conv,
+                                                           p->src, MAX_ALGORITHMS, &n, perf));
+        break;
+    default:
+        CHOOSE(cudnnConvolutionBwdFilterAlgoPerf_t,
+               cudnnGetConvolutionBackwardFilterAlgorithm_v7(gpu.cudnn, p->src, p->dst, p->conv,
+                                                             p->weights, MAX_ALGORITHMS, &n, perf));
+    }
+    return best;
+}
+
+typedef struct Known {
+    GpuConv c;
+    Choice choice;
+    struct Known *next;
+} Known;
+
+/* Problems compare by bytes: they are made zeroed. */
+static Choice choose(const GpuConvPlan *p)
+{
+    static Known *all;
+    for (const Known *k = all; k; k = k->next)
+        if (memcmp(&k->c, &p->c, sizeof k->c) == 0) return k->choice;
+    Known *k = calloc(1, sizeof *k);
+    if (!k) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    k->choice = ask(p);
+    k->c = p->c;
+    k->next = all;
+    all = k;
+    return k->choice;
+}
+
+/* ---- the five functions ------------------------------------------------------------------------
+ */
+
+static void describe(GpuConvPlan *p)
+{
+    const GpuConv *c = &p->c;
+    const cudnnDataType_t type = c->storage == DT_F16    ? CUDNN_DATA_HALF
+                                 : c->storage == DT_BF16 ? CUDNN_DATA_BFLOAT16
+                                                         : CUDNN_DATA_FLOAT;
+    const cudnnMathType_t math = c->storage != DT_F32 ? CUDNN_TENSOR_OP_MATH
+                                 : c->tf32            ? CUDNN_DEFAULT_MATH
+                                                      : CUDNN_FMA_MATH;
+    CHECK(cudnn, cudnnCreateTensorDescriptor(&p->src));
+    CHECK(cudnn, cudnnCreateTensorDescriptor(&p->dst));
+    CHECK(cudnn, cudnnCreateFilterDescriptor(&p->weights));
+    CHECK(cudnn, cudnnCreateConvolutionDescriptor(&p->conv));
+    CHECK(cudnn,
+          cudnnSetTensor4dDescriptor(p->src, CUDNN_TENSOR_NHWC, type, c->n, c->c, c->h, c->w));
+    CHECK(cudnn,
+          cudnnSetTensor4dDescriptor(p->dst, CUDNN_TENSOR_NHWC, type, c->n, c->o, c->p, c->q));
+    CHECK(cudnn, cudnnSetFilter4dDescriptor(p->weights, type, CUDNN_TENSOR_NHWC, c->o,
+                                            c->c / c->group, c->kh, c->kw));
+    CHECK(cudnn, cudnnSetConvolution2dDescriptor(p->conv, c->pad[0], c->pad[1], c->stride[0],
+                                                 c->stride[1], c->dilation[0], c->dilation[1],
+                                                 CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+    CHECK(cudnn, cudnnSetConvolutionGroupCount(p->conv, c->group));
+    CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, math));
+}
+
+GpuConvPlan *gpu_conv_create(const GpuConv *c, size_t *scratch)
+{
+    GpuConvPlan *p = calloc(1, sizeof *p);
+    if (!p) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    p->c = *c;
+    describe(p);
+    const Choice choice = choose(p);
+    if (choice.algorithm < 0) {
+        gpu_conv_destroy(p);
+        return NULL;
+    }
+    CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
+    p->algorithm = choice.algorithm;
+    *scratch = p->scratch = choice.scratch;
+    return p;
+}
+
+void gpu_conv_run(const GpuConvPlan *p, const void *x, const void *y, float beta, void *result,
+                  void *scratch)
+{
+    const float one = 1;
+    switch (p->c.kind) {
+    case GPU_FORWARD:
+        CHECK(cudnn, cudnnConvolutionForward(gpu.cudnn, &one, p->src, x, p->weights, y, p->conv,
+                                             (cudnnConvolutionFwdAlgo_t)p->algorithm, scratch,
+                                             p->scratch, &beta, p->dst, result));
+        break;
+    case GPU_BY_DATA:
+        CHECK(cudnn,
+              cudnnConvolutionBackwardData(gpu.cudnn, &one, p->weights, x, p->dst, y, p->conv,
+                                           (cudnnConvolutionBwdDataAlgo_t)p->algorithm, scratch,
+                                           p->scratch, &beta, p->src, result));
+        break;
+    default:
+        CHECK(cudnn,
+              cudnnConvolutionBackwardFilter(gpu.cudnn, &one, p->src, x, p->dst, y, p->conv,
+                                             (cudnnConvolutionBwdFilterAlgo_t)p->algorithm, scratch,
+                                             p->scratch, &beta, p->weights, result));
+    }
+}
+
+/* Also where a trap is on its way: never traps. */
+void gpu_conv_destroy(GpuConvPlan *p)
+{
+    if (p->src) (void)cudnnDestroyTensorDescriptor(p->src);
+    if (p->dst) (void)cudnnDestroyTensorDescriptor(p->dst);
+    if (p->weights) (void)cudnnDestroyFilterDescriptor(p->weights);
+    if (p->conv) (void)cudnnDestroyConvolutionDescriptor(p->conv);
+    free(p);
+}

@@ -1,0 +1,202 @@
+/* The device, its memory, launches and recordings.
+ *
+ * Everything is queued on one stream of our own. Uploads go through a ring of pinned buffers, so
+ * that the caller's data may change and nobody waits; downloads wait. A recording is a CUDA graph,
+ * captured from the stream. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/op.h"
+#include "runtime/cuda/real.h"
+
+Gpu gpu;
+
+static const Node *current;
+
+void gpu_begin(const Node *n) { current = n; }
+
+void gpu_fail(const char *call, const char *status)
+{
+    const int name = (int)strcspn(call, "("); /* the function, without its arguments */
+    if (!current) trap(TRAP_DEVICE, "%.*s failed: %s", name, call, status);
+    trap(TRAP_DEVICE, "node '%s' (%s): %.*s failed: %s", current->name ? current->name : "",
+         node_op_name(current), name, call, status);
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+enum { RING = 4, CHUNK = 4 << 20 };
+
+static struct {
+    char *chunk[RING];
+    cudaEvent_t free[RING]; /* the copy out of it is done */
+    int next;
+} ring;
+
+static const char *say(const char *what, const char *status)
+{
+    static char text[256];
+    snprintf(text, sizeof text, "%s: %s", what, status);
+    return text;
+}
+
+#define OPEN(library, call)                                                                        \
+    do {                                                                                           \
+        const char *status_ = library##_text(call);                                                \
+        if (status_) return say(#library, status_);                                                \
+    } while (0)
+
+static const char *open_ring(void)
+{
+    for (int k = 0; k < RING; k++) {
+        OPEN(cuda, cudaMallocHost((void **)&ring.chunk[k], CHUNK));
+        OPEN(cuda, cudaEventCreateWithFlags(&ring.free[k], cudaEventDisableTiming));
+    }
+    return "";
+}
+
+/* cuBLAS adds in the same order in every run if its workspace is ours and fixed. */
+static const char *open_cublas(void)
+{
+    enum { WORKSPACE = 32 << 20 };
+    void *workspace;
+    OPEN(cublas, cublasCreate(&gpu.cublas));
+    OPEN(cublas, cublasSetStream(gpu.cublas, gpu.stream));
+    OPEN(cuda, cudaMalloc(&workspace, WORKSPACE));
+    OPEN(cublas, cublasSetWorkspace(gpu.cublas, workspace, WORKSPACE));
+    return "";
+}
+
+/* Which of the machine's processes this is, by what mpirun tells it: each drives a device. */
+static int place_on_machine(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                                        "SLURM_LOCALID"};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        const char *text = getenv(names[k]);
+        if (text && *text) return abs(atoi(text));
+    }
+    return 0;
+}
+
+static const char *open_all(void)
+{
+    int count = 0;
+    struct cudaDeviceProp properties;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status == cudaErrorInsufficientDriver) return "there is no CUDA driver, or it is too old";
+    if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
+        return "there is no CUDA device";
+    OPEN(cuda, status);
+    const int device = place_on_machine() % count;
+    OPEN(cuda, cudaSetDevice(device));
+    OPEN(cuda, cudaGetDeviceProperties(&properties, device));
+    gpu.capability = 10 * properties.major + properties.minor;
+    if (gpu.capability < 70) return "the device is older than compute capability 7.0";
+    OPEN(cuda, cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
+    OPEN(cudnn, cudnnCreate(&gpu.cudnn));
+    OPEN(cudnn, cudnnSetStream(gpu.cudnn, gpu.stream));
+    const char *why = open_cublas();
+    return *why ? why : open_ring();
+}
+
+const char *gpu_open(void)
+{
+    static const char *why;
+    if (!why) why = open_all();
+    return why;
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+void *gpu_alloc(size_t n)
+{
+    void *p = NULL;
+    const cudaError_t status = cudaMalloc(&p, n);
+    if (status == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError(); /* not sticky: forget it */
+        return NULL;
+    }
+    CHECK(cuda, status);
+    return p;
+}
+
+/* What is queued may still use it. Runs while a trap is on its way, too: never traps. */
+void gpu_release(void *p)
+{
+    (void)cudaStreamSynchronize(gpu.stream);
+    (void)cudaFree(p);
+}
+
+void gpu_upload(void *to, const void *from, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        const size_t part = n - done < CHUNK ? n - done : CHUNK;
+        const int k = ring.next;
+        ring.next = (k + 1) % RING;
+        CHECK(cuda, cudaEventSynchronize(ring.free[k]));
+        memcpy(ring.chunk[k], (const char *)from + done, part);
+        CHECK(cuda, cudaMemcpyAsync((char *)to + done, ring.chunk[k], part, cudaMemcpyHostToDevice,
+                                    gpu.stream));
+        CHECK(cuda, cudaEventRecord(ring.free[k], gpu.stream));
+        done += part;
+    }
+}
+
+void gpu_download(void *to, const void *from, size_t n)
+{
+    CHECK(cuda, cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToHost, gpu.stream));
+    CHECK(cuda, cudaStreamSynchronize(gpu.stream));
+}
+
+void gpu_zero(void *p, size_t n) { CHECK(cuda, cudaMemsetAsync(p, 0, n, gpu.stream)); }
+
+/* ---- launches ------------------------------------------------------------------------------- */
+
+extern const void *const gpu_kernel_table[GPU_KERNEL_COUNT]; /* kernels.cu */
+
+enum { BLOCK_THREADS = 256 };
+
+static void launch(const void *kernel, int64_t threads, const void *args)
+{
+    void *pointers[1] = {(void *)(uintptr_t)args};
+    const int64_t blocks = (threads + BLOCK_THREADS - 1) / BLOCK_THREADS;
+    if (blocks > INT32_MAX) gpu_fail("launch", "more than 2^31 blocks");
+    const dim3 grid = {(unsigned)blocks, 1, 1}, block = {BLOCK_THREADS, 1, 1};
+    CHECK(cuda, cudaLaunchKernel(kernel, grid, block, pointers, 0, gpu.stream));
+}
+
+void gpu_launch(enum GpuKernel kernel, const void *args)
+{
+    int64_t threads;
+    memcpy(&threads, args, sizeof threads);
+    launch(gpu_kernel_table[kernel], threads, args);
+}
+
+void gpu_launch_built(void *built, const MapArgs *args) { launch(built, args->threads, args); }
+
+/* ---- recordings ----------------------------------------------------------------------------- */
+
+void gpu_record(void)
+{
+    CHECK(cuda, cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeThreadLocal));
+}
+
+void *gpu_recorded(void)
+{
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    CHECK(cuda, cudaStreamEndCapture(gpu.stream, &graph));
+    CHECK(cuda, cudaGraphInstantiate(&ready, graph, 0));
+    CHECK(cuda, cudaGraphDestroy(graph));
+    return ready;
+}
+
+void gpu_replay(void *recording) { CHECK(cuda, cudaGraphLaunch(recording, gpu.stream)); }
+
+void gpu_discard(void *recording)
+{
+    (void)cudaStreamSynchronize(gpu.stream);
+    (void)cudaGraphExecDestroy(recording);
+}

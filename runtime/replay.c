@@ -1,0 +1,200 @@
+/* Running on a device with memory of its own.
+ *
+ * Inputs have a place there, filled before a run from what was bound since the last one. The first
+ * run of a stage queues its steps one by one; the second records them, and from then on the
+ * recording is replayed (a CUDA graph): nothing in it changes, as every operand keeps its address.
+ * A stage with a step that works on the host is never recorded. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/element.h"
+#include "runtime/program.h"
+
+/* A stage followed by its outputs' way to a row, and by the counters' next step. */
+typedef struct Repeat {
+    void *recording;
+    float *rows;
+    int64_t *at; /* the row of this run */
+    int64_t row, nrows;
+    int counter, nout;
+} Repeat;
+
+typedef struct OnDevice {
+    char *inputs;
+    size_t *offset; /* by graph input */
+    bool *dirty;    /* bound since it was last uploaded */
+    bool warm[MAX_STAGES];
+    void *recording[MAX_STAGES];
+    Repeat repeat[MAX_STAGES];
+} OnDevice;
+
+static size_t input_bytes(const Program *p, int k)
+{
+    return (size_t)type_bytes(&p->graph->inputs[k]->type);
+}
+
+OnDevice *on_device_new(const Program *p)
+{
+    const int n = p->graph->ninputs;
+    OnDevice *o = calloc(1, sizeof *o);
+    size_t total = 64;
+    if (o) o->offset = calloc((size_t)n + 1, sizeof *o->offset);
+    if (o) o->dirty = calloc((size_t)n + 1, sizeof *o->dirty);
+    if (o && o->offset && o->dirty) {
+        for (int k = 0; k < n; k++) {
+            o->offset[k] = total;
+            total += (input_bytes(p, k) + 63) & ~(size_t)63;
+        }
+        o->inputs = p->device->memory->alloc(total);
+    }
+    if (o && o->inputs) return o;
+    on_device_free(p, o);
+    return NULL;
+}
+
+void on_device_free(const Program *p, OnDevice *o)
+{
+    const DeviceMemory *m = p->device->memory;
+    if (!o) return;
+    for (int s = 0; s < MAX_STAGES; s++) {
+        if (o->recording[s]) m->discard(o->recording[s]);
+        if (o->repeat[s].recording) m->discard(o->repeat[s].recording);
+        if (o->repeat[s].rows) m->release(o->repeat[s].rows);
+    }
+    if (o->inputs) m->release(o->inputs);
+    free(o->offset);
+    free(o->dirty);
+    free(o);
+}
+
+void *on_device_input(const OnDevice *o, int input) { return o->inputs + o->offset[input]; }
+
+void on_device_bind(OnDevice *o, int input) { o->dirty[input] = true; }
+
+static void upload_inputs(Instance *i)
+{
+    const Program *p = i->p;
+    OnDevice *o = i->device;
+    for (int k = 0; k < p->graph->ninputs; k++) {
+        if (!o->dirty[k] || !i->bound[k]) continue;
+        p->device->memory->upload(on_device_input(o, k), i->bound[k], input_bytes(p, k));
+        o->dirty[k] = false;
+    }
+}
+
+/* Whether the stage can be recorded and has run once, so that nothing in it is new (libraries
+ * load code and allocate at first use). */
+static bool recordable(const Instance *i, int stage)
+{
+    const Program *p = i->p;
+    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++)
+        if (p->steps[k].kernel->flags & KF_HOST) return false;
+    return p->stage_begin[stage] < p->stage_begin[stage + 1] && !i->seconds;
+}
+
+void on_device_run(Instance *i, int stage)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    OnDevice *o = i->device;
+    upload_inputs(i);
+    if (!o->warm[stage] || !recordable(i, stage)) {
+        instance_run_steps(i, stage);
+        o->warm[stage] = true;
+        return;
+    }
+    if (!o->recording[stage]) {
+        m->record();
+        instance_run_steps(i, stage);
+        o->recording[stage] = m->recorded();
+    }
+    m->replay(o->recording[stage]);
+}
+
+/* ---- many runs of one stage ---------------------------------------------------------- */
+
+/* Elements of all the outputs together; -1: they are not dense floats of this device. */
+static int64_t row_elements(const Instance *i, int nout, const int *out)
+{
+    const Program *p = i->p;
+    int64_t row = 0;
+    for (int o = 0; o < nout; o++) {
+        const Slot *s = &p->value[p->graph->outputs[out[o]]->id];
+        if (s->t.dtype != DT_F32 || !tensor_is_row_major(&s->t) || s->buffer < 0) return -1;
+        row += tensor_count(&s->t);
+    }
+    return row;
+}
+
+static bool make_room(const Instance *i, Repeat *r, int n)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    if (r->rows && r->nrows >= n) return true;
+    if (r->recording) m->discard(r->recording);
+    if (r->rows) m->release(r->rows);
+    r->recording = NULL;
+    r->rows = m->alloc((size_t)(n * r->row) * sizeof(float) + sizeof *r->at);
+    r->at = (int64_t *)(void *)(r->rows + n * r->row + n * r->row % 2);
+    r->nrows = n;
+    return r->rows != NULL;
+}
+
+static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
+{
+    const Program *p = i->p;
+    const DeviceMemory *m = p->device->memory;
+    const int64_t count = type_count(&p->graph->inputs[r->counter]->type);
+    int64_t at = 0;
+    m->record();
+    instance_run_steps(i, stage);
+    for (int o = 0; o < r->nout; o++) {
+        const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[out[o]]->id]);
+        m->append(r->rows, r->at, r->row, at, x.data, tensor_count(&x));
+        at += tensor_count(&x);
+    }
+    m->bump(r->at, (int64_t *)on_device_input(i->device, r->counter) + count - 1);
+    r->recording = m->recorded();
+}
+
+bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
+                      float *rows)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    static const int64_t zero = 0;
+    Repeat *r = &i->device->repeat[stage];
+    const int64_t row = row_elements(i, nout, out);
+    if (row < 0 || !i->device->warm[stage] || !recordable(i, stage)) return false;
+    if (r->recording && (r->counter != counter || r->nout != nout || r->row != row)) return false;
+    r->counter = counter;
+    r->nout = nout;
+    r->row = row;
+    if (!make_room(i, r, n)) return false;
+    upload_inputs(i);
+    m->upload(r->at, &zero, sizeof zero);
+    if (!r->recording) record_repeat(i, r, stage, out);
+    for (int k = 0; k < n; k++) m->replay(r->recording);
+    m->download(rows, r->rows, (size_t)(n * row) * sizeof *rows);
+    i->device->dirty[counter] = true; /* the device's copy has moved on */
+    return true;
+}
+
+/* ---- results ------------------------------------------------------------------------- */
+
+void on_device_read(const Instance *i, int output, void *dst)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    const Slot *s = &i->p->value[i->p->graph->outputs[output]->id];
+    Tensor from = instance_resolve(i, s), to = from;
+    const size_t size = (size_t)tensor_count(&from) * dtype_size(from.dtype);
+    to.data = dst;
+    tensor_set_strides(&to, false);
+    if (tensor_is_row_major(&from)) {
+        if (size) m->download(dst, from.data, size);
+        return;
+    }
+    char *copy = malloc(size + 1);
+    if (!copy) trap(TRAP_NO_MEMORY, "out of memory for an output");
+    m->download(copy, from.data, size);
+    from.data = copy;
+    tensor_copy(&from, &to);
+    free(copy);
+}

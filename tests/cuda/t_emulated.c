@@ -1,0 +1,285 @@
+/* What the CUDA device makes of a program, read off the log of the emulated one: fusion, padding,
+ * staging, recordings; and that repeated runs and small memory behave. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "ir/ir.h"
+#include "runtime/runtime.h"
+
+#define TYPE(dt, ...)                                                                              \
+    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
+            (int64_t[]){__VA_ARGS__})
+
+static char path[] = "/tmp/ehap_log_XXXXXX", last_message[512];
+
+static void keep_message(void *ctx, Severity sev, const char *text)
+{
+    (void)ctx, (void)sev;
+    strncpy(last_message, text, sizeof last_message - 1);
+}
+
+static void forget(void) { assert_int_equal(truncate(path, 0), 0); }
+
+/* The log since the last forget(); static. */
+static const char *logged(void)
+{
+    static char text[65536];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
+static int count(const char *what)
+{
+    int n = 0;
+    for (const char *s = logged(); (s = strstr(s, what)); s += strlen(what)) n++;
+    return n;
+}
+
+static void must_say(const char *text)
+{
+    if (!count(text)) fail_msg("'%s' is not in:\n%s", text, logged());
+}
+
+static Value *param(Graph *g, Type t, float scale)
+{
+    const int64_t n = type_count(&t);
+    float *x = NEW_ARRAY(g->arena, float, n);
+    Rng r = rng_new(5, (uint64_t)n);
+    for (int64_t i = 0; i < n; i++) x[i] = scale * rng_normal(&r);
+    return value_const(g, "p", t, x);
+}
+
+static Value *cast(Value *v, DType to)
+{
+    return build(v->graph, OP_Cast, IN(v), ATTRS(attr_int("to", to)));
+}
+
+typedef struct Running {
+    Program *p;
+    Instance *i;
+} Running;
+
+static Running start(const Graph *g, const char *device, const uint8_t *stage)
+{
+    Diag d = diag_stderr(NULL);
+    Running r;
+    assert_int_equal(
+        program_compile(&r.p, g, &(ProgramOptions){.device = device, .stage = stage}, &d), 0);
+    assert_int_equal(instance_new(&r.i, r.p, &d), 0);
+    return r;
+}
+
+static void stop(Running r)
+{
+    instance_free(r.i);
+    program_free(r.p);
+}
+
+/* relu(x) * 2 + x, its square root of the absolute value, and the sum of both: one kernel, and the
+ * second result that is an output too. */
+static void test_chain_is_one_kernel(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "chain");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 3, 5));
+    Value *y = build(g, OP_Relu, IN(x), NO_ATTRS);
+    y = build(g, OP_Mul, IN(y, const_f32(g, 2)), NO_ATTRS);
+    y = build(g, OP_Add, IN(y, x), NO_ATTRS);
+    Value *root = build(g, OP_Sqrt, IN(build(g, OP_Abs, IN(y), NO_ATTRS)), NO_ATTRS);
+    graph_add_output(g, root);
+    graph_add_output(g, build(g, OP_Add, IN(root, y), NO_ATTRS));
+    float in[15], got[15], want[15];
+    for (int k = 0; k < 15; k++) in[k] = (float)(k - 7);
+    Running cuda = start(g, "cuda", NULL), ref = start(g, "ref", NULL);
+    instance_bind(cuda.i, 0, in);
+    instance_bind(ref.i, 0, in);
+    forget();
+    instance_run_all(cuda.i);
+    instance_run_all(ref.i);
+    assert_int_equal(count("launch"), 1);
+    must_say("launch generated 15");
+    for (int o = 0; o < 2; o++) {
+        instance_read(cuda.i, o, got);
+        instance_read(ref.i, o, want);
+        for (int k = 0; k < 15; k++) assert_float_equal(got[k], want[k], 1e-6);
+    }
+    stop(cuda);
+    stop(ref);
+    arena_free(a);
+}
+
+/* A value that a reduction reads between two members keeps them apart. */
+static void test_reader_between_splits(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "split");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 4, 6));
+    Value *y = build(g, OP_Exp, IN(x), NO_ATTRS);
+    Value *sum = build(g, OP_ReduceSum, IN(y, CONST_INTS(g, 1)), ATTRS(attr_int("keepdims", 1)));
+    graph_add_output(g, build(g, OP_Div, IN(y, sum), NO_ATTRS));
+    Running r = start(g, "cuda", NULL);
+    float in[24] = {0}, out[24];
+    instance_bind(r.i, 0, in);
+    forget();
+    instance_run_all(r.i);
+    assert_int_equal(count("launch generated"), 2);
+    must_say("launch generated 24\nlaunch reduce 4\nlaunch finish 4\nlaunch generated 24\n");
+    instance_read(r.i, 0, out);
+    assert_float_equal(out[7], 1.0 / 6, 1e-6);
+    stop(r);
+    arena_free(a);
+}
+
+/* Half convolutions see channels in multiples of 8, one-sided pads as zeros around the image; float
+ * ones the numbers as they are. */
+static void test_padding(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "padding");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 2, 3, 6, 6));
+    Value *w = cast(param(g, TYPE(DT_F32, 5, 3, 3, 3), 1), DT_F16);
+    Value *h = build(g, OP_Conv, IN(cast(x, DT_F16), w),
+                     ATTRS(attr_ints("pads", 4, (int64_t[]){0, 0, 1, 1})));
+    graph_add_output(g, cast(h, DT_F32));
+    graph_add_output(g, build(g, OP_Conv, IN(x, param(g, TYPE(DT_F32, 5, 3, 3, 3), 1)),
+                              ATTRS(attr_ints("pads", 4, (int64_t[]){1, 1, 1, 1}))));
+    forget();
+    Running r = start(g, "cuda", NULL);
+    must_say("conv_create 0 x 2,7,7,8 -> 5,5,8 k 3,3 pad 0,0 group 1 half");
+    must_say("conv_create 0 x 2,6,6,3 -> 6,6,5 k 3,3 pad 1,1 group 1 float");
+    stop(r);
+    arena_free(a);
+}
+
+/* w = z * v + y over three stages, as training and probing run them. */
+static Graph *staged_graph(Arena *a)
+{
+    Graph *g = graph_new(a, "stages");
+    const Type t = TYPE(DT_F32, 4);
+    Value *x = graph_add_input(g, "x", t), *b = graph_add_input(g, "b", t);
+    Value *key = graph_add_input(g, "key", TYPE(DT_I64, 2));
+    Value *z = build(g, OP_Add, IN(build(g, OP_Mul, IN(x, x), NO_ATTRS), b), NO_ATTRS);
+    Value *v = build(g, OP_Rademacher, IN(key), ATTRS(attr_ints("shape", 1, (int64_t[]){4})));
+    Value *y = build(g, OP_Mul, IN(z, v), NO_ATTRS);
+    graph_add_output(g, y);
+    graph_add_output(g, build(g, OP_ReduceSum, IN(y, CONST_INTS(g, 0)), NO_ATTRS));
+    return g;
+}
+
+static const uint8_t stages[] = {0, 1, 2};
+static const float xs[4] = {1, 2, 3, 4}, bs[4] = {0.5F, 1, 1, -1};
+
+static void bind_staged(Running r, const int64_t *key)
+{
+    instance_bind(r.i, 0, xs);
+    instance_bind(r.i, 1, bs);
+    instance_bind(r.i, 2, key);
+}
+
+static void test_recording(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = staged_graph(a);
+    Running r = start(g, "cuda", stages);
+    int64_t key[2] = {7, 0};
+    bind_staged(r, key);
+    forget();
+    instance_run_all(r.i);
+    assert_int_equal(count("record"), 0); /* the first time step by step */
+    forget();
+    instance_bind(r.i, 2, key);
+    instance_run(r.i, 2);
+    assert_int_equal(strncmp(logged(), "upload 16\nrecord\nlaunch sign 4\n", 30), 0);
+    must_say("recorded\nreplay\n");
+    forget();
+    instance_bind(r.i, 2, key);
+    instance_run(r.i, 2);
+    assert_string_equal(logged(), "upload 16\nreplay\n"); /* and from then on this is all */
+    stop(r);
+    arena_free(a);
+}
+
+static void test_repeat(void **state)
+{
+    (void)state;
+    enum { N = 6, ROW = 5 };
+    static const int outputs[] = {0, 1};
+    Arena *a = arena_new();
+    Graph *g = staged_graph(a);
+    static const char *const devices[] = {"ref", "cpu", "cuda"};
+    float rows[3][N * ROW];
+    for (int d = 0; d < 3; d++) {
+        Running r = start(g, devices[d], stages);
+        int64_t key[2] = {7, 100};
+        bind_staged(r, key);
+        instance_run(r.i, 0);
+        instance_run(r.i, 1);
+        instance_repeat(r.i, 2, 2, 1, 2, outputs, rows[d]);
+        key[1]++;
+        instance_bind(r.i, 2, key);
+        forget();
+        instance_repeat(r.i, 2, 2, N - 1, 2, outputs, rows[d] + ROW);
+        assert_int_equal(key[1], 101);
+        if (d == 2) {
+            assert_int_equal(count("replay"), N - 1);
+            assert_int_equal(count("download"), 1);
+        }
+        stop(r);
+    }
+    for (int k = 0; k < N * ROW; k++) {
+        assert_float_equal(rows[1][k], rows[0][k], 1e-6);
+        assert_float_equal(rows[2][k], rows[0][k], 1e-6);
+    }
+    arena_free(a);
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "big");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 1000, 1000));
+    graph_add_output(g, build(g, OP_Exp, IN(x), NO_ATTRS));
+    Diag d = {.sink = keep_message};
+    Program *p;
+    Instance *i;
+    assert_int_equal(program_compile(&p, g, &(ProgramOptions){.device = "cuda"}, &d), 0);
+    setenv("EHAP_EMULATED_BYTES", "5000000", 1);
+    assert_int_equal(instance_new(&i, p, &d), -1);
+    unsetenv("EHAP_EMULATED_BYTES");
+    assert_non_null(strstr(last_message, "out of memory on 'cuda': the program needs 4000"));
+    program_free(p);
+    arena_free(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chain_is_one_kernel),
+        cmocka_unit_test(test_reader_between_splits),
+        cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_recording),
+        cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_out_of_memory),
+    };
+    if (mkstemp(path) < 0) return 1;
+    setenv("EHAP_EMULATED_LOG", path, 1);
+    const int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(path);
+    return failures;
+}
