@@ -203,7 +203,7 @@ static bool is_half(DType t) { return t == DT_F16 || t == DT_BF16; }
 /* A weight's gradient sums over the batch, which therefore stays whole. */
 static int64_t samples_at_once(const Prepare *p)
 {
-    enum { FITS = 256 << 10 }; /* bytes: part of the second-level cache */
+    enum { FITS = 512 << 10 }; /* bytes: part of the second-level cache */
     int64_t n = p->in[0].dim[0];
     if (p->node->op == OP_ConvWgrad || n == 0) return n;
     int64_t each = (tensor_count(&p->in[0]) + tensor_count(&p->out[0])) / n * 4, fit = n;
