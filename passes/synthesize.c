@@ -14,6 +14,7 @@
 #include "passes/batches.h"
 #include "passes/observe.h"
 
+enum { MOST_ELEMENTS = 1 << 24 }; /* of one sample */
 enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256 };
 
 typedef struct Preset {
@@ -110,6 +111,11 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
                           v->name);
     *in = (SampleInput){.name = v->name, .type = sample_type(&v->type), .channel_axis = -1};
     int64_t n = type_count(&in->type);
+    if (n < 0 || n > MOST_ELEMENTS)
+        return diag_error(c->diag,
+                          "a sample of input '%s' has %lld elements: too many to make up, "
+                          "give --data",
+                          v->name, (long long)n);
     if (v->type.dtype == DT_I64) {
         int64_t *numbers = NEW_ARRAY(c->arena, int64_t, n * count);
         make_numbers(numbers, n, count, c->opt.seed);

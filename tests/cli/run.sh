@@ -1,11 +1,14 @@
 #!/bin/bash
 # Golden tests of the command line. Each case in *.test is
-#     $ ehapc WORDS…          run in a scratch folder; $EXAMPLES is the examples folder
+#     $ ehapc WORDS…          run in a scratch folder; $EXAMPLES is the examples folder, `bad NAME`
+#                             writes bad_model.c's model NAME to bad.onnx
 #     exit N                  expected status
 #     out LINE / err LINE     the expected lines, in order; "…" alone stands for any lines
-# Usage: run.sh EHAPC CASE.test…   (BLESS=1 rewrites the expectations)
+# Where ehapc fails there must be no o.onnx that was not there before, and no temporary file.
+# Usage: run.sh EHAPC BAD_MODEL CASE.test…   (BLESS=1 rewrites the expectations)
 set -u
-ehapc=$(realpath "$1"); shift
+ehapc=$(realpath "$1"); bad_model=$(realpath "$2"); shift 2
+bad() { "$bad_model" "$1" > bad.onnx; }
 export EXAMPLES=$(realpath "$(dirname "$0")/../../examples")
 scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
 failed=0; ran=0
@@ -19,7 +22,7 @@ matches() {
 }
 
 check() { # command, exit, out, err
-  ran=$((ran + 1))
+  ran=$((ran + 1)); rm -f "$scratch/o.onnx"
   (cd "$scratch" && ulimit -c 0 && eval "${1/ehapc/"$ehapc"}") >"$scratch/.out" 2>"$scratch/.err"
   local got=$?
   if [ -n "${BLESS:-}" ]; then
@@ -28,6 +31,9 @@ check() { # command, exit, out, err
     failed=$((failed + 1))
     echo "FAIL $case: $1"; echo "  exit $got, expected $2"
     sed 's/^/  out /' "$scratch/.out"; sed 's/^/  err /' "$scratch/.err"
+  elif [ $got != 0 ] && { [ -e "$scratch/o.onnx" ] || compgen -G "$scratch/*.tmp" >/dev/null; }; then
+    failed=$((failed + 1))
+    echo "FAIL $case: $1: files are left"; ls "$scratch"
   fi
 }
 
