@@ -268,6 +268,27 @@ static int resize(Emit *e, Node *n)
     return first_resize(e, n);
 }
 
+/* Modes lost their "bi" in opset 20, with which came other ranks than 4. */
+static int grid_sample(Emit *e, Node *n)
+{
+    const char *mode = node_str(n, "mode", NULL);
+    bool bi = mode && strncmp(mode, "bi", 2) == 0;
+    if (e->opset < 20 && n->in[0]->type.rank >= 0 && n->in[0]->type.rank != 4)
+        return too_old(e, n, "an input that is not of rank 4", 20);
+    if (!mode || strcmp(mode, "nearest") == 0 || bi == (e->opset < 20)) return 0;
+    add_attr(e, n, attr_str("mode", bi ? mode + 2 : arena_printf(e->a, "bi%s", mode)));
+    return 0;
+}
+
+static int roi_align(Emit *e, Node *n)
+{
+    if (e->opset >= 16) return 0;
+    if (!attr_is(n, "coordinate_transformation_mode", "output_half_pixel"))
+        return too_old(e, n, "coordinates of pixel centres", 16);
+    node_remove_attr(n, "coordinate_transformation_mode");
+    return 0;
+}
+
 static int depth_to_space(Emit *e, Node *n)
 {
     if (e->opset >= 11) return 0;
@@ -301,6 +322,8 @@ static const struct {
     {OP_Resize, resize},
     {OP_DepthToSpace, depth_to_space},
     {OP_Hardmax, flat_softmax},
+    {OP_GridSample, grid_sample},
+    {OP_RoiAlign, roi_align},
     {OP_GroupNormalization, group_norm},
 };
 

@@ -146,6 +146,14 @@ static int batch_norm(Import *im, Node *n, Node **after)
     return 0;
 }
 
+/* Pixel corners, not centres, were where the coordinates began. */
+static int roi_align(Import *im, Node *n, Node **after)
+{
+    (void)after;
+    node_set_attr(im->g, n, attr_str("coordinate_transformation_mode", "output_half_pixel"));
+    return 0;
+}
+
 static int split_parts(Import *im, Node *n, Node **after)
 {
     (void)after;
@@ -218,6 +226,7 @@ static const struct {
     {OP_Hardmax, 13, flat_softmax},
     {OP_BatchNormalization, INT64_MAX, batch_norm},
     {OP_Resize, 11, resize_10},
+    {OP_RoiAlign, 16, roi_align},
     {OP_Split, INT64_MAX, split_parts},
     {OP_QuantizeLinear, INT64_MAX, quantize},
     {OP_DequantizeLinear, INT64_MAX, quantize},

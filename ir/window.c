@@ -21,8 +21,8 @@ static const struct {
 } window_ops[] = {
     {OP_Conv, 0, 1},         {OP_ConvTranspose, 0, 1},     {OP_ConvWgrad, 0, -1},
     {OP_MaxPool, 0, -1},     {OP_AveragePool, 0, -1},      {OP_MaxPoolGrad, 1, -1},
-    {OP_MaxPoolPick, 1, -1}, {OP_AveragePoolGrad, -1, -1}, {OP_ConvInteger, 0, 1},
-    {OP_QLinearConv, 0, 3},
+    {OP_MaxPoolPick, 1, -1}, {OP_AveragePoolGrad, -1, -1}, {OP_LpPool, 0, -1},
+    {OP_MaxUnpool, 0, -1},   {OP_ConvInteger, 0, 1},       {OP_QLinearConv, 0, 3},
 };
 
 enum { WINDOW_OPS = sizeof window_ops / sizeof *window_ops };
@@ -211,5 +211,6 @@ int node_window(const Node *n, Window *w, Diag *d)
     const Type *weight = window_ops[k].weight < 0 ? NULL : &n->in[window_ops[k].weight]->type;
     TRY(window_input(n, window_ops[k].x, w, d));
     TRY(window_kernel(n, weight, w, d));
-    return n->op == OP_ConvTranspose ? spread(n, w, d) : slide(n, w, d);
+    bool spreads = n->op == OP_ConvTranspose || n->op == OP_MaxUnpool;
+    return spreads ? spread(n, w, d) : slide(n, w, d);
 }

@@ -1,0 +1,143 @@
+/* Sampling an image at computed places: GridSample, RoiAlign. */
+#include <string.h>
+
+#include "ir/ad.h"
+#include "ir/lanes.h"
+#include "ir/ops/common.h"
+#include "ir/rules.h"
+
+/* ---- shapes and costs --------------------------------------------------------------- */
+
+static int one_of(const Node *n, const char *attr, const char *otherwise, const char *const *names,
+                  int count, Diag *d)
+{
+    const char *s = node_str(n, attr, otherwise);
+    for (int k = 0; k < count; k++)
+        if (strcmp(s, names[k]) == 0) return 0;
+    return node_error(d, n, "'%s' is '%s'", attr, s);
+}
+
+static int grid_modes(const Node *n, Diag *d)
+{
+    static const char *const modes[] = {"linear", "bilinear", "nearest", "cubic", "bicubic"};
+    static const char *const paddings[] = {"zeros", "border", "reflection"};
+    TRY(one_of(n, "mode", "linear", modes, 5, d));
+    return one_of(n, "padding_mode", "zeros", paddings, 3, d);
+}
+
+/* The grid [N, out…, r] lists r coordinates in each place. */
+static int grid_shape(const Node *n, const Type *x, Type *out, Diag *d)
+{
+    const Type grid = input_type(n, 1);
+    int64_t both;
+    if (x->rank < 3 || x->rank > 5)
+        return node_error(d, n, "input has rank %d, needs 3 to 5", x->rank);
+    TRY(expect_rank(n, 1, x->rank, d));
+    for (int i = 2; i < x->rank; i++) out->dim[i] = grid.rank < 0 ? DIM_UNKNOWN : grid.dim[i - 1];
+    if (grid.rank < 0) return 0;
+    if (!dim_agree(x->dim[0], grid.dim[0], &both))
+        return node_error(d, n, "the grid is for %lld images, there are %lld",
+                          (long long)grid.dim[0], (long long)x->dim[0]);
+    if (!dim_agree(grid.dim[x->rank - 1], x->rank - 2, &both))
+        return node_error(d, n, "the grid has %lld coordinates, needs %d",
+                          (long long)grid.dim[x->rank - 1], x->rank - 2);
+    return 0;
+}
+
+int infer_grid_sample(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), t = x;
+    TRY(grid_modes(n, d));
+    if (x.rank >= 0) TRY(grid_shape(n, &x, &t, d));
+    return infer_out(n, 0, t, d);
+}
+
+/* (dy, grid) -> the shape of x */
+int infer_grid_sample_grad(Node *n, Diag *d)
+{
+    size_t rank = 0;
+    const int64_t *dim = node_ints(n, "input_shape", &rank);
+    TRY(grid_modes(n, d));
+    if (!dim || rank < 3 || rank > 5) return node_error(d, n, "has no usable 'input_shape'");
+    Type x = type_of(input_type(n, 0).dtype, (int)rank, dim), y = x;
+    TRY(expect_rank(n, 0, (int)rank, d));
+    TRY(grid_shape(n, &x, &y, d));
+    for (int i = 0; i < y.rank && n->in[0]->type.rank >= 0; i++) {
+        int64_t both, have = n->in[0]->type.dim[i];
+        if (!dim_agree(y.dim[i], have, &both))
+            return node_error(d, n, "dy has %lld on axis %d, not %lld", (long long)have, i,
+                              (long long)y.dim[i]);
+    }
+    return infer_out(n, 0, x, d);
+}
+
+/* (x [N, C, H, W], rois [R, 4], images [R]) -> [R, C, output_height, output_width] */
+int infer_roi_align(Node *n, Diag *d)
+{
+    static const char *const modes[] = {"avg", "max"};
+    static const char *const coordinates[] = {"half_pixel", "output_half_pixel"};
+    Type x = input_type(n, 0), rois = input_type(n, 1);
+    int64_t both, h = node_int(n, "output_height", 1), w = node_int(n, "output_width", 1);
+    TRY(one_of(n, "mode", "avg", modes, 2, d));
+    TRY(one_of(n, "coordinate_transformation_mode", "half_pixel", coordinates, 2, d));
+    TRY(expect_rank(n, 0, 4, d));
+    TRY(expect_rank(n, 1, 2, d));
+    if (h < 1 || w < 1) return node_error(d, n, "makes %lld x %lld", (long long)h, (long long)w);
+    if (node_int(n, "sampling_ratio", 0) < 0 || node_int(n, "sampling_ratio", 0) > 1 << 15)
+        return node_error(d, n, "'sampling_ratio' is out of range");
+    if (x.rank < 0 || rois.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    if (!dim_agree(rois.dim[1], 4, &both))
+        return node_error(d, n, "regions have %lld numbers, need 4", (long long)rois.dim[1]);
+    TRY(expect_vector(n, 2, rois.dim[0], "list of images", d));
+    return infer_out(n, 0, (Type){x.dtype, 4, {rois.dim[0], x.dim[1], h, w}}, d);
+}
+
+/* ---- end of shapes ------------------------------------------------------------------ */
+
+/* ---- derivatives -------------------------------------------------------------------- */
+
+static int fixed_grid(const Ad *ad, const Node *n)
+{
+    if (!ad_wants(ad, n->in[1])) return 0;
+    return node_error(ad->diag, n, "has no gradient by its grid");
+}
+
+int vjp_grid_sample(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    const Type *x = &n->in[0]->type;
+    Node *m = node_new(ad->g, OP_GridSampleGrad, n->nin, n->in, 1);
+    TRY(fixed_grid(ad, n));
+    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
+    node_set_attr(ad->g, m, attr_ints("input_shape", (size_t)x->rank, x->dim));
+    dx[0] = build(ad->g, OP_GridSampleGrad, IN(dy[0], n->in[1]), m->nattrs, m->attrs);
+    return 0;
+}
+
+int vjp_grid_sample_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    Node *m = node_new(ad->g, OP_GridSample, n->nin, n->in, 1);
+    TRY(fixed_grid(ad, n));
+    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
+    node_remove_attr(m, "input_shape");
+    dx[0] = build(ad->g, OP_GridSample, IN(dy[0], n->in[1]), m->nattrs, m->attrs);
+    return 0;
+}
+
+/* Of both: linear in the image. */
+int jvp_grid_sample(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    if (dx[1]) return node_error(ad->diag, n, "has no tangent by its grid");
+    if (dx[0]) dy[0] = ad_again(ad, n, ad_inputs(ad, n, dx[0]));
+    return 0;
+}
+
+/* ---- end of derivatives ------------------------------------------------------------- */
+
+/* ---- channels ----------------------------------------------------------------------- */
+
+void rule_lanes_sample(Lanes *l, const Node *n)
+{
+    if (n->in[0]->type.rank >= 2) lanes_pass(l, n->in[0], 1, n->out[0], 1);
+}
+
+/* ---- end of channels ---------------------------------------------------------------- */
