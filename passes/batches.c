@@ -100,10 +100,20 @@ static int instance_bytes(const Session *s, size_t *bytes, Diag *d)
     return 0;
 }
 
+int64_t shard_for_device(const Options *o, int64_t n)
+{
+    int64_t shard = SHARD_SAMPLES;
+    if (!runtime_is_parallel(o->device)) return 0;
+    while (2 * shard <= n && 2 * shard <= PARALLEL_SAMPLES) shard *= 2;
+    return shard;
+}
+
 /* Compiles the program of the largest shard that fits. */
 static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Options *o, size_t *one,
                 Diag *d)
 {
+    const int64_t wanted = s->shard;
+    bool full = false; /* the device was, at a larger shard */
     for (;; s->shard /= 2) {
         ShardGraph made = {0};
         TRY(make(&made, ctx, s->shard));
@@ -111,10 +121,16 @@ static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Opti
         s->g = made.g;
         TRY(program_compile(&s->program, s->g, &po, d));
         TRY(instance_bytes(s, one, d));
-        if (!o->memory || *one <= o->memory / MEMORY_THREADS || !open || s->shard % 2) break;
+        const bool fits = !o->memory || *one <= o->memory / MEMORY_THREADS;
+        const bool fits_device = *one <= program_memory_left(s->program);
+        if ((fits && fits_device) || !open || s->shard % 2) break;
+        full |= !fits_device;
         program_free(s->program);
         s->program = NULL;
     }
+    if (full)
+        diag_remark(d, "%lld samples at a time instead of %lld: the device has no memory for more",
+                    (long long)s->shard, (long long)wanted);
     return memory_allows(o, *one, s->shard, d);
 }
 

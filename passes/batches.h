@@ -37,11 +37,17 @@ typedef struct ShardGraph {
 } ShardGraph;
 typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
 
+/* Samples at a time for work that only adds over them, of n: 0 (as usual), or, on a GPU, which few
+ * would leave idle, the largest doubling of SHARD_SAMPLES up to n and PARALLEL_SAMPLES. */
+enum { PARALLEL_SAMPLES = 512 };
+int64_t shard_for_device(const Options *o, int64_t n);
+
 /* The one place where --memory (o->memory; 0: no limit) decides. A shard is shard_size(model,
  * most), or the largest half, quarter, … of it (down to one sample, unless the model fixes its
  * batch) of which MEMORY_THREADS instances fit: a number that depends on --memory but not on the
  * threads, so neither do the bytes of results. Then as many of o->threads (0: all cores) run as
- * fit. Nothing is allocated before the plan fits; error: not even one instance does. */
+ * fit. Nothing is allocated before the plan fits; error: not even one instance does. On a GPU what
+ * is left of its memory counts, too, and a remark says when shards became smaller for it. */
 enum { MEMORY_THREADS = 4 };
 int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
                  void *ctx, const Options *o, Diag *d);

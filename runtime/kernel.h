@@ -76,6 +76,7 @@ extern const Kernel kernel_copy, kernel_view;
 typedef struct DeviceMemory {
     void *(*alloc)(size_t n); /* NULL: none left */
     void (*release)(void *p);
+    size_t (*available)(void); /* bytes that alloc could still give, about */
     void (*upload)(void *to, const void *from, size_t n);   /* `from` may change after return */
     void (*download)(void *to, const void *from, size_t n); /* waits for all that was queued */
     void (*begin)(const Node *n);

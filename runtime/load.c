@@ -69,8 +69,10 @@ static const Device *device_auto(Diag *d)
     char why[512];
     const Device *cuda = cuda_device(false, why, sizeof why);
     if (cuda) return cuda;
-    if (*why && !told) diag_remark(d, "computing on the CPU: %s", why);
-    told = true;
+    if (*why && !told && d->sink) {
+        diag_remark(d, "computing on the CPU: %s", why);
+        told = true;
+    }
     return &device_cpu;
 }
 

@@ -442,6 +442,18 @@ void program_free(Program *p)
     if (p) arena_free(p->arena); /* holds p itself */
 }
 
+size_t program_memory_left(const Program *p)
+{
+    return p->device->memory ? p->device->memory->available() : SIZE_MAX;
+}
+
+bool runtime_is_parallel(const char *device)
+{
+    Diag quiet = {0};
+    const Device *d = device_find(device ? device : "cpu", &quiet);
+    return d && d->memory;
+}
+
 int program_threads(const Program *p, int wanted)
 {
     if (!p->device->threads) return 1;

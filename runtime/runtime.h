@@ -35,6 +35,11 @@ int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag
 void program_free(Program *p);
 /* Bytes of one instance: arena and scratch, known before anything runs. */
 size_t program_peak_bytes(const Program *p);
+/* Bytes that the program's device has left for instances; SIZE_MAX where the host's memory is used.
+ */
+size_t program_memory_left(const Program *p);
+/* Whether the device is parallel in itself, so that small batches leave it idle. */
+bool runtime_is_parallel(const char *device);
 /* How many instances can run at a time: `wanted` (0: all cores), or 1 where the device itself is
  * parallel. */
 int program_threads(const Program *p, int wanted);

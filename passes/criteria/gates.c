@@ -139,7 +139,9 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
 int gates_run(Scoring *s, const GateOptions *o)
 {
     Gates q = {.s = s, .o = o};
-    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &s->c->opt, s->c->diag));
+    const int64_t most = shard_for_device(&s->c->opt, s->n);
+    TRY(session_open(&q.session, s->arena, s->model, most, build_shard, &q, &s->c->opt,
+                     s->c->diag));
     find_producers(&q);
     q.feed = feed_new(s->arena, q.session, s->c->data, s->n, NULL);
     for (int k = 0; k < q.h.nlayers; k++) {

@@ -176,7 +176,8 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
                 .same_key = same_key,
                 .channels = s->groups->first[s->groups->nlayers],
                 .nclasses = s->groups->nclasses};
-    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
+    const int64_t most = shard_for_device(&c->opt, s->n);
+    TRY(session_open(&q.session, s->arena, s->model, most, build_shard, &q, &c->opt, c->diag));
     q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
     q.session->result_bytes = (size_t)ROUND * (size_t)q.channels * sizeof(float);
     q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);

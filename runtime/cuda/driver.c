@@ -129,6 +129,14 @@ void gpu_release(void *p)
     (void)cudaFree(p);
 }
 
+/* A sixteenth is left to the libraries and to fragments. */
+size_t gpu_available(void)
+{
+    size_t left, total;
+    CHECK(cuda, cudaMemGetInfo(&left, &total));
+    return left - left / 16;
+}
+
 void gpu_upload(void *to, const void *from, size_t n)
 {
     for (size_t done = 0; done < n;) {

@@ -15,6 +15,7 @@ const char *gpu_open(void);
 
 void *gpu_alloc(size_t n);
 void gpu_release(void *p);
+size_t gpu_available(void);
 void gpu_upload(void *to, const void *from, size_t n);
 void gpu_download(void *to, const void *from, size_t n);
 void gpu_zero(void *p, size_t n);

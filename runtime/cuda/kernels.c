@@ -133,6 +133,7 @@ static void bump(int64_t *counter, int64_t *key)
 static const DeviceMemory memory = {
     .alloc = gpu_alloc,
     .release = gpu_release,
+    .available = gpu_available,
     .upload = gpu_upload,
     .download = gpu_download,
     .begin = gpu_begin,

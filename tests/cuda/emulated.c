@@ -136,6 +136,14 @@ void gpu_release(void *p)
     free((char *)p - 256);
 }
 
+size_t gpu_available(void)
+{
+    const char *limit = getenv("EHAP_EMULATED_BYTES");
+    if (!limit || !*limit) return SIZE_MAX;
+    const size_t all = strtoull(limit, NULL, 10);
+    return all > in_use ? all - in_use : 0;
+}
+
 void gpu_upload(void *to, const void *from, size_t n)
 {
     if (recording) gpu_fail("upload", "not while recording");

@@ -11,8 +11,7 @@
 
 #include <cmocka.h>
 
-#include "ir/ir.h"
-#include "runtime/runtime.h"
+#include "passes/batches.h"
 
 #define TYPE(dt, ...)                                                                              \
     type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
@@ -267,6 +266,36 @@ static void test_out_of_memory(void **state)
     arena_free(a);
 }
 
+static int build_exp(ShardGraph *out, void *ctx, int64_t shard)
+{
+    Graph *g = graph_new(ctx, "shard");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, shard, 1000));
+    graph_add_output(g, build(g, OP_Exp, IN(x), NO_ATTRS));
+    *out = (ShardGraph){.g = g};
+    return 0;
+}
+
+/* 256 samples of 4000 bytes do not fit, an eighth of them do. */
+static void test_shards_shrink(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *model = graph_new(a, "model");
+    const Type open = TYPE(DT_F32, graph_symbol(model, "N"), 1000);
+    graph_add_output(model, graph_add_input(model, "x", open));
+    Diag d = {.sink = keep_message};
+    const Options o = {.device = "cuda"};
+    Session *s;
+    setenv("EHAP_EMULATED_BYTES", "300000", 1);
+    assert_int_equal(session_open(&s, a, model, shard_for_device(&o, 300), build_exp, a, &o, &d),
+                     0);
+    unsetenv("EHAP_EMULATED_BYTES");
+    assert_int_equal(s->shard, 32);
+    assert_int_equal(s->threads, 1);
+    assert_non_null(strstr(last_message, "32 samples at a time instead of 256"));
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_shards_shrink),
     };
     if (mkstemp(path) < 0) return 1;
     setenv("EHAP_EMULATED_LOG", path, 1);
