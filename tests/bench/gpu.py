@@ -9,6 +9,7 @@ Needs torch, torchvision, onnx, numpy and nvidia-smi. Time per probe is the diff
 different length divided by the difference in probes, so that starting up does not count; memory is
 the largest that nvidia-smi saw of the process. Every number is the best of --runs."""
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -99,11 +100,14 @@ def watched(command):
 
 def ours(ehapc, model, data, batch, probes, precision, out):
     def run(n):
-        return watched([ehapc, "sensitivity", model, "--data", data, "--device", "cuda", "--criterion",
+        result = watched([ehapc, "sensitivity", model, "--data", data, "--device", "cuda", "--criterion",
                         "ehap", "--precision", precision, "--batch", str(batch), "--probes", str(n),
                         "--flops", "0.5", "-o", out])
+        return result[1], result[2], json.load(open(out))["probes"]  # it stops when sure
     few, many = run(16), run(16 + probes)
-    return (many[1] - few[1]) / probes, many[2]
+    if many[2] == few[2]:
+        sys.exit(f"{model}: the first {few[2]} probes were enough, nothing to compare")
+    return (many[0] - few[0]) / (many[2] - few[2]), many[1]
 
 
 def main():
