@@ -21,7 +21,7 @@ set_target_properties(cuda_host cuda_text PROPERTIES POSITION_INDEPENDENT_CODE O
 target_include_directories(cuda_host PUBLIC ${PROJECT_SOURCE_DIR})
 target_include_directories(cuda_text PUBLIC ${PROJECT_SOURCE_DIR})
 
-include(CheckLanguage)
+target_compile_definitions(runtime PRIVATE EHAP_LIBDIR="${CMAKE_INSTALL_FULL_LIBDIR}")
 find_package(CUDAToolkit 12.8 QUIET)
 if(CUDAToolkit_FOUND)
   find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV CUDNN_ROOT
@@ -34,7 +34,7 @@ if(CUDAToolkit_FOUND)
 endif()
 option(EHAP_CUDA "build the CUDA module where the toolkit and cuDNN are found" ON)
 if(NOT EHAP_CUDA OR NOT CUDAToolkit_FOUND OR NOT CUDNN_INCLUDE_DIR OR NOT CUDNN_LIBRARY)
-  message(STATUS "CUDA 12.8 and cuDNN: not found, the module for --device cuda is not built")
+  message(STATUS "no CUDA 12.8 with cuDNN, or EHAP_CUDA off: the module for --device cuda is not built")
   return()
 endif()
 
@@ -68,5 +68,6 @@ target_include_directories(ehap_cuda PRIVATE ${PROJECT_SOURCE_DIR})
 target_include_directories(ehap_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
 target_link_libraries(ehap_cuda PRIVATE CUDA::cudart CUDA::cublas CUDA::nvrtc ${CUDNN_LIBRARY} stdc++)
 set_target_properties(ehap_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tools
+  INSTALL_RPATH_USE_LINK_PATH ON
   LINKER_LANGUAGE C)
 install(TARGETS ehap_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
