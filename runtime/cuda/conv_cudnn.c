@@ -33,7 +33,8 @@ enum { MAX_ALGORITHMS = 16 };
 static bool allowed(const GpuConv *c, cudnnMathType_t math)
 {
     if (c->storage != DT_F32) return true;
-    return c->tf32 || math == CUDNN_FMA_MATH;
+    return c->tf32 ||
+           (math != CUDNN_TENSOR_OP_MATH && math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION);
 }
 
 #define CHOOSE(Perf, call)                                                                         \
@@ -130,7 +131,9 @@ GpuConvPlan *gpu_conv_create(const GpuConv *c, size_t *scratch)
         gpu_conv_destroy(p);
         return NULL;
     }
-    CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
+    /* "Default" would let TF32 in: plain floats keep the math that describe() asked for. */
+    if (c->storage != DT_F32 || c->tf32)
+        CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
     p->algorithm = choice.algorithm;
     *scratch = p->scratch = choice.scratch;
     return p;
