@@ -534,7 +534,7 @@ static void test_random_nodes(void **state)
         int nin = op_info[op].min_in + (int)(next_random(&r) % 3),
             attrs = (int)(next_random(&r) % 5);
         int nout = op_info[op].max_out < 0 ? 1 + (int)(next_random(&r) % 3) : op_info[op].max_out;
-        Value *in[8];
+        Value *in[16]; /* QLinearConv wants 8, and up to 2 more are tried */
         for (int i = 0; i < nin; i++) in[i] = random_input(g, &r, odd);
         Node *n = node_new(g, op, nin, in, nout);
         for (int o = 0; o < nout; o++) n->out[o] = value_new(g, "y", (Type){.rank = -1});
