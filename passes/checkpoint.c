@@ -114,6 +114,13 @@ static void put_report(Text *t, const Report *r)
         put_int(t, r->layers[k].after);
         put_string(t, r->layers[k].pinned_by);
     }
+    put_int(t, r->nquantised);
+    for (int k = 0; k < r->nquantised; k++) {
+        put_string(t, r->quantised[k].node);
+        put_double(t, r->quantised[k].sqnr);
+        put_double(t, r->quantised[k].cost);
+        put_int(t, r->quantised[k].in_float);
+    }
 }
 
 static void take_report(Source *s, Report *r)
@@ -140,6 +147,16 @@ static void take_report(Source *s, Report *r)
         l->before = take_int(s);
         l->after = take_int(s);
         l->pinned_by = take_string(s);
+    }
+    r->nquantised = take_count(s, 32);
+    r->quantised = NEW_ARRAY(s->a, QuantReport, r->nquantised);
+    for (int k = 0; k < r->nquantised; k++) {
+        QuantReport *q = &r->quantised[k];
+        q->node = take_string(s);
+        q->sqnr = take_double(s);
+        q->cost = take_double(s);
+        q->in_float = take_int(s) != 0;
+        s->bad |= !q->node;
     }
 }
 

@@ -12,6 +12,7 @@
 #include "ir/op.h"
 #include "passes/calibrate.h"
 #include "passes/placement.h"
+#include "passes/sqnr.h"
 
 enum { CALIBRATION_SAMPLES = 1024 };
 
@@ -270,6 +271,58 @@ static int check_graph(Context *c)
     return 0;
 }
 
+static int quantise(Context *c, const Target *t, int bits, const char *exclude)
+{
+    Arena *scratch = arena_new();
+    Quantiser q = {.p = placement_new(c->graph, t, exclude, scratch),
+                   .scratch = scratch,
+                   .kind = {t->activation_min, t->activation_max, t->symmetric, t->least_scale},
+                   .weight_max = (1 << (bits - 1)) - 1};
+    q.grid = NEW_ARRAY(scratch, GridNodes, q.p.n);
+    q.quantised = NEW_ARRAY(scratch, Value *, q.p.n);
+    int status = find_grids(&q, c);
+    if (status == 0) place(&q);
+    arena_free(scratch);
+    return status;
+}
+
+/* Layers that cost too much go back to float, all at once: the exclude list with their names. */
+static const char *too_costly(Context *c, QuantReport *q, int n)
+{
+    const char *list = c->opt.exclude;
+    for (int k = 0; k < n; k++) {
+        if (q[k].cost <= c->opt.quant_drop) continue;
+        q[k].in_float = true;
+        list = arena_printf(c->arena, "%s%s%s", list ? list : "", list ? "," : "", q[k].node);
+        diag_remark(c->diag,
+                    "'%s' stays in float: quantized alone it moves the outputs by %.3g of "
+                    "their power",
+                    q[k].node, q[k].cost);
+    }
+    return list;
+}
+
+/* Fills the report; places anew, from `plain`, where --quant-drop keeps layers in float. */
+static int judge_layers(Context *c, const Target *t, int bits, const Graph *plain)
+{
+    Report *r = &c->report;
+    QuantReport *again;
+    int n;
+    TRY(measure_sqnr(&r->quantised, &r->nquantised, c, plain, c->graph, c->arena));
+    if (c->opt.quant_drop <= 0) return 0;
+    TRY(measure_costs(r->quantised, r->nquantised, c, plain, c->graph));
+    const char *list = too_costly(c, r->quantised, r->nquantised);
+    if (list == c->opt.exclude) return 0;
+    c->opt.exclude = list;
+    c->graph = graph_clone(plain, c->arena, NULL);
+    TRY(quantise(c, t, bits, list));
+    TRY(measure_sqnr(&again, &n, c, plain, c->graph, c->arena));
+    for (int k = 0, at = 0; k < r->nquantised && at < n; k++)
+        if (strcmp(r->quantised[k].node, again[at].node) == 0)
+            r->quantised[k].sqnr = again[at++].sqnr;
+    return 0;
+}
+
 int pass_fake_quant(Context *c, const char *opt)
 {
     (void)opt;
@@ -279,16 +332,8 @@ int pass_fake_quant(Context *c, const char *opt)
     if (bits < 2 || bits > 8)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);
     TRY(check_graph(c));
-    Arena *scratch = arena_new();
-    Quantiser q = {.p = placement_new(c->graph, t, c->opt.exclude, scratch),
-                   .scratch = scratch,
-                   .kind = {t->activation_min, t->activation_max, t->symmetric, t->least_scale},
-                   .weight_max = (1 << (bits - 1)) - 1};
-    q.grid = NEW_ARRAY(scratch, GridNodes, q.p.n);
-    q.quantised = NEW_ARRAY(scratch, Value *, q.p.n);
-    int status = find_grids(&q, c);
-    if (status == 0) place(&q);
+    const Graph *plain = graph_clone(c->graph, c->arena, NULL);
+    TRY(quantise(c, t, bits, c->opt.exclude));
     remark_small_convolutions(c, t);
-    arena_free(scratch);
-    return status;
+    return judge_layers(c, t, bits, plain);
 }

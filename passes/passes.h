@@ -27,6 +27,7 @@ typedef struct Options {
     const char *keep_nodes, *exclude; /* comma-separated node names */
     const char *attention;            /* "heads": whole ones; NULL, "widths": of all together */
     const char *target;               /* a name from targets.c; NULL: "ort" */
+    double quant_drop;                /* largest relative error one layer may cost; 0: any */
     const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */
     int weight_bits;                  /* 7 or 8; 0: 7 */
     int64_t seed;
@@ -66,6 +67,14 @@ typedef struct LayerReport {
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
+/* What quantisation costs a product, by passes/sqnr.c. */
+typedef struct QuantReport {
+    const char *node;
+    double sqnr,
+        cost;      /* dB; relative error of the outputs with it alone quantised, < 0: not asked */
+    bool in_float; /* kept there, as it costs more than --quant-drop */
+} QuantReport;
+
 /* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions,
  * < 0: not measured. */
 typedef struct Report {
@@ -73,6 +82,8 @@ typedef struct Report {
     int npasses, cap_passes;
     LayerReport *layers;
     int nlayers;
+    QuantReport *quantised;
+    int nquantised;
     double proof_max_diff; /* of the latest remove-channels; < 0: none ran */
     double accuracy_input, accuracy_pruned, accuracy_reconstructed, accuracy_trained,
         accuracy_output;

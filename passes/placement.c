@@ -31,7 +31,8 @@ bool name_listed(const char *list, const char *name)
 
 QuantRole placement_role(const Placement *p, const Node *n)
 {
-    return name_listed(p->exclude, n->name) ? QUANT_FLOAT : quant_role(p->target, n);
+    const char *name = n->name ? n->name : n->nout && n->out[0] ? n->out[0]->name : NULL;
+    return name_listed(p->exclude, name) ? QUANT_FLOAT : quant_role(p->target, n);
 }
 
 static bool fed_by_integer(const Placement *p, const Node *n)

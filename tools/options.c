@@ -71,6 +71,8 @@ static const struct {
     {"target", target_names, CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
      "7 (safe where int8 products saturate) or 8 (VNNI, ARM); the target's default"},
+    {"quant-drop", "D", NUMBER, OPT(quant_drop), 0, 1e9,
+     "keep layers in float that, quantized alone, move the outputs by more than D of their power"},
     {"calibration", "mse|entropy|percentile|min-max|moving-average", CHOICE, OPT(calibration), 0, 0,
      "how activations' ranges are found (mse)"},
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},

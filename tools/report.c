@@ -143,6 +143,21 @@ static cJSON *layers_json(const Report *r)
     return list;
 }
 
+static cJSON *quantised_json(const Report *r)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (int i = 0; i < r->nquantised; i++) {
+        const QuantReport *q = &r->quantised[i];
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "node", q->node);
+        cJSON_AddNumberToObject(o, "sqnr_db", q->sqnr);
+        if (q->cost >= 0) cJSON_AddNumberToObject(o, "cost", q->cost);
+        if (q->in_float) cJSON_AddTrueToObject(o, "in_float");
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
 static double peak_rss_bytes(void)
 {
     struct rusage u;
@@ -163,6 +178,7 @@ int report_write(ehap *e, const char *path)
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", layers_json(r));
+    if (r->nquantised) cJSON_AddItemToObject(root, "quantized", quantised_json(r));
     cJSON_AddNumberToObject(root, "seconds", now_seconds() - e->start);
     cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
     char *text = cJSON_Print(root);
@@ -191,6 +207,13 @@ void report_print(ehap *e, FILE *to)
             "  %s:", r->accuracy_is_agreement ? "agreement with the original" : "top-1 accuracy");
     for (int i = 0; i < STAGES; i++)
         if (s[i].accuracy >= 0) fprintf(to, "  %s %.2f %%", s[i].name, 100 * s[i].accuracy);
+    const QuantReport *worst = NULL;
+    for (int i = 0; i < r->nquantised; i++)
+        if (!r->quantised[i].in_float && (!worst || r->quantised[i].sqnr < worst->sqnr))
+            worst = &r->quantised[i];
+    if (worst)
+        fprintf(to, "\n  least signal to quantization noise: %.1f dB at '%s'", worst->sqnr,
+                worst->node);
     fprintf(to, "\n  %.1f s, peak memory %.0f MiB\n", now_seconds() - e->start,
             peak_rss_bytes() / 1048576);
 }

@@ -171,6 +171,39 @@ static void gradients_go_straight_through(void **state)
     arena_free(a);
 }
 
+/* With a limit between the costs of the layers, those above it are kept in float. */
+static void costly_layers_stay_in_float(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    double limit = 0;
+    int kept = 0, quantised = 0;
+    Context c = small_context(a, &d, false);
+    c.opt.quant_drop = 1e9;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_int_equal(c.report.nquantised, 3);
+    for (int k = 0; k < 3; k++) {
+        const QuantReport *q = &c.report.quantised[k];
+        assert_true(q->sqnr > 20 && q->sqnr < 60 && q->cost > 0 && !q->in_float);
+        limit += q->cost / 3;
+    }
+    c = small_context(a, &d, false);
+    c.opt.quant_drop = limit;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    for (int k = 0; k < 3; k++) {
+        assert_true(c.report.quantised[k].in_float == (c.report.quantised[k].cost > limit));
+        kept += c.report.quantised[k].in_float;
+    }
+    assert_true(kept == 1 || kept == 2);
+    for (int i = 0; i < c.graph->nnodes; i++) {
+        const Node *n = c.graph->nodes[i];
+        quantised += n->op == OP_FakeQuant && value_is_const(n->in[0]);
+    }
+    assert_int_equal(quantised, 3 - kept);
+    arena_free(a);
+}
+
 static void bad_options_are_refused(void **state)
 {
     (void)state;
@@ -196,6 +229,7 @@ int main(void)
         cmocka_unit_test(integers_compute_what_was_simulated),
         cmocka_unit_test(biases_are_at_the_scale_of_the_products),
         cmocka_unit_test(gradients_go_straight_through),
+        cmocka_unit_test(costly_layers_stay_in_float),
         cmocka_unit_test(bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
