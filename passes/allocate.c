@@ -170,6 +170,7 @@ int pass_allocate(Context *c, const char *opt)
                                                         : s.channels));
     c->lanes = gr->lanes;
     c->removed = s.removed;
+    c->chosen_by = c->scores;
     lanes_set_removed(c->lanes, c->removed);
     note_survivors(c, c->lanes);
     pass_progress(c, 1, "%d groups go: %.1f %% of FLOPs, %.1f %% of parameters stay", s.nremoved,

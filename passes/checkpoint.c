@@ -15,7 +15,7 @@
 #include "ir/text.h"
 #include "passes/scores.h"
 
-static const char magic[16] = "ehapc state 1\n";
+static const char magic[16] = "ehapc state 2\n";
 
 /* ---- lengths and bytes -------------------------------------------------------------- */
 
@@ -296,6 +296,7 @@ static int save(Arena *a, const Context *c, const char *dir, uint64_t key, int d
     put_int(&t, c->original != NULL);
     put_report(&t, &c->report);
     put_scores(&t, c->scores);
+    put_scores(&t, c->chosen_by);
     put_survivors(&t, c);
     put_choice(&t, c);
     TRY(outfile_whole(arena_printf(a, "%s/state", dir), t.p, t.n, d));
@@ -347,6 +348,7 @@ int checkpoint_load(Context *c, const char *dir, uint64_t key, int *done)
     }
     take_report(&s, &c->report);
     c->scores = take_scores(&s);
+    c->chosen_by = take_scores(&s);
     take_survivors(&s, c);
     if (!s.bad) take_choice(&s, c);
     if (s.bad || s.n) return damaged(c, dir);

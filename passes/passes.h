@@ -110,6 +110,7 @@ typedef struct Context {
     const Samples *data, *eval; /* eval NULL: none given */
     Options opt;
     Scores *scores;       /* of `graph`, by the latest sensitivity */
+    Scores *chosen_by;    /* what the latest allocate went by; NULL: none ran */
     const bool *removed;  /* what allocate chose: a flag per lane class of `graph` */
     Lanes *lanes;         /* of `graph`, made by allocate, used by remove-channels */
     Survivors *survivors; /* of `original`, once what allocate chose is removed */

@@ -306,9 +306,9 @@ static int do_save(ehap *e, const char *path, const char *unused)
     KeyValue props[] = {
         {"ehapc.version", EHAP_VERSION},
         {"ehapc.target", c->opt.target},
-        {"ehapc.criterion", c->scores ? c->scores->criterion : ""},
+        {"ehapc.criterion", c->chosen_by ? c->chosen_by->criterion : ""},
         {"ehapc.seed", arena_printf(e->arena, "%lld", (long long)c->opt.seed)},
-        {"ehapc.scores", scores_digest(e->arena, c->scores)},
+        {"ehapc.scores", scores_digest(e->arena, c->chosen_by)},
     };
     int64_t written = 0;
     EmitOptions o = {.external_data = c->graph->info.external_data,

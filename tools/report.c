@@ -174,7 +174,7 @@ int report_write(ehap *e, const char *path)
     if (e->output.params) cJSON_AddItemToObject(root, "output", stats_json(&e->output));
     cJSON_AddItemToObject(root, "accuracy", accuracy_json(r));
     if (r->proof_max_diff >= 0) cJSON_AddNumberToObject(root, "proof_max_diff", r->proof_max_diff);
-    if (e->c.scores) cJSON_AddItemToObject(root, "scoring", scoring_json(e->c.scores));
+    if (e->c.chosen_by) cJSON_AddItemToObject(root, "scoring", scoring_json(e->c.chosen_by));
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", layers_json(r));

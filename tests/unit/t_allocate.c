@@ -49,6 +49,7 @@ static double pruned(Budget b, double keep, int align, const char *criterion, La
     memcpy(layers, c.report.layers, 5 * sizeof *layers);
     assert_int_equal(pass_remove_channels(&c, ""), 0);
     assert_true(c.report.proof_max_diff < 1e-5);
+    assert_string_equal(c.chosen_by->criterion, criterion); /* removal forgets the scores */
     double f = fraction(&c, b);
     arena_free(a);
     return f;
