@@ -28,20 +28,28 @@ static int parse_budget(Context *c, const char *opt, Options *o)
     return 0;
 }
 
-/* Flags the groups of every layer whose node the comma-separated list names. */
+static bool has_node(const Graph *g, const char *name)
+{
+    for (int i = 0; g && i < g->nnodes; i++)
+        if (g->nodes[i]->name && strcmp(g->nodes[i]->name, name) == 0) return true;
+    return false;
+}
+
+/* Flags the groups of every layer whose node the comma-separated list names. A node without a
+ * weight has nothing to flag: --exclude means it for quantization. */
 static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed)
 {
     char *rest = arena_strdup(c->arena, list), *name;
     while (rest && (name = strsep(&rest, ","))) {
         if (!*name) continue;
-        bool found = false;
+        bool found = has_node(c->graph, name) || has_node(c->original, name);
         for (int k = 0; k < gr->nlayers; k++) {
             const Node *n = gr->layers[k].node;
             if (!n->name || strcmp(n->name, name) != 0) continue;
             found = true;
             for (int i = gr->first[k]; i < gr->first[k + 1]; i++) fixed[gr->of[i]] = true;
         }
-        if (!found) return diag_error(c->diag, "no node with a weight is called '%s'", name);
+        if (!found) return diag_error(c->diag, "no node is called '%s'", name);
     }
     return 0;
 }
