@@ -122,6 +122,8 @@ def hvp():
         row(f"{name}, fp32", mine, theirs, "s", "≥ 3", floor)
         half = statistics.median(probe_seconds(name, "fp16") for _ in range(o.runs))
         row(f"{name}, fp16 against our own fp32", half, mine, "s", "≥ 1", floor)
+        brain = statistics.median(probe_seconds(name, "bf16") for _ in range(o.runs))
+        row(f"{name}, bf16 against our own fp32", brain, mine, "s", "≥ 1.3 with AVX512-BF16")
 
 
 def memory():
