@@ -213,10 +213,13 @@ static int canonical(ehap *e)
     return EHAP_OK;
 }
 
-static int begin(ehap *e, const char *job)
+/* `runs`: the job runs the network, so that what cannot be planned has to be set aside. */
+static int begin(ehap *e, const char *job, bool runs)
 {
-    int status = need_weights(e);
+    int status = need_weights(e), detached = 0;
     if (status || e->c.original) return status;
+    if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
+    if (detached) return detached < 0 ? EHAP_BAD_INPUT : EHAP_NOTHING;
     if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
     status = resume(e, job);
     return status ? status : canonical(e);
@@ -225,7 +228,7 @@ static int begin(ehap *e, const char *job)
 static int do_prune(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "prune");
+    int status = begin(e, "prune", true);
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
@@ -238,7 +241,7 @@ int ehap_prune(ehap *e) { return guarded(e, do_prune, NULL, NULL); }
 static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "quantize");
+    int status = begin(e, "quantize", true);
     if (!status) status = pipeline_prepare(e);
     return status ? status : pipeline_quantize(e);
 }
@@ -248,7 +251,7 @@ int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "compress");
+    int status = begin(e, "compress", true);
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
@@ -260,11 +263,11 @@ int ehap_compress(ehap *e) { return guarded(e, do_compress, NULL, NULL); }
 static int do_passes(ehap *e, const char *pipeline, const char *unused)
 {
     (void)unused;
-    int status = begin(e, pipeline);
-    if (!status &&
-        (e->data || e->eval || strstr(pipeline, "sensitivity") || strstr(pipeline, "train") ||
-         strstr(pipeline, "reconstruct") || strstr(pipeline, "fake-quant")))
-        status = pipeline_prepare(e);
+    bool runs = e->data || e->eval || strstr(pipeline, "sensitivity") ||
+                strstr(pipeline, "train") || strstr(pipeline, "reconstruct") ||
+                strstr(pipeline, "fake-quant");
+    int status = begin(e, pipeline, runs);
+    if (!status && runs) status = pipeline_prepare(e);
     if (!status && e->scores && !e->c.skip &&
         scores_read(&e->c.scores, e->arena, e->scores, &e->diag) < 0)
         status = EHAP_BAD_INPUT;
@@ -278,7 +281,7 @@ int ehap_run_passes(ehap *e, const char *pipeline) { return guarded(e, do_passes
 static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
-    int status = begin(e, "score");
+    int status = begin(e, "score", true);
     if (!status) status = pipeline_prepare(e);
     if (status) return status;
     if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;
@@ -316,7 +319,12 @@ static int do_save(ehap *e, const char *path, const char *unused)
                      .nprops = sizeof props / sizeof *props,
                      .written = &written};
     if (ranks_index() > 0) return EHAP_OK; /* rank 0 writes for all */
-    if (onnx_write(c->graph, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    Graph *whole = c->graph;
+    if (e->tail) {
+        whole = graph_clone(c->graph, e->arena, NULL);
+        if (tail_attach(whole, e->tail, &e->diag) < 0) return EHAP_BAD_INPUT;
+    }
+    if (onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
                              graph_flops(c->graph), written};
     return EHAP_OK;

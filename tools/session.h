@@ -5,6 +5,7 @@
 #include "ehap.h"
 #include "frontend/frontend.h"
 #include "passes/passes.h"
+#include "passes/tail.h"
 
 /* What is said of a model file before and after. */
 typedef struct ModelStats {
@@ -16,6 +17,7 @@ struct ehap {
     Arena *arena; /* of everything below */
     Diag diag;
     Context c;
+    Tail *tail; /* what cannot be planned, set aside; NULL: nothing */
     const char *in_path, *data, *eval, *scores;
     const char *resume; /* folder; NULL: none */
     const char *crash;  /* folder with the state before the pass that broke; NULL: none */

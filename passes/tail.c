@@ -1,0 +1,265 @@
+/* Setting aside what cannot be planned: see tail.h. */
+#include "passes/tail.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/simplify.h"
+
+/* ---- what has no fixed size --------------------------------------------------------- */
+
+/* A copy with numbers for the symbols of the inputs: the batch 1, the rest `size`. Nothing that the
+ * file declares of computed values is believed. NULL if the model does not allow those. */
+static Graph *trial(const Graph *g, Arena *a, int64_t size)
+{
+    Diag quiet = {0};
+    Graph *t = graph_clone(g, a, NULL);
+    for (int k = 0; k < t->nnodes; k++)
+        for (int o = 0; o < t->nodes[k]->nout; o++) {
+            Value *v = t->nodes[k]->out[o];
+            if (v && t->nodes[k]->op != OP_Opaque) v->type.rank = -1;
+            if (v) v->elems = NULL;
+        }
+    for (int i = 0; i < t->ninputs; i++) {
+        Type *type = &t->inputs[i]->type;
+        for (int k = 0; k < type->rank; k++)
+            if (dim_is_sym(type->dim[k])) type->dim[k] = k == 0 ? 1 : size;
+    }
+    return graph_infer(t, &quiet) == 0 && simplify_fold(t, a, &quiet) == 0 ? t : NULL;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Names of values without a fixed size at any of the sizes tried, sorted. */
+typedef struct Open {
+    const char **name;
+    int n;
+} Open;
+
+static Open open_values(const Graph *t, Arena *a)
+{
+    int most = 0;
+    for (int k = 0; k < t->nnodes; k++) most += t->nodes[k]->nout;
+    Open open = {NEW_ARRAY(a, const char *, most + 1), 0};
+    for (int k = 0; k < t->nnodes; k++)
+        for (int o = 0; o < t->nodes[k]->nout; o++) {
+            const Value *v = t->nodes[k]->out[o];
+            if (v && !type_is_static(&v->type)) open.name[open.n++] = v->name;
+        }
+    qsort(open.name, (size_t)open.n, sizeof *open.name, by_name);
+    return open;
+}
+
+static Open find_open(const Graph *g, Arena *a)
+{
+    static const int64_t sizes[] = {224, 64, 32, 128, 512, 16, 1};
+    Open best = {NULL, -1};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes && best.n != 0; k++) {
+        const Graph *t = trial(g, a, sizes[k]);
+        if (!t) continue;
+        Open open = open_values(t, a);
+        if (best.n < 0 || open.n < best.n) best = open;
+    }
+    return best;
+}
+
+static bool is_open(const Open *open, const Value *v)
+{
+    return v && open->n > 0 &&
+           bsearch(&v->name, open->name, (size_t)open->n, sizeof *open->name, by_name);
+}
+
+/* By node index: what is not known, what has no fixed size, and what reads their results. */
+static int mark_tail(const Graph *g, bool *tail, Arena *a)
+{
+    const Open open = find_open(g, a);
+    bool *made = NEW_ARRAY(a, bool, g->nvalues); /* by value id: by the tail */
+    int count = 0;
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        tail[k] = n->op == OP_Opaque;
+        for (int i = 0; i < n->nin; i++) tail[k] |= n->in[i] && made[n->in[i]->id];
+        for (int o = 0; o < n->nout; o++) tail[k] |= is_open(&open, n->out[o]);
+        for (int o = 0; o < n->nout && tail[k]; o++)
+            if (n->out[o]) made[n->out[o]->id] = true;
+        count += tail[k];
+    }
+    return count;
+}
+
+/* ---- taking it out ------------------------------------------------------------------ */
+
+typedef struct Split {
+    Graph *g;
+    bool *tail;      /* by node index */
+    bool *in_tail;   /* by value id: made there */
+    bool *is_output; /* by value id: of the rest */
+    Arena *a;
+} Split;
+
+/* Values of the rest that the tail reads become outputs; those that the caller wants stay. */
+static void set_outputs(Split *s)
+{
+    Graph *g = s->g;
+    const int n = g->noutputs;
+    Value **old = g->outputs;
+    g->outputs = NULL;
+    g->noutputs = 0;
+    for (int o = 0; o < n; o++) {
+        if (s->in_tail[old[o]->id] || s->is_output[old[o]->id]) continue;
+        s->is_output[old[o]->id] = true;
+        graph_add_output(g, old[o]);
+    }
+    for (int k = 0; k < g->nnodes; k++)
+        for (int i = 0; i < g->nodes[k]->nin && s->tail[k]; i++) {
+            Value *v = g->nodes[k]->in[i];
+            if (!v || !v->def || s->in_tail[v->id] || s->is_output[v->id]) continue;
+            s->is_output[v->id] = true;
+            graph_add_output(g, v);
+        }
+}
+
+/* The tail as a graph: a clone of everything, less the rest's nodes; what it read is its input. */
+static Graph *tail_graph(const Split *s)
+{
+    Graph *t = graph_clone(s->g, s->a, NULL);
+    bool *seen = NEW_ARRAY(s->a, bool, t->nvalues);
+    Rewrite r = rewrite_begin(t);
+    t->ninputs = 0;
+    t->inputs = NULL;
+    for (int k = 0; k < r.nold; k++) {
+        Node *n = r.old[k];
+        if (!s->tail[k]) continue;
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) seen[n->out[o]->id] = true;
+        for (int i = 0; i < n->nin; i++) {
+            Value *v = n->in[i];
+            if (!v || v->data || seen[v->id]) continue;
+            seen[v->id] = true;
+            v->def = NULL;
+            value_make_input(t, v);
+        }
+        node_append(t, n);
+    }
+    rewrite_end(&r);
+    int n = 0;
+    for (int o = 0; o < t->noutputs; o++)
+        if (t->outputs[o]->def && seen[t->outputs[o]->id]) t->outputs[n++] = t->outputs[o];
+    t->noutputs = n;
+    return t;
+}
+
+static void drop_nodes(Split *s)
+{
+    Rewrite r = rewrite_begin(s->g);
+    for (int k = 0; k < r.nold; k++)
+        if (!s->tail[k]) node_append(s->g, r.old[k]);
+    rewrite_end(&r);
+}
+
+static const char *describe(const Node *n, Arena *a)
+{
+    if (n->name) return arena_printf(a, "node '%s' (%s)", n->name, node_op_name(n));
+    return arena_printf(a, "node of '%s' (%s)", n->out[0] ? n->out[0]->name : "", node_op_name(n));
+}
+
+static Tail *detach(Split *s)
+{
+    Tail *t = NEW(s->a, Tail);
+    Graph *g = s->g;
+    s->in_tail = NEW_ARRAY(s->a, bool, g->nvalues);
+    s->is_output = NEW_ARRAY(s->a, bool, g->nvalues);
+    t->noutputs = g->noutputs;
+    t->outputs = NEW_ARRAY(s->a, const char *, g->noutputs);
+    for (int o = 0; o < g->noutputs; o++) t->outputs[o] = g->outputs[o]->name;
+    for (int k = g->nnodes - 1; k >= 0; k--)
+        for (int o = 0; o < g->nodes[k]->nout && s->tail[k]; o++) {
+            if (g->nodes[k]->out[o]) s->in_tail[g->nodes[k]->out[o]->id] = true;
+            if (o == 0) t->first = describe(g->nodes[k], s->a);
+        }
+    t->nodes = tail_graph(s);
+    set_outputs(s);
+    drop_nodes(s);
+    return t;
+}
+
+int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d)
+{
+    Split s = {.g = g, .tail = NEW_ARRAY(a, bool, g->nnodes), .a = a};
+    const int count = mark_tail(g, s.tail, a);
+    *out = NULL;
+    if (count == 0) return 0;
+    *out = detach(&s);
+    bool real = false;
+    for (int o = 0; o < g->noutputs; o++) real |= dtype_is_float(g->outputs[o]->type.dtype);
+    if (!real) {
+        diag_error(d,
+                   "%s is not known or of no fixed size, and nothing in front of it can be "
+                   "compressed",
+                   (*out)->first);
+        return STATUS_NOTHING;
+    }
+    diag_remark(d,
+                "%s is not known or of no fixed size: it and what follows, %d node%s, stay as they "
+                "are",
+                (*out)->first, count, count == 1 ? "" : "s");
+    return 0;
+}
+
+/* ---- putting it back ---------------------------------------------------------------- */
+
+static Value *named(const Graph *g, const char *name)
+{
+    for (int o = 0; o < g->noutputs; o++)
+        if (strcmp(g->outputs[o]->name, name) == 0) return g->outputs[o];
+    for (int i = 0; i < g->ninputs; i++)
+        if (strcmp(g->inputs[i]->name, name) == 0) return g->inputs[i];
+    return NULL;
+}
+
+/* Symbols of t, which counts those of `from`, as g counts them; to[]: those met so far, or 0. */
+static void translate(Graph *g, const Graph *from, int64_t *to, Type *t)
+{
+    for (int k = 0; k < t->rank; k++) {
+        const int64_t s = t->dim[k] - DIM_SYM_BASE;
+        if (!dim_is_sym(t->dim[k])) continue;
+        if (!to[s]) to[s] = graph_symbol(g, from->symbols[s]);
+        t->dim[k] = to[s];
+    }
+}
+
+int tail_attach(Graph *g, const Tail *t, Diag *d)
+{
+    const Graph *nodes = t->nodes;
+    const int first = g->nnodes;
+    bool changed;
+    int64_t *to = NEW_ARRAY(g->arena, int64_t, nodes->nsymbols + 1);
+    Value **in = NEW_ARRAY(g->arena, Value *, nodes->ninputs + 1);
+    Value **made = NEW_ARRAY(g->arena, Value *, nodes->noutputs + 1);
+    for (int i = 0; i < nodes->ninputs; i++)
+        if (!(in[i] = named(g, nodes->inputs[i]->name)))
+            return diag_error(d, "'%s', which %s reads, is gone", nodes->inputs[i]->name, t->first);
+    graph_inline(g, nodes, in, made);
+    for (int k = first; k < g->nnodes; k++) {
+        Node *n = g->nodes[k];
+        for (int o = 0; o < n->nout; o++) {
+            if (!n->out[o]) continue;
+            translate(g, nodes, to, &n->out[o]->type);
+            n->out[o]->elems = NULL;
+        }
+        TRY(refine_types(n, &changed, d));
+    }
+    Value **outputs = NEW_ARRAY(g->arena, Value *, t->noutputs + 1);
+    for (int o = 0; o < t->noutputs; o++) {
+        outputs[o] = named(g, t->outputs[o]);
+        for (int k = 0; k < nodes->noutputs && !outputs[o]; k++)
+            if (strcmp(nodes->outputs[k]->name, t->outputs[o]) == 0) outputs[o] = made[k];
+        if (!outputs[o]) return diag_error(d, "output '%s' is gone", t->outputs[o]);
+    }
+    g->noutputs = 0;
+    for (int o = 0; o < t->noutputs; o++) graph_add_output(g, outputs[o]);
+    return 0;
+}

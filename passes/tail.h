@@ -1,0 +1,23 @@
+/* What cannot be planned is set aside while the rest is compressed, and put back before writing:
+ * operators that are not known, those whose results' sizes depend on data, and all that follows
+ * them. What they read become outputs of the rest, so that its channels are pinned and it learns to
+ * reproduce it. */
+#ifndef EHAP_PASSES_TAIL_H
+#define EHAP_PASSES_TAIL_H
+
+#include "ir/ir.h"
+
+typedef struct Tail {
+    Graph *nodes;         /* reads, by name, outputs and inputs of the rest */
+    const char **outputs; /* the whole model's, in order */
+    int noutputs;
+    const char *first; /* of `nodes`, for messages: "node 'nms' (NonMaxSuppression)" */
+} Tail;
+
+/* Takes the tail out of g. *out is NULL if there is none. The tail lives in `a`. STATUS_NOTHING,
+ * after a message, if the rest has no float output. */
+int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d);
+/* Appends the tail to g, whose outputs and inputs have kept their names. */
+int tail_attach(Graph *g, const Tail *t, Diag *d);
+
+#endif
