@@ -38,10 +38,18 @@ done
 run 2 "$dir/none.onnx" --data "$dir/missing.npz" && fail "a missing file is no error"
 [ "$(grep -c '^error' "$dir/log")" = 1 ] || { cat "$dir/log"; fail "not one error"; }
 
-# A rank that dies takes the run with it.
-run 2 "$dir/lost.onnx" --steps 100000 &
-sleep 4
+# A rank that dies takes the run with it; what was finished can be resumed, to the same bytes.
+run 1 "$dir/whole.onnx" --steps 30 || { cat "$dir/log"; fail "30 steps: exit $?"; }
+run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" &
+for _ in $(seq 600); do
+    [ -n "$(ls "$dir/state" 2>/dev/null)" ] && break
+    sleep 0.1
+done
+sleep 0.5
 pkill -KILL -n -f "$dir/lost.onnx"
 wait $! && fail "a run that lost a rank ended well"
 [ ! -e "$dir/lost.onnx" ] || fail "a run that lost a rank wrote its output"
+grep -q -i "exited on signal\|error" "$dir/log" || { cat "$dir/log"; fail "nothing said of the lost rank"; }
+run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" || { cat "$dir/log"; fail "resumed: exit $?"; }
+cmp "$dir/whole.onnx" "$dir/lost.onnx" || fail "a resumed run writes other bytes"
 echo "ranks agree"
