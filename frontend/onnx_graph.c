@@ -13,10 +13,11 @@
 
 /* ---- types -------------------------------------------------------------------------- */
 
-/* The symbol of that name; the table spares the graph's linear search. */
+/* The symbol of that name; the table spares the graph's linear search. "?" is how Paddle writes
+ * that it does not know: two of them need not be equal. */
 static int64_t symbol(Import *im, NameTable *symbols, const char *name)
 {
-    if (!name || !*name) return graph_symbol(im->g, NULL);
+    if (!name || !*name || strcmp(name, "?") == 0) return graph_symbol(im->g, NULL);
     NameEntry *e = table_find(symbols, name, false);
     if (e) return DIM_SYM_BASE + e->index;
     int64_t dim = graph_symbol(im->g, NULL);

@@ -271,6 +271,9 @@ void rewrite_end(Rewrite *r);
 Graph *graph_clone(const Graph *g, Arena *a, Value ***map);
 /* A clone with symbol k bound to dims[k] (< 0: left symbolic) and all types inferred anew. */
 Graph *graph_specialize(const Graph *g, Arena *a, const int64_t *dims, Diag *d);
+/* The same with the map of graph_clone. */
+Graph *graph_specialize_mapped(const Graph *g, Arena *a, const int64_t *dims, Value ***map,
+                               Diag *d);
 /* Appends src's nodes to dst (inputs given by in[], constants shared) and returns its
  * outputs in out[]. Used to put a teacher beside its student. */
 void graph_inline(Graph *dst, const Graph *src, Value *const *in, Value **out);

@@ -117,9 +117,10 @@ static void bind_dims(Type *t, const int64_t *dims)
     }
 }
 
-Graph *graph_specialize(const Graph *src, Arena *a, const int64_t *dims, Diag *d)
+Graph *graph_specialize_mapped(const Graph *src, Arena *a, const int64_t *dims, Value ***map,
+                               Diag *d)
 {
-    Graph *g = graph_clone(src, a, NULL);
+    Graph *g = graph_clone(src, a, map);
     for (int i = 0; i < g->ninputs; i++) bind_dims(&g->inputs[i]->type, dims);
     /* Everything else is inferred anew; what an opaque node declared keeps its type. */
     for (int i = 0; i < g->nnodes; i++)
@@ -129,6 +130,11 @@ Graph *graph_specialize(const Graph *src, Arena *a, const int64_t *dims, Diag *d
                 g->nodes[i]->out[o]->elems = NULL;
             }
     return graph_infer(g, d) < 0 ? NULL : g;
+}
+
+Graph *graph_specialize(const Graph *src, Arena *a, const int64_t *dims, Diag *d)
+{
+    return graph_specialize_mapped(src, a, dims, NULL, d);
 }
 
 void graph_inline(Graph *dst, const Graph *src, Value *const *in, Value **out)

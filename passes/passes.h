@@ -19,11 +19,14 @@ typedef struct Options {
     const char *precision; /* a name of lower_precision.c */
     int probes;            /* upper bound */
     int batch;
-    int64_t steps;                    /* training; <= 0: as epochs and seconds say, or choose */
-    double epochs, seconds;           /* --epochs, --time */
-    float lr;                         /* 0: choose */
-    int rounds;                       /* score-remove rounds; 0: choose */
-    int align;                        /* channels kept in multiples of this; 0: 8 */
+    int64_t steps;          /* training; <= 0: as epochs and seconds say, or choose */
+    double epochs, seconds; /* --epochs, --time */
+    float lr;               /* 0: choose */
+    int rounds;             /* score-remove rounds; 0: choose */
+    int align;              /* channels kept in multiples of this; 0: 8 */
+    const char *shape;      /* --shape: "x=1x3x224x224,…" */
+    const int64_t *dims; /* by symbol: what open dimensions are taken as (sizes.c); -1: nothing */
+    int ndims;
     const char *keep_nodes, *exclude; /* comma-separated node names */
     const char *attention;            /* "heads": whole ones; NULL, "widths": of all together */
     const char *target;               /* a name from targets.c; NULL: "ort" */
@@ -64,6 +67,7 @@ typedef struct PassRecord {
 typedef struct LayerReport {
     const char *node;
     int64_t before, after;
+    int64_t flops;         /* of the node before */
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
@@ -187,6 +191,15 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d);
 /* "fp32", "fp16", "bf16" as --precision gives them; DT_NONE: no such name. */
 DType precision_named(const char *name);
 const char *precision_name(DType storage);
+
+/* sizes.c: numbers for dimensions that the model leaves open. */
+/* Sets opt.dims for `graph`'s inputs by --shape or to usual numbers, which it says. */
+int sizes_choose(Context *c);
+/* Sets them as the samples are. */
+void sizes_of_samples(Context *c, const Samples *s);
+/* A clone of static shapes by opt.dims, as far as they go; map as of graph_clone. */
+Graph *graph_sized(const Graph *g, const Options *o, Arena *a, Value ***map);
+int64_t graph_flops_at(const Graph *g, const Options *o);
 
 /* evaluate.c */
 typedef struct Eval {

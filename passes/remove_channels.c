@@ -430,7 +430,8 @@ int pass_remove_channels(Context *c, const char *opt)
     (void)opt;
     if (!c->lanes || !c->removed)
         return diag_error(c->diag, "no channels are chosen: run allocate before remove-channels");
-    double flops = (double)graph_flops(c->graph), params = (double)graph_params(c->graph);
+    double flops = (double)graph_flops_at(c->graph, &c->opt),
+           params = (double)graph_params(c->graph);
     int64_t count = count_removed(c->lanes, c->removed);
     Graph *before = channels_masked(c->graph, c->lanes, c->removed, c->arena);
     TRY(channels_remove(c->graph, c->lanes, c->removed, c->diag));
@@ -439,7 +440,7 @@ int pass_remove_channels(Context *c, const char *opt)
     c->scores = NULL;
     diag_remark(c->diag,
                 "removed %lld coupled channels: %.1f %% of flops, %.1f %% of parameters left",
-                (long long)count, 100 * (double)graph_flops(c->graph) / fmax(flops, 1),
+                (long long)count, 100 * (double)graph_flops_at(c->graph, &c->opt) / fmax(flops, 1),
                 100 * (double)graph_params(c->graph) / fmax(params, 1));
     prove(c, before);
     return 0;

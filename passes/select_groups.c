@@ -388,11 +388,12 @@ void select_groups(Selection *out, const Graph *g, const Graph *original, const 
 {
     Value **map;
     Plan p = {.arena = a, .budget = o->budget};
-    p.g = graph_clone(g, a, &map);
+    p.g = graph_sized(g, o, a, &map);
     p.scored_axis = NEW_ARRAY(a, int, p.g->nvalues);
     memset(p.scored_axis, 0xff, p.g->nvalues * sizeof *p.scored_axis);
     for (int k = 0; k < gr->nlayers; k++)
         p.scored_axis[map[gr->layers[k].weight->id]->id] = gr->layers[k].axis;
+    original = graph_sized(original, o, a, NULL);
     p.nold = scored_layers(original, a, &p.old);
     find_families(&p, g, gr, score, fixed, map);
     bool possible = false;

@@ -15,7 +15,9 @@
 #include "passes/observe.h"
 
 enum { MOST_ELEMENTS = 1 << 24 }; /* of one sample */
-enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256 };
+enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256, FEWEST = 64 };
+
+static const int64_t MOST_WORK = 4000000000000; /* FLOPs */
 
 typedef struct Preset {
     const char *name;
@@ -94,12 +96,15 @@ static void set_range(Arena *a, SampleInput *in, const Preset *p)
     in->shift = arena_memdup(a, &values[1], sizeof(float));
 }
 
-/* The type of one sample: the input's without its batch; open sizes get a usual one. */
-static Type sample_type(const Type *t)
+/* The type of one sample: the input's without its batch; open sizes as they were chosen. */
+static Type sample_type(const Type *t, const Options *o)
 {
     Type s = {.dtype = t->dtype, .rank = t->rank - 1};
-    for (int i = 0; i < s.rank; i++)
-        s.dim[i] = t->dim[i + 1] > 0 ? t->dim[i + 1] : s.rank == 3 ? 224 : 64;
+    for (int i = 0; i < s.rank; i++) {
+        int64_t dim = t->dim[i + 1], symbol = dim - DIM_SYM_BASE;
+        bool chosen = dim_is_sym(dim) && symbol < o->ndims && o->dims[symbol] > 0;
+        s.dim[i] = dim > 0 ? dim : chosen ? o->dims[symbol] : 1;
+    }
     return s;
 }
 
@@ -109,7 +114,8 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
     if (v->type.rank < 1)
         return diag_error(c->diag, "no samples for input '%s', of unknown shape: give --data",
                           v->name);
-    *in = (SampleInput){.name = v->name, .type = sample_type(&v->type), .channel_axis = -1};
+    *in =
+        (SampleInput){.name = v->name, .type = sample_type(&v->type, &c->opt), .channel_axis = -1};
     int64_t n = type_count(&in->type);
     if (n < 0 || n > MOST_ELEMENTS)
         return diag_error(c->diag,
@@ -138,16 +144,20 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
     return 0;
 }
 
-static int64_t choose_count(const Graph *g, size_t memory)
+/* As many as fit into memory, fewer where one pass over them would take minutes. */
+static int64_t choose_count(const Graph *g, const Options *o)
 {
+    size_t memory = o->memory;
     int64_t bytes = 0, most = memory && memory / 4 < MOST_BYTES ? (int64_t)memory / 4 : MOST_BYTES;
     for (int k = 0; k < g->ninputs; k++) {
-        Type t = sample_type(&g->inputs[k]->type);
+        Type t = sample_type(&g->inputs[k]->type, o);
         int64_t n = t.rank >= 0 ? type_count(&t) : 0;
         bytes += n > 0 ? n : 1;
     }
     int64_t count = bytes > 0 ? most / bytes : DEFAULT_COUNT;
-    return count > DEFAULT_COUNT ? DEFAULT_COUNT : count < LEAST_COUNT ? LEAST_COUNT : count;
+    int64_t work = MOST_WORK / (graph_flops_at(g, o) + 1);
+    count = count > DEFAULT_COUNT ? DEFAULT_COUNT : count < LEAST_COUNT ? LEAST_COUNT : count;
+    return work >= count ? count : work > FEWEST ? work : FEWEST;
 }
 
 /* ---- trying ranges ------------------------------------------------------------------ */
@@ -337,7 +347,7 @@ int synthesize(Samples **out, Context *c, int64_t count)
     const Graph *g = c->original;
     Planes planes;
     Samples *s = *out = NEW(c->arena, Samples);
-    s->count = count > 0 ? count : choose_count(g, c->opt.memory);
+    s->count = count > 0 ? count : choose_count(g, &c->opt);
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
     s->source = "smooth noise";

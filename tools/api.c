@@ -209,7 +209,8 @@ static int canonical(ehap *e)
     if (pass_run(c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
     if (!c->original) c->original = graph_clone(c->graph, e->arena, NULL);
     e->input.params = graph_params(c->original);
-    e->input.flops = graph_flops(c->original);
+    if (sizes_choose(c) < 0) return EHAP_USAGE;
+    e->input.flops = graph_flops_at(c->original, &c->opt);
     return EHAP_OK;
 }
 
@@ -326,7 +327,7 @@ static int do_save(ehap *e, const char *path, const char *unused)
     }
     if (onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
-                             graph_flops(c->graph), written};
+                             graph_flops_at(c->graph, &c->opt), written};
     return EHAP_OK;
 }
 

@@ -1,4 +1,5 @@
-/* What is in a model: per node op, output shape, parameters and FLOPs; the totals. */
+/* What is in a model: per node op, output shape, parameters and FLOPs; the totals; what
+ * pins which channels, and how much of the work that is. */
 #include <string.h>
 
 #include "ir/op.h"
@@ -13,9 +14,36 @@ static int64_t node_params(const Node *n)
     return total;
 }
 
+/* Which channels stay, by what pins them, in the order of the network. */
+static void print_pinned(ehap *e, FILE *to)
+{
+    const Report *r = &e->c.report;
+    double whole = e->input.flops > 0 ? (double)e->input.flops : 1, all = 0;
+    for (int i = 0; i < r->nlayers; i++) {
+        const char *by = r->layers[i].pinned_by;
+        int64_t flops = 0, layers = 0;
+        bool listed = false;
+        for (int k = 0; k < i; k++)
+            listed |= by && r->layers[k].pinned_by && strcmp(by, r->layers[k].pinned_by) == 0;
+        if (!by || listed) continue;
+        for (int k = i; k < r->nlayers; k++) {
+            const LayerReport *l = &r->layers[k];
+            if (!l->pinned_by || strcmp(by, l->pinned_by) != 0) continue;
+            fprintf(to, "pinned: %lld channels of '%s' by %s\n", (long long)l->before, l->node, by);
+            flops += l->flops;
+            layers++;
+        }
+        fprintf(to, "        %lld layers, %.1f %% of the FLOPs\n", (long long)layers,
+                100 * (double)flops / whole);
+        all += (double)flops;
+    }
+    fprintf(to, "%.1f %% of the FLOPs are in layers whose output channels are all pinned\n",
+            100 * all / whole);
+}
+
 void inspect_print(ehap *e, FILE *to)
 {
-    const Graph *g = e->c.graph;
+    const Graph *g = e->c.graph, *sized = graph_sized(g, &e->c.opt, e->arena, NULL);
     char t[160];
     fprintf(to, "%s: IR %lld, opset", e->in_path, (long long)g->info.ir_version);
     for (size_t k = 0; k < g->info.nopsets; k++)
@@ -38,11 +66,7 @@ void inspect_print(ehap *e, FILE *to)
                 : v     ? v->name
                         : "",
                 node_op_name(n), v ? type_print(g, &v->type, t, sizeof t) : "",
-                (long long)node_params(n), (long long)node_flops(n));
+                (long long)node_params(n), (long long)node_flops(sized->nodes[i]));
     }
-    for (int i = 0; i < e->c.report.nlayers; i++)
-        if (e->c.report.layers[i].pinned_by)
-            fprintf(to, "pinned: %lld channels of '%s' by %s\n",
-                    (long long)e->c.report.layers[i].before, e->c.report.layers[i].node,
-                    e->c.report.layers[i].pinned_by);
+    print_pinned(e, to);
 }

@@ -11,6 +11,7 @@
 
 typedef enum Kind {
     STRING,
+    LIST,
     CHOICE,
     INT,
     LONG,
@@ -53,6 +54,8 @@ static const struct {
     {"params", "F", BUDGET, BUDGET_PARAMS, 0, 1, "fraction of the parameters to keep"},
     {"channels", "F", BUDGET, BUDGET_CHANNELS, 0, 1, "fraction of the channels to keep"},
     {"criterion", criteria + 1, CHOICE, OPT(criterion), 0, 0, "how channels are scored (gate-ggn)"},
+    {"shape", "X=1x3x224x224", LIST, OPT(shape), 0, 0,
+     "take the open dimensions of input X as these; may be repeated"},
     {"scores", "FILE", STRING, offsetof(ehap, scores), 0, 0,
      "use the scores of `ehapc sensitivity`"},
     {"precision", "fp32|fp16|bf16", CHOICE, OPT(precision), 0, 0, "storage while scoring"},
@@ -187,6 +190,13 @@ static int set_budget(ehap *e, int i, const char *value)
     return EHAP_OK;
 }
 
+/* Given again, a list grows. */
+static int append_to_list(ehap *e, const char **list, const char *value)
+{
+    *list = *list ? arena_printf(e->arena, "%s,%s", *list, value) : arena_strdup(e->arena, value);
+    return EHAP_OK;
+}
+
 static int set(ehap *e, const char *name, const char *value)
 {
     static const double bytes[] = {1 << 10, 1 << 20, 1 << 30, 1099511627776.0};
@@ -210,6 +220,8 @@ static int set(ehap *e, const char *name, const char *value)
     case STRING:
         *(const char **)p = arena_strdup(e->arena, value);
         return EHAP_OK;
+    case LIST:
+        return append_to_list(e, p, value);
     case CHOICE:
         return set_choice(e, i, value);
     case INT:

@@ -69,6 +69,8 @@ int pipeline_prepare(ehap *e)
         diag_remark(&e->diag, "no --data given: %s", s->source);
     }
     c->data = s;
+    sizes_of_samples(c, s);
+    e->input.flops = graph_flops_at(c->original, &c->opt);
     return measure_input(e);
 }
 

@@ -47,6 +47,7 @@ void report_layers(ehap *e)
 {
     Arena *a = e->arena;
     Graph *before = graph_clone(e->c.original, a, NULL);
+    const Graph *sized = graph_sized(e->c.original, &e->c.opt, a, NULL);
     Lanes *l = lanes_new(before, a);
     Report *r = &e->c.report;
     lanes_run(l);
@@ -62,6 +63,7 @@ void report_layers(ehap *e)
         r->layers[r->nlayers++] = (LayerReport){
             .node = n->name ? n->name : n->out[0]->name,
             .before = was,
+            .flops = node_flops(sized->nodes[i]),
             .after = now_axis >= 0 ? now->out[0]->type.dim[now_axis] : was,
             .pinned_by = pinned_by(a, l, n->out[0], axis),
         };
@@ -137,6 +139,7 @@ static cJSON *layers_json(const Report *r)
         cJSON_AddStringToObject(o, "node", r->layers[i].node);
         cJSON_AddNumberToObject(o, "before", (double)r->layers[i].before);
         cJSON_AddNumberToObject(o, "after", (double)r->layers[i].after);
+        cJSON_AddNumberToObject(o, "flops", (double)r->layers[i].flops);
         if (r->layers[i].pinned_by) cJSON_AddStringToObject(o, "pinned_by", r->layers[i].pinned_by);
         cJSON_AddItemToArray(list, o);
     }

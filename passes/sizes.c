@@ -1,0 +1,175 @@
+/* Dimensions that a model leaves open stay open in the output, but costs and samples need numbers:
+ * those of --shape, those of the samples, or else the first row of a list of usual ones under which
+ * the shapes of the whole network can be inferred and nothing is empty. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "passes/passes.h"
+
+/* ---- graphs of static shapes -------------------------------------------------------- */
+
+static bool nothing_empty(const Graph *g)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        for (int o = 0; o < g->nodes[i]->nout; o++) {
+            const Value *v = g->nodes[i]->out[o];
+            if (v && dtype_is_float(v->type.dtype) && type_count(&v->type) == 0) return false;
+        }
+    return true;
+}
+
+Graph *graph_sized(const Graph *g, const Options *o, Arena *a, Value ***map)
+{
+    Diag quiet = {0};
+    int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1);
+    for (int k = 0; k < g->nsymbols; k++) dims[k] = o && k < o->ndims ? o->dims[k] : -1;
+    Graph *sized = graph_specialize_mapped(g, a, dims, map, &quiet);
+    return sized ? sized : graph_clone(g, a, map);
+}
+
+int64_t graph_flops_at(const Graph *g, const Options *o)
+{
+    Arena *a = arena_new();
+    int64_t flops = graph_flops(graph_sized(g, o, a, NULL));
+    arena_free(a);
+    return flops;
+}
+
+/* ---- choice ------------------------------------------------------------------------- */
+
+static int64_t *open_dim(int64_t *dims, int64_t dim)
+{
+    return dim_is_sym(dim) && dims[dim - DIM_SYM_BASE] < 0 ? &dims[dim - DIM_SYM_BASE] : NULL;
+}
+
+/* Batches are of one sample: costs are per sample. */
+static void set_batches(const Graph *g, int64_t *dims)
+{
+    for (int i = 0; i < g->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type;
+        int64_t *dim = t->rank > 0 ? open_dim(dims, t->dim[0]) : NULL;
+        if (dim) *dim = 1;
+    }
+}
+
+typedef struct Usual {
+    int64_t side, length, samples; /* of an image, of a sequence, of a signal */
+} Usual;
+
+static void set_usual(const Graph *g, const Usual *u, int64_t *dims)
+{
+    for (int i = 0; i < g->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type;
+        bool signal = t->rank == 2 && dtype_is_float(t->dtype);
+        for (int k = 1; k < t->rank; k++) {
+            int64_t *dim = open_dim(dims, t->dim[k]);
+            bool color = k == 1 && t->rank == 4;
+            if (dim) *dim = color ? 3 : t->rank >= 4 ? u->side : signal ? u->samples : u->length;
+        }
+    }
+}
+
+static bool possible(const Graph *g, const int64_t *dims, Arena *a)
+{
+    Diag quiet = {0};
+    const Graph *sized = graph_specialize(g, a, dims, &quiet);
+    return sized && nothing_empty(sized);
+}
+
+static int shape_error(Context *c, const Value *v, const char *text)
+{
+    char t[128];
+    return diag_error(c->diag, "--shape gives '%s', input '%s' is %s", text, v->name,
+                      type_print(c->graph, &v->type, t, sizeof t));
+}
+
+/* "1x3x224x224" */
+static int set_shape(Context *c, const Value *v, const char *text, int64_t *dims)
+{
+    const char *p = text;
+    for (int k = 0; k < v->type.rank; k++) {
+        char *end;
+        long long n = strtoll(p, &end, 10);
+        int64_t have = v->type.dim[k], *dim = open_dim(dims, have);
+        if (end == p || n < 1 || *end != (k + 1 < v->type.rank ? 'x' : '\0'))
+            return shape_error(c, v, text);
+        if (dim) *dim = n;
+        if (!dim && n != (dim_is_sym(have) ? dims[have - DIM_SYM_BASE] : have))
+            return shape_error(c, v, text);
+        p = end + 1;
+    }
+    return v->type.rank > 0 ? 0 : shape_error(c, v, text);
+}
+
+/* "x=1x3x224x224,y=1x80" */
+static int set_shapes(Context *c, int64_t *dims)
+{
+    char *rest = arena_strdup(c->arena, c->opt.shape), *one;
+    while ((one = strsep(&rest, ","))) {
+        char *eq = strrchr(one, '=');
+        const Value *v = NULL;
+        if (eq) *eq = '\0';
+        for (int i = 0; eq && i < c->graph->ninputs; i++)
+            if (strcmp(c->graph->inputs[i]->name, one) == 0) v = c->graph->inputs[i];
+        if (!v) return diag_error(c->diag, "--shape: the model has no input '%s'", one);
+        TRY(set_shape(c, v, eq + 1, dims));
+    }
+    return 0;
+}
+
+static void say_sizes(Context *c, const int64_t *dims)
+{
+    for (int i = 0; i < c->graph->ninputs; i++) {
+        const Value *v = c->graph->inputs[i];
+        char text[128];
+        Type t = v->type;
+        bool open = false;
+        for (int k = 0; k < t.rank; k++) {
+            open |= k > 0 && dim_is_sym(t.dim[k]);
+            if (dim_is_sym(t.dim[k])) t.dim[k] = dims[t.dim[k] - DIM_SYM_BASE];
+        }
+        if (open)
+            diag_remark(c->diag, "input '%s' is analysed as %s (--shape chooses)", v->name,
+                        type_print(c->graph, &t, text, sizeof text));
+    }
+}
+
+int sizes_choose(Context *c)
+{
+    static const Usual usual[] = {
+        {224, 64, 16000}, {320, 128, 48000}, {256, 32, 1024}, {64, 16, 256}, {512, 512, 160000}};
+    const Graph *g = c->graph;
+    Arena *a = arena_new();
+    int n = g->nsymbols;
+    int64_t *given = NEW_ARRAY(c->arena, int64_t, n + 1), *dims = NEW_ARRAY(c->arena, int64_t, n);
+    for (int k = 0; k < n; k++) given[k] = -1;
+    int status = c->opt.shape ? set_shapes(c, given) : 0;
+    set_batches(g, given);
+    bool found = false;
+    for (size_t k = 0; k < sizeof usual / sizeof *usual && status == 0 && !found; k++) {
+        memcpy(dims, given, (size_t)n * sizeof *dims);
+        set_usual(g, &usual[k], dims);
+        found = possible(g, dims, a);
+    }
+    if (status == 0 && !found)
+        set_usual(g, &usual[0], memcpy(dims, given, (size_t)n * sizeof *dims));
+    c->opt.dims = dims;
+    c->opt.ndims = n;
+    if (status == 0 && !c->opt.shape) say_sizes(c, dims);
+    arena_free(a);
+    return status;
+}
+
+void sizes_of_samples(Context *c, const Samples *s)
+{
+    const Graph *g = c->original;
+    int64_t *dims = arena_memdup(c->arena, c->opt.dims, (size_t)c->opt.ndims * sizeof *dims);
+    for (int i = 0; i < g->ninputs && i < s->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type, *x = &s->inputs[i].type;
+        for (int k = 1; k < t->rank && x->rank == t->rank - 1; k++) {
+            int64_t symbol = t->dim[k] - DIM_SYM_BASE;
+            if (dim_is_sym(t->dim[k]) && symbol < c->opt.ndims) dims[symbol] = x->dim[k - 1];
+        }
+    }
+    c->opt.dims = dims;
+}
