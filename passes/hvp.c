@@ -85,6 +85,8 @@ typedef struct Builder {
     Hvp *out;
     ScoredLayer *layers; /* of the clone */
     Value *logits, *loss_scale, *probe_scale;
+    Value **outputs; /* that are float tensors of known shape */
+    int noutputs;
 } Builder;
 
 static int add_input(Builder *b, const char *name, Type t, int stage, Value **v)
@@ -135,6 +137,12 @@ static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t bat
     if (b->logits->type.dtype != DT_F32 || b->logits->type.rank < 1)
         return diag_error(d, "output '%s' is %s, needs float with a batch axis", b->logits->name,
                           type_print(b->g, &b->logits->type, text, sizeof text));
+    b->outputs = NEW_ARRAY(a, Value *, b->g->noutputs);
+    for (int i = 0; i < b->g->noutputs; i++) {
+        Value *y = b->g->outputs[i];
+        bool usable = y->type.dtype == DT_F32 && type_is_static(&y->type) && !value_is_const(y);
+        if (usable) b->outputs[b->noutputs++] = y;
+    }
     b->g->outputs = NULL;
     b->g->noutputs = 0;
     out->stage = NEW_ARRAY(a, uint8_t, out->nx + MAX_ADDED);
@@ -303,6 +311,24 @@ static Value *cotangent(Builder *b, CotangentKind kind)
     return sub(g, r, mul(g, p, sum_classes(g, r)));
 }
 
+/* Random signs over the Euclidean norm of each output. */
+static void output_cotangents(Builder *b, Value **c)
+{
+    Graph *g = b->g;
+    Value *key;
+    add_key(b, &key);
+    for (int i = 0; i < b->noutputs; i++) {
+        Value *y = b->outputs[i];
+        const Type *t = &y->type;
+        Value *sign =
+            build(g, OP_Rademacher, IN(key),
+                  ATTRS(attr_ints("shape", (size_t)t->rank, t->dim), attr_int("stream", i)));
+        Value *square = build(g, OP_ReduceSum, IN(mul(g, y, y)), ATTRS(attr_int("keepdims", 0)));
+        Value *safe = build(g, OP_Add, IN(square, const_f32(g, 1e-12F)), NO_ATTRS);
+        c[i] = mul(g, sign, reciprocal(g, build(g, OP_Sqrt, IN(safe), NO_ATTRS)));
+    }
+}
+
 /* Sums of A dA over positions: [N, channels]. */
 static Value *gate_sum(Builder *b, const ScoredLayer *l, Value *d, Value *unscale)
 {
@@ -327,12 +353,18 @@ int gradient_build(Hvp *out, const Graph *model, Arena *a, int64_t shard_batch,
     TRY(begin(&b, out, model, a, shard_batch, d));
     int n = out->nlayers;
     Value **wrt = NEW_ARRAY(a, Value *, n), **dx = NEW_ARRAY(a, Value *, n);
-    Value *c = cotangent(&b, o->cotangent);
+    bool all = o->cotangent == COTANGENT_OUTPUTS;
+    int ny = all ? b.noutputs : 1;
+    Value **c = NEW_ARRAY(a, Value *, ny + 1), **y = all ? b.outputs : &b.logits;
+    if (all)
+        output_cotangents(&b, c);
+    else
+        c[0] = cotangent(&b, o->cotangent);
     add_loss_scale(&b);
-    c = mul(b.g, c, b.loss_scale);
+    for (int i = 0; i < ny; i++) c[i] = mul(b.g, c[i], b.loss_scale);
     for (int i = 0; i < n; i++)
         wrt[i] = o->what == GRADIENT_GATES ? b.layers[i].gate : b.layers[i].weight;
-    TRY(ad_vjp(b.g, 1, &b.logits, &c, n, wrt, dx, d));
+    TRY(ad_vjp(b.g, ny, y, c, n, wrt, dx, d));
     Value *unscale = reciprocal(b.g, b.loss_scale);
     out->out_logits = add_output(&b, build(b.g, OP_Identity, IN(b.logits), NO_ATTRS));
     for (int i = 0; i < n; i++) {

@@ -84,8 +84,16 @@ int hvp_build(Hvp *out, const Graph *model, Arena *a, int64_t shard_batch, const
  *          together give the Gauss-Newton matrix exactly (label-free);
  *   SIGNS  the same matrix times a vector of random signs drawn from in_key, independent per
  *          sample: one backward pass estimates Gauss-Newton without bias. Use a key that
- *          differs between shards. */
-typedef enum CotangentKind { COTANGENT_LOSS, COTANGENT_CLASS, COTANGENT_SIGNS } CotangentKind;
+ *          differs between shards.
+ * Or, for networks of any kind, at all float outputs y:
+ *   OUTPUTS  random signs / |y|: squared, the Gauss-Newton matrix of the sum over outputs of
+ *          |y - t|^2 / |t|^2 at t = y. */
+typedef enum CotangentKind {
+    COTANGENT_LOSS,
+    COTANGENT_CLASS,
+    COTANGENT_SIGNS,
+    COTANGENT_OUTPUTS,
+} CotangentKind;
 
 /* Per layer:
  *   GATES    [N, channels]: sum over positions of A * dA at the layer's gate. Its square summed

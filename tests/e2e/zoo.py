@@ -1,0 +1,131 @@
+"""Real networks of other people through every command, with ONNX Runtime as judge: inspect, run
+(equal to 1e-3), sensitivity, prune to 70 % of the FLOPs, quantize for two targets.
+Usage: zoo.py EHAPC [NAME...]; the networks are in $EHAP_SHARED/models, see its MANIFEST.md."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnxruntime as ort
+from onnx import numpy_helper, TensorProto
+
+# Per network: sizes of open dimensions, the value of inputs that are no signals.
+ZOO = {
+    "zoo/dnsmos_sig_bak_ovr": {},
+    "zoo/fastestdet": {},
+    "zoo/mnist-8": {},
+    "zoo/mtcnn_rnet": {},
+    "zoo/ppocr_mobile_v2_cls": {"x": [1, 3, 48, 192]},
+    "zoo/silero_vad_op18_ifless": {"input": [1, 576], "state": [2, 1, 128], "sr": 16000},
+    "zoo/super-resolution-10": {"input": [1, 1, 224, 224]},
+    "zoo/swift_f0": {"audio": [1, 16000], "fmin": 50, "fmax": 1500},
+    "zoo/ultraface_rfb320": {},
+    "zoo/yunet_n_dynamic": {"input": [1, 3, 320, 320]},
+    "digits_vit_op17": {},
+    "fmnist_vit_op17": {},
+    "fmnist_mobilenetv2s_bn_op17": {},
+}
+NOTHING = 3
+# What has nothing to remove, and why.
+FIXED = {"zoo/silero_vad_op18_ifless": "the whole network is inside an If"}
+
+ehapc = sys.argv[1]
+models = os.path.join(os.environ.get("EHAP_SHARED", ""), "models")
+failures = []
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(*words):
+    done = subprocess.run([ehapc, *words], capture_output=True, text=True, errors="replace")
+    return done.returncode, done.stdout + done.stderr
+
+
+def samples(name, s):
+    """One batch for every input: of the test data where there is one, else smooth noise."""
+    given, rng = ZOO[name], np.random.default_rng(0)
+    folder = os.path.join(models, "zoo/testdata", os.path.basename(name), "test_data_set_0")
+    out = {}
+    for k, i in enumerate(s.get_inputs()):
+        file = os.path.join(folder, f"input_{k}.pb")
+        want = given.get(i.name, [d if isinstance(d, int) else 1 for d in i.shape])
+        kind = np.int64 if i.type == "tensor(int64)" else np.float32
+        if os.path.exists(file):
+            out[i.name] = numpy_helper.to_array(TensorProto.FromString(open(file, "rb").read()))
+        elif isinstance(want, list):
+            x = rng.standard_normal(want).cumsum(-1)
+            out[i.name] = (x / np.abs(x).max()).astype(kind)
+        else:
+            out[i.name] = np.full((), want, kind)
+    return out
+
+
+def check(what, good, detail=""):
+    print(f"  {'ok' if good else 'FAIL'} {what}" + (f": {detail}" if detail else ""), flush=True)
+    if not good:
+        failures.append(f"{name} {what}")
+
+
+def runs(path, x, want):
+    try:
+        y = session(path).run(None, x)
+    except Exception as error:  # whatever ONNX Runtime says is the verdict
+        return False, str(error)[:300]
+    same = [a.shape == b.shape for a, b in zip(y, want)]
+    return all(same), "" if all(same) else "other shapes"
+
+
+def command(what, words, fixed=False):
+    rc, text = run(*words)
+    tail = "" if rc == 0 else f"status {rc}: {text.strip()[-600:]}"
+    check(what, rc == (NOTHING if fixed else 0), "" if fixed and rc == NOTHING else tail)
+    return rc == 0, text
+
+
+def go(name, work):
+    path = os.path.join(models, name + ".onnx")
+    s = session(path)
+    x = samples(name, s)
+    want = s.run(None, x)
+    np.savez(f"{work}/x.npz", **x)
+    fixed = name in FIXED
+    _, text = command("inspect", ["inspect", path])
+    print("   ", text.strip().splitlines()[-1])
+    if not fixed and command("run", ["run", path, "--data", f"{work}/x.npz", "-o", f"{work}/y.npz"])[0]:
+        y = np.load(f"{work}/y.npz")
+        worst = max(float(np.abs(y[o.name] - w).max() / max(np.abs(w).max(), 1e-6))
+                    for o, w in zip(s.get_outputs(), want))
+        check("equal to ONNX Runtime", worst < 1e-3, f"{worst:.2g}")
+    data = ["--data", f"{work}/x.npz"]
+    command("sensitivity", ["sensitivity", path, "-o", f"{work}/s.json", *data], fixed)
+    words = ["prune", path, "-o", f"{work}/p.onnx", "--flops", "0.7", "--json", f"{work}/p.json", *data]
+    if not fixed:
+        words += ["--scores", f"{work}/s.json"]
+    if command("prune", words, fixed)[0]:
+        check("pruned in ONNX Runtime", *runs(f"{work}/p.onnx", x, want))
+        report = json.load(open(f"{work}/p.json"))
+        left = report["output"]["flops"] / report["input"]["flops"]
+        check("budget", left <= 0.7, f"{left:.3f}, proof {report['proof_max_diff']:.2g}")
+    for target in ("ort", "tensorrt"):
+        out = f"{work}/{target}.onnx"
+        if command(target, ["quantize", path, "-o", out, "--steps", "0", "--target", target, *data], fixed)[0]:
+            check(f"{target} in ONNX Runtime", *runs(out, x, want))
+
+
+if not os.path.isdir(os.path.join(models, "zoo")):
+    print("skipped: EHAP_SHARED names no folder with models/zoo")
+    sys.exit(77)
+for name in ZOO:
+    if sys.argv[2:] and not any(word in name for word in sys.argv[2:]):
+        continue
+    print(name, flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        go(name, work)
+print(f"{len(failures)} failures", *failures, sep="\n  ")
+sys.exit(bool(failures))
