@@ -292,7 +292,8 @@ static bool is_labels(const NamedArray *x)
     return named && x->type.rank == 1 && (t == DT_I64 || t == DT_I32 || t == DT_U8);
 }
 
-/* Arrays feed the inputs of their names; an integer array "labels" or "y" holds classes. */
+/* Arrays feed the inputs of their names, numbers those that are single numbers; an integer array
+ * "labels" or "y" holds classes. */
 int npz_read_samples(Parts *ps, const char *path)
 {
     NamedArray *arrays;
@@ -303,6 +304,8 @@ int npz_read_samples(Parts *ps, const char *path)
         const Type *t = &arrays[k].type;
         int input = find_input(ps->graph, arrays[k].name);
         if (is_labels(&arrays[k])) labels = &arrays[k];
+        if (t->rank == 0 && input >= 0 && ps->graph->inputs[input]->type.rank == 0)
+            parts_add(ps, (Part){.input = input, .count = 1, .sample = *t, .data = arrays[k].data});
         if (is_labels(&arrays[k]) || t->rank < 1) continue;
         if (input < 0 && ps->graph->ninputs == 1 && n <= 2) input = 0;
         if (input < 0)

@@ -46,7 +46,7 @@ void parts_add(Parts *ps, Part p)
 Type sample_type(const Graph *g, int i)
 {
     const Type *t = &g->inputs[i]->type;
-    return t->rank < 1 ? (Type){.dtype = t->dtype, .rank = -1}
+    return t->rank < 1 ? (Type){.dtype = t->dtype, .rank = t->rank}
                        : type_of(t->dtype, t->rank - 1, t->dim + 1);
 }
 
@@ -57,9 +57,13 @@ int pb_read(Parts *ps, const char *path)
     int input = strncmp(name, "input_", 6) == 0 ? atoi(name + 6) : 0;
     if (strncmp(name, "output_", 7) == 0) return 0; /* the expected side of ONNX test data */
     TRY(onnx_read_tensor(&v, graph_new(ps->arena, NULL), path, ps->diag));
-    if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
     if (input >= ps->graph->ninputs)
         return diag_error(ps->diag, "'%s': the model has %d inputs", path, ps->graph->ninputs);
+    if (v->type.rank == 0 && ps->graph->inputs[input]->type.rank == 0) {
+        parts_add(ps, (Part){.input = input, .count = 1, .sample = v->type, .data = v->data});
+        return 0;
+    }
+    if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
     parts_add(ps,
               (Part){input, v->type.dim[0],
                      type_of(v->type.dtype, v->type.rank - 1, v->type.dim + 1), v->data, NULL, 0});
@@ -222,19 +226,36 @@ static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *
     return 0;
 }
 
+/* An input that is a single number has the same one for all samples. */
+static void repeat_numbers(Samples *s, Arena *a)
+{
+    for (int i = 0; i < s->ninputs; i++) {
+        SampleInput *in = &s->inputs[i];
+        size_t size = dtype_size(in->type.dtype);
+        if (in->type.rank != 0) continue;
+        char *all = arena_array(a, (size_t)s->count, size);
+        for (int64_t k = 0; k < s->count; k++) memcpy(all + (size_t)k * size, in->data, size);
+        in->data = all;
+    }
+}
+
 static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
 {
+    const char *counted = NULL; /* the input that gave s->count */
+    s->count = 1;
     for (int i = 0; i < s->ninputs; i++) {
         int64_t count;
         TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
-        if (i && count != s->count)
+        if (s->inputs[i].type.rank == 0) continue;
+        if (counted && count != s->count)
             return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
-                              (long long)s->count, s->inputs[0].name, (long long)count,
-                              s->inputs[i].name);
+                              (long long)s->count, counted, (long long)count, s->inputs[i].name);
         s->count = count;
+        counted = s->inputs[i].name;
         bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
         if (pre && pre->given && is_float) TRY(apply(&s->inputs[i], a, pre, ps, count));
     }
+    repeat_numbers(s, a);
     if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&
         dtype_is_float(ps->graph->inputs[0]->type.dtype))
         diag_remark(ps->diag, "no --preprocess given: bytes are fed to '%s' as 0 to 255",

@@ -28,6 +28,7 @@ static int sample_input(const Graph *g, const Samples *s, int k)
 static int bind_symbols(int64_t *dims, const Value *x, const Type *sample, int64_t shard, Diag *d)
 {
     const Type *t = &x->type;
+    if (t->rank == 0 && sample->rank == 0) return 0;
     if (t->rank != sample->rank + 1)
         return diag_error(d, "input '%s' has %d dimensions, one sample has %d", x->name, t->rank,
                           sample->rank);
@@ -230,7 +231,8 @@ void feed_bind(Feed *f, int64_t shard, Instance *inst)
     for (int64_t i = 0; i < f->shard; i++) slot->index[i] = feed_sample(f, shard, i);
     for (int k = 0; k < f->g->ninputs; k++) {
         if (f->source[k] < 0) continue;
-        samples_gather(f->samples, f->source[k], slot->index, f->shard, f->g->inputs[k]->type.dtype,
+        const Type *t = &f->g->inputs[k]->type;
+        samples_gather(f->samples, f->source[k], slot->index, t->rank ? f->shard : 1, t->dtype,
                        slot->buffer[k]);
         instance_bind(inst, k, slot->buffer[k]);
     }

@@ -112,8 +112,8 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
 {
     Planes planes;
     if (v->type.rank < 1)
-        return diag_error(c->diag, "no samples for input '%s', of unknown shape: give --data",
-                          v->name);
+        return diag_error(c->diag, "no samples for input '%s', %s: give --data", v->name,
+                          v->type.rank ? "of unknown shape" : "a single number");
     *in =
         (SampleInput){.name = v->name, .type = sample_type(&v->type, &c->opt), .channel_axis = -1};
     int64_t n = type_count(&in->type);

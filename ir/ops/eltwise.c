@@ -59,6 +59,18 @@ static bool elem_equal(int64_t a, int64_t b, int64_t *out)
     return !dim_is_sym(a) && !dim_is_sym(b);
 }
 
+static bool elem_max(int64_t a, int64_t b, int64_t *out)
+{
+    *out = a > b ? a : b;
+    return !dim_is_sym(a) && !dim_is_sym(b);
+}
+
+static bool elem_min(int64_t a, int64_t b, int64_t *out)
+{
+    *out = a < b ? a : b;
+    return !dim_is_sym(a) && !dim_is_sym(b);
+}
+
 static const struct {
     Op op;
     bool (*f)(int64_t, int64_t, int64_t *);
@@ -66,6 +78,8 @@ static const struct {
                 {OP_Sub, elem_sub},
                 {OP_Mul, elem_mul},
                 {OP_Div, elem_div},
+                {OP_Max, elem_max},
+                {OP_Min, elem_min},
                 {OP_Equal, elem_equal}};
 
 /* Elements of a binary op on shape tensors, one operand possibly a scalar. */
