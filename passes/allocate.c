@@ -94,6 +94,14 @@ static void report_layers(Context *c, const Groups *gr, const bool *removed)
 static int nothing_to_remove(Context *c)
 {
     diag_error(c->diag, "nothing can be removed: no channel is both scored and free");
+    if (c->report.nlayers == 0)
+        diag_note(c->diag, "no node that is understood has a constant weight");
+    for (int i = 0; i < c->graph->nnodes; i++) {
+        const Node *n = c->graph->nodes[i];
+        if (n->op == OP_Opaque)
+            diag_note(c->diag, "node '%s' (%s) is only carried along, with all that is inside it",
+                      n->name ? n->name : "", node_op_name(n));
+    }
     for (int k = 0; k < c->report.nlayers; k++) {
         const LayerReport *r = &c->report.layers[k];
         if (r->pinned_by)
@@ -104,6 +112,22 @@ static int nothing_to_remove(Context *c)
                       (long long)r->before, r->node);
     }
     return STATUS_NOTHING;
+}
+
+int allocate_layers(Context *c)
+{
+    ScoredLayer *layers;
+    return scored_layers(c->graph, c->arena, &layers);
+}
+
+int allocate_possible(Context *c)
+{
+    Groups *gr = groups_find(c->graph, &c->opt, c->arena);
+    bool *none = NEW_ARRAY(c->arena, bool, gr->n + 1);
+    for (int k = 0; k < gr->first[gr->nlayers]; k++)
+        if (group_is_free(gr, gr->of[k], NULL)) return 0;
+    report_layers(c, gr, none);
+    return nothing_to_remove(c);
 }
 
 /* ---- survivors ---------------------------------------------------------------------- */

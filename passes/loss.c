@@ -34,6 +34,8 @@ static Value *before_softmax(Value *v)
 Value *graph_logits(const Graph *g)
 {
     for (int o = 0; o < g->noutputs; o++)
+        if (g->outputs[o]->type.dtype == DT_F32) return before_softmax(g->outputs[o]);
+    for (int o = 0; o < g->noutputs; o++)
         if (dtype_is_float(g->outputs[o]->type.dtype)) return before_softmax(g->outputs[o]);
     return NULL;
 }

@@ -201,6 +201,11 @@ void sizes_of_samples(Context *c, const Samples *s);
 Graph *graph_sized(const Graph *g, const Options *o, Arena *a, Value ***map);
 int64_t graph_flops_at(const Graph *g, const Options *o);
 
+/* allocate.c. STATUS_NOTHING, with the reasons as messages, if no channel of `graph` is free. */
+int allocate_possible(Context *c);
+/* How many layers have channels of their own. */
+int allocate_layers(Context *c);
+
 /* evaluate.c */
 typedef struct Eval {
     double accuracy;  /* top-1 against labels; < 0 without labels */

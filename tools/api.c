@@ -226,10 +226,18 @@ static int begin(ehap *e, const char *job, bool runs)
     return status ? status : canonical(e);
 }
 
+/* For jobs that remove channels: samples are only wanted where some can go. */
+static int begin_removal(ehap *e, const char *job)
+{
+    int status = begin(e, job, true);
+    if (!status && !e->c.skip && allocate_possible(&e->c)) status = EHAP_NOTHING;
+    return status;
+}
+
 static int do_prune(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "prune", true);
+    int status = begin_removal(e, "prune");
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
@@ -243,6 +251,11 @@ static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = begin(e, "quantize", true);
+    if (!status && !e->c.skip && allocate_layers(&e->c) == 0) {
+        diag_error(&e->diag, "nothing can be quantized: no node that is understood has a constant "
+                             "weight");
+        status = EHAP_NOTHING;
+    }
     if (!status) status = pipeline_prepare(e);
     return status ? status : pipeline_quantize(e);
 }
@@ -252,7 +265,7 @@ int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "compress", true);
+    int status = begin_removal(e, "compress");
     if (!status) status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
@@ -282,7 +295,7 @@ int ehap_run_passes(ehap *e, const char *pipeline) { return guarded(e, do_passes
 static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
-    int status = begin(e, "score", true);
+    int status = begin_removal(e, "score");
     if (!status) status = pipeline_prepare(e);
     if (status) return status;
     if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;

@@ -44,7 +44,7 @@ def session(path):
 
 def run(*words):
     done = subprocess.run([ehapc, *words], capture_output=True, text=True, errors="replace")
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, done.stderr + done.stdout
 
 
 def samples(name, s):
