@@ -74,13 +74,8 @@ static bool elem_min(int64_t a, int64_t b, int64_t *out)
 static const struct {
     Op op;
     bool (*f)(int64_t, int64_t, int64_t *);
-} elem_ops[] = {{OP_Add, elem_add},
-                {OP_Sub, elem_sub},
-                {OP_Mul, elem_mul},
-                {OP_Div, elem_div},
-                {OP_Max, elem_max},
-                {OP_Min, elem_min},
-                {OP_Equal, elem_equal}};
+} elem_ops[] = {{OP_Add, elem_add}, {OP_Sub, elem_sub}, {OP_Mul, elem_mul},    {OP_Div, elem_div},
+                {OP_Max, elem_max}, {OP_Min, elem_min}, {OP_Equal, elem_equal}};
 
 /* Elements of a binary op on shape tensors, one operand possibly a scalar. */
 static void binary_elems(Node *n)
