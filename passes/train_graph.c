@@ -247,7 +247,11 @@ static int regression_loss(Builder *b, Value *const *y, Value *const *teacher, i
     Graph *g = b->t->g;
     for (int o = 0; o < n; o++) {
         double power;
-        if (y[o]->type.dtype != DT_F32) continue;
+        if (y[o]->type.dtype != DT_F32) {
+            diag_remark(b->c->diag, "output '%s' is %s: training ignores it", y[o]->name,
+                        dtype_name(y[o]->type.dtype));
+            continue;
+        }
         TRY(output_power(b, o, &power));
         double per_sample = (double)type_count(&y[o]->type) / (double)b->t->shard;
         double total = per_sample * (double)b->setup->batch * power;
