@@ -110,6 +110,30 @@ static void outputs_of_any_scale_are_learned(void **state)
     arena_free(a);
 }
 
+static void keep_remark(void *ctx, Severity sev, const char *text)
+{
+    if (sev == SEV_REMARK) snprintf(ctx, 256, "%s", text);
+}
+
+/* An answer in integers teaches nothing, and whoever trains is told. */
+static void integer_outputs_are_ignored_aloud(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    char remark[256] = "";
+    Diag d = {.sink = keep_remark, .ctx = remark};
+    Context c = small_context(a, &d, false);
+    for (int k = 0; k < 2; k++) {
+        Graph *g = k ? (Graph *)(uintptr_t)c.original : c.graph;
+        graph_add_output(g, build(g, OP_ArgMax, IN(g->outputs[0]), ATTRS(attr_int("axis", 1))));
+    }
+    c.opt.steps = 1;
+    assert_int_equal(pass_train(&c, "qat=0;augment=0"), 0);
+    assert_non_null(strstr(remark, c.graph->outputs[1]->name));
+    assert_non_null(strstr(remark, "is int64: training ignores it"));
+    arena_free(a);
+}
+
 static void threads_do_not_change_a_byte(void **state)
 {
     (void)state;
@@ -243,6 +267,7 @@ int main(void)
         cmocka_unit_test(threads_do_not_change_a_byte),
         cmocka_unit_test(divergence_is_rolled_back),
         cmocka_unit_test(outputs_of_any_scale_are_learned),
+        cmocka_unit_test(integer_outputs_are_ignored_aloud),
         cmocka_unit_test(simulated_integers_train),
         cmocka_unit_test(a_stopped_run_goes_on),
     };
