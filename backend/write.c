@@ -88,10 +88,10 @@ static void close_folder(void *dir) { closedir(dir); }
 /* Removes the data files of models that were at PATH before. */
 static void remove_stale(const Emit *e, const char *dir, const char *path)
 {
-    Arena *a = arena_new(); /* so that the folder is closed here */
     DIR *folder = opendir(dir);
-    if (folder) arena_defer(a, close_folder, folder);
-    for (struct dirent *f; folder && (f = readdir(folder));)
+    if (!folder) return;
+    Arena *a = arena_holding(close_folder, folder);
+    for (struct dirent *f; (f = readdir(folder));)
         if (is_data_of(f->d_name, base_name(path)) &&
             !(e->nexternal && strcmp(f->d_name, e->location) == 0))
             unlink(arena_printf(a, "%s%s", dir, f->d_name));

@@ -30,12 +30,15 @@ static int read_all(Bytes *out, Arena *a, gzFile f, const char *path, Diag *d)
     return 0;
 }
 
+static void close_gz(void *f) { gzclose(f); }
+
 int data_load(Bytes *out, Arena *a, const char *path, Diag *d)
 {
     gzFile f = gzopen(path, "rb");
     if (!f) return diag_error(d, "cannot open '%s': %s", path, strerror(errno));
+    Arena *held = arena_holding(close_gz, f);
     gzbuffer(f, 1 << 18);
     int status = read_all(out, a, f, path, d);
-    gzclose(f);
+    arena_free(held);
     return status;
 }

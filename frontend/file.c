@@ -47,12 +47,15 @@ static int map_all(Bytes *out, Arena *a, int fd, size_t n)
     return 0;
 }
 
+static void close_file(void *fd) { close((int)(intptr_t)fd); }
+
 /* Takes over fd. */
 static int bytes_of(Bytes *out, Arena *a, int fd, const char *name, Diag *d)
 {
     struct stat st;
+    Arena *held = arena_holding(close_file, (void *)(intptr_t)fd);
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        close(fd);
+        arena_free(held);
         return diag_error(d, "'%s' is not a regular file", name);
     }
     size_t n = (size_t)st.st_size;
@@ -65,7 +68,7 @@ static int bytes_of(Bytes *out, Arena *a, int fd, const char *name, Diag *d)
         status = read_all(fd, p, n);
     }
     int why = errno;
-    close(fd);
+    arena_free(held);
     return status < 0 ? diag_error(d, "cannot read '%s': %s", name, strerror(why)) : 0;
 }
 

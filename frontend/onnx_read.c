@@ -125,24 +125,12 @@ static int import_model(Graph **out, Arena *a, Arena *tmp, Bytes bytes, const ch
     return 0;
 }
 
-/* import_model with a scratch arena that also a trap frees. */
-static int import_bytes(Graph **out, Arena *a, Bytes bytes, const char *dir, Diag *d)
-{
-    Arena *tmp = arena_new();
-    Trap t;
-    if (trap_enter(&t) == 0) {
-        int status = import_model(out, a, tmp, bytes, dir, d);
-        trap_leave(&t);
-        arena_free(tmp);
-        return status;
-    }
-    arena_free(tmp);
-    trap(t.kind, "%s", t.message);
-}
-
 int onnx_read_memory(Graph **out, Arena *a, const void *bytes, size_t n, const char *dir, Diag *d)
 {
-    return import_bytes(out, a, (Bytes){bytes, n}, dir, d);
+    Arena *tmp = arena_new();
+    int status = import_model(out, a, tmp, (Bytes){bytes, n}, dir, d);
+    arena_free(tmp);
+    return status;
 }
 
 static const char *folder_of(Arena *a, const char *path)
@@ -159,7 +147,7 @@ int onnx_read(Graph **out, Arena *a, const char *path, Diag *d)
     d->file = path;
     int status = file_bytes(&bytes, a, path, d);
     if (status == 0 && bytes.n == 0) status = diag_error(d, "the file is empty");
-    if (status == 0) status = import_bytes(out, a, bytes, folder_of(a, path), d);
+    if (status == 0) status = onnx_read_memory(out, a, bytes.p, bytes.n, folder_of(a, path), d);
     d->file = outer;
     return status;
 }
@@ -182,7 +170,7 @@ static int import_tensor(Value **out, Graph *g, Arena *tmp, Bytes bytes, const c
 
 int onnx_read_tensor(Value **out, Graph *g, const char *path, Diag *d)
 {
-    const char *outer = d->file;
+    const char *outer = d->file; /* stands again after a trap, which may free `path` */
     Arena *tmp = arena_new();
     Trap t;
     if (trap_enter(&t) == 0) {

@@ -10,8 +10,9 @@
 #include "frontend/wire.h"
 
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "ir/text.h"
 
 typedef ProtobufCMessageDescriptor Desc;
 typedef ProtobufCFieldDescriptor Field;
@@ -22,8 +23,7 @@ typedef struct Scan {
     const uint8_t *base;
     Diag *d;
     size_t heap, heap_max; /* bytes that unpacking will ask for */
-    uint8_t *out;          /* the skeleton */
-    size_t n, cap;
+    Text out;              /* the skeleton */
 } Scan;
 
 /* One field as it lies in the file. */
@@ -56,20 +56,6 @@ static int charge(Scan *s, size_t bytes)
                       "decoding would take more than %zu MiB, far beyond any model of this "
                       "size; the file is damaged or hostile",
                       s->heap_max >> 20);
-}
-
-static int append(Scan *s, const void *p, size_t n)
-{
-    if (s->cap - s->n < n) {
-        size_t cap = s->cap * 2 + n + 256;
-        uint8_t *out = realloc(s->out, cap);
-        if (!out) return diag_error(s->d, "out of memory");
-        s->out = out;
-        s->cap = cap;
-    }
-    if (n) memcpy(s->out + s->n, p, n);
-    s->n += n;
-    return 0;
 }
 
 /* A varint of at most 10 bytes; NULL if it does not end in time. */
@@ -153,7 +139,8 @@ static int scan_message(Scan *s, const Desc *desc, const uint8_t *p, const uint8
 
 static int append_raw(Scan *s, const uint8_t *from, const uint8_t *to)
 {
-    return append(s, from, (size_t)(to - from));
+    text_put(&s->out, from, (size_t)(to - from));
+    return 0;
 }
 
 /* The tag as it was, then a token of 16 bytes in place of the bytes. */
@@ -164,9 +151,10 @@ static int scan_bytes(Scan *s, const Item *it)
     while (it->start[tag_len - 1] >= 0x80) tag_len++;
     TRY(charge(s, TOKEN));
     if (token[1] == 0) return append_raw(s, it->start, it->end);
-    TRY(append(s, it->start, tag_len));
-    TRY(append(s, &len, 1));
-    return append(s, token, sizeof token);
+    text_put(&s->out, it->start, tag_len);
+    text_put(&s->out, &len, 1);
+    text_put(&s->out, token, sizeof token);
+    return 0;
 }
 
 /* A sub-message. Its length is known only afterwards, so the prefix is a varint padded to 5. */
@@ -175,14 +163,14 @@ static int scan_child(Scan *s, const Field *f, const Item *it, int depth)
     static const uint8_t room[5];
     uint8_t tag_len = 1;
     while (it->start[tag_len - 1] >= 0x80) tag_len++;
-    TRY(append(s, it->start, tag_len));
-    TRY(append(s, room, sizeof room));
-    size_t from = s->n;
+    text_put(&s->out, it->start, tag_len);
+    text_put(&s->out, room, sizeof room);
+    size_t from = s->out.n;
     TRY(scan_message(s, f->descriptor, it->payload, it->end, depth + 1));
-    size_t len = s->n - from;
+    size_t len = s->out.n - from;
     if (len > INT_MAX) return diag_error(s->d, "the file is too large for protobuf");
     for (int i = 0; i < 5; i++)
-        s->out[from - 5 + (size_t)i] = (uint8_t)(len >> (7 * i) & 0x7f) | (i < 4 ? 0x80 : 0);
+        s->out.p[from - 5 + (size_t)i] = (char)((len >> (7 * i) & 0x7f) | (i < 4 ? 0x80 : 0));
     return 0;
 }
 
@@ -308,7 +296,8 @@ static int unpack(ProtobufCMessage **out, Arena *a, const Desc *desc, const Scan
 {
     Block block = {arena_alloc(a, s->heap), s->heap};
     ProtobufCAllocator allocator = {block_alloc, block_free, &block};
-    ProtobufCMessage *m = protobuf_c_message_unpack(desc, &allocator, s->n, s->out);
+    ProtobufCMessage *m =
+        protobuf_c_message_unpack(desc, &allocator, s->out.n, (const uint8_t *)s->out.p);
     if (!m) return diag_error(s->d, "not a valid ONNX file: %s cannot be decoded", desc->name);
     *out = m;
     return patch_message((void *)(uintptr_t)s->base, out);
@@ -323,17 +312,14 @@ int wire_read(ProtobufCMessage **out, Arena *a, const Desc *desc, Bytes bytes, D
                           "%zu bytes: protobuf ends at 2 GiB; larger models keep their weights "
                           "in external data",
                           bytes.n);
-    Scan s = {.base = base, .d = d, .heap_max = ((size_t)64 << 20) + 16 * bytes.n};
+    Arena *scratch = arena_new();
+    Scan s = {.base = base,
+              .d = d,
+              .heap_max = ((size_t)64 << 20) + 16 * bytes.n,
+              .out = {.arena = scratch}};
     int status = scan_message(&s, desc, base, base + bytes.n, 1);
-    Trap t;
-    if (trap_enter(&t) == 0) {
-        if (status == 0) status = unpack(out, a, desc, &s);
-        trap_leave(&t);
-    } else {
-        free(s.out);
-        trap(t.kind, "%s", t.message);
-    }
-    free(s.out);
+    if (status == 0) status = unpack(out, a, desc, &s);
+    arena_free(scratch);
     return status;
 }
 

@@ -84,12 +84,19 @@ _Noreturn void trap(TrapKind kind, const char *fmt, ...)
     longjmp(t->jump, 1);
 }
 
-Arena *arena_new(void)
+static Arena *arena_try(void)
 {
     Arena *a = calloc(1, sizeof *a);
-    if (!a) trap(TRAP_NO_MEMORY, "out of memory");
+    if (!a) return NULL;
     a->next_size = FIRST_CHUNK;
     frame_add(innermost, a);
+    return a;
+}
+
+Arena *arena_new(void)
+{
+    Arena *a = arena_try();
+    if (!a) trap(TRAP_NO_MEMORY, "out of memory");
     return a;
 }
 
@@ -97,7 +104,11 @@ void arena_free(Arena *a)
 {
     if (!a) return;
     frame_remove(a);
-    for (Deferred *d = a->deferred; d; d = d->next) d->f(d->p);
+    for (Deferred *d = a->deferred, *next; d; d = next) {
+        next = d->next;
+        d->f(d->p);
+        free(d);
+    }
     for (Chunk *c = a->chunks, *next; c; c = next) {
         next = c->next;
         free(c);
@@ -171,9 +182,20 @@ char *arena_printf(Arena *a, const char *fmt, ...)
 
 void arena_defer(Arena *a, void (*f)(void *), void *p)
 {
-    Deferred *d = NEW(a, Deferred);
+    Deferred *d = a ? malloc(sizeof *d) : NULL;
+    if (!d) {
+        f(p);
+        trap(TRAP_NO_MEMORY, "out of memory");
+    }
     *d = (Deferred){a->deferred, f, p};
     a->deferred = d;
+}
+
+Arena *arena_holding(void (*f)(void *), void *p)
+{
+    Arena *a = arena_try();
+    arena_defer(a, f, p);
+    return a;
 }
 
 size_t arena_bytes(const Arena *a) { return a->bytes; }

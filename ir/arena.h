@@ -27,8 +27,11 @@ char *arena_strdup(Arena *a, const char *s); /* NULL stays NULL */
 void *arena_memdup(Arena *a, const void *p, size_t n);
 char *arena_printf(Arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 size_t arena_bytes(const Arena *a); /* total handed out */
-/* Calls f(p) when the arena is freed, last deferred first (unmapping a file, say). */
+/* Calls f(p) when the arena is freed, last deferred first (unmapping a file, say); at once where
+ * there is no memory to remember it. */
 void arena_defer(Arena *a, void (*f)(void *), void *p);
+/* A new arena with f(p) deferred, to hold what is open for the time of a call. */
+Arena *arena_holding(void (*f)(void *), void *p);
 
 #define NEW(arena, T) ((T *)arena_alloc((arena), sizeof(T)))
 #define NEW_ARRAY(arena, T, n) ((T *)arena_array((arena), (size_t)(n), sizeof(T)))

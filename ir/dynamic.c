@@ -157,8 +157,8 @@ bool nms_args(const Node *n, const float *boxes, const float *scores, const int6
 
 int64_t nms_select(const Nms *s, int64_t *out)
 {
-    int64_t total = 0, *order = malloc(((size_t)s->n + 1) * sizeof *order);
-    if (!order) return -1;
+    Arena *scratch = arena_new();
+    int64_t total = 0, *order = NEW_ARRAY(scratch, int64_t, s->n);
     for (int64_t i = 0; i < s->images; i++)
         for (int64_t c = 0; c < s->classes; c++) {
             const int64_t kept = suppress(s, s->boxes + i * s->n * 4,
@@ -169,6 +169,6 @@ int64_t nms_select(const Nms *s, int64_t *out)
             }
             total += kept;
         }
-    free(order);
+    arena_free(scratch);
     return total;
 }

@@ -37,7 +37,7 @@ typedef struct Nms {
  * may be NULL. False if there is nothing to choose from a box of 4 numbers. */
 bool nms_args(const Node *n, const float *boxes, const float *scores, const int64_t *most,
               const float *iou, const float *threshold, Nms *s);
-/* Writes rows (image, class, box) to out, if it is not NULL; their number. -1: out of memory. */
+/* Writes rows (image, class, box) to out, if it is not NULL; their number. */
 int64_t nms_select(const Nms *s, int64_t *out);
 
 #endif

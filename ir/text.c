@@ -42,15 +42,18 @@ void text_printf(Text *t, const char *fmt, ...)
     t->n += (size_t)n;
 }
 
+static void close_file(void *f) { fclose(f); }
+
 int file_read(Bytes *out, Arena *a, const char *path, Diag *d)
 {
     char block[1 << 14];
     Text t = {.arena = a};
     FILE *f = fopen(path, "rb");
     if (!f) return diag_error(d, "cannot open '%s': %s", path, strerror(errno));
+    Arena *held = arena_holding(close_file, f);
     for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) text_put(&t, block, n);
     int failed = ferror(f), why = errno;
-    fclose(f);
+    arena_free(held);
     if (failed) return diag_error(d, "cannot read '%s': %s", path, strerror(why));
     text_put(&t, "", 0);
     *out = (Bytes){t.p, t.n};

@@ -57,9 +57,9 @@ static void *new_memory(const Program *p)
 static void release_memory(void *instance)
 {
     Instance *i = instance;
-    if (i->device) on_device_free(i->p, i->device);
-    if (i->memory && i->p->device->memory)
-        i->p->device->memory->release(i->memory);
+    if (i->device) on_device_free(i->owner, i->device);
+    if (i->memory && i->owner)
+        i->owner->release(i->memory);
     else
         free(i->memory);
 }
@@ -71,6 +71,7 @@ int instance_new(Instance **out, const Program *p, Diag *d)
     *out = NULL;
     i->arena = a;
     i->p = p;
+    i->owner = p->device->memory;
     i->operands = NEW_ARRAY(a, Tensor, p->noperands + 1);
     i->bound = NEW_ARRAY(a, const void *, p->graph->ninputs + 1);
     arena_defer(a, release_memory, i);

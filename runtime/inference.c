@@ -4,7 +4,6 @@
  * runs it as a Program. When no node is left whose shapes are fixed, inference is shown the data
  * computed so far, and knows more. So a graph of fixed shapes is one piece, and its data does not
  * matter. Programs are kept: a piece of the same nodes, types and known numbers is planned once. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/op.h"
@@ -32,6 +31,7 @@ struct Inference {
     bool eager; /* some kernel wants to know numbers when it is planned */
     Piece piece[MAX_PIECES];
     int npieces, next; /* which one gives way */
+    Arena *base_arena; /* holds this */
     Arena *arena;      /* of the latest run */
     Graph *g;          /* its graph */
     const void **data; /* by value id: what is computed, and the inputs */
@@ -287,26 +287,30 @@ static void piece_run(const Round *q, const Piece *p)
 
 /* ---- runs --------------------------------------------------------------------------- */
 
+static void release_pieces(void *inference)
+{
+    Inference *r = inference;
+    for (int k = 0; k < r->npieces; k++) piece_free(&r->piece[k]);
+    arena_free(r->arena);
+}
+
 int inference_new(Inference **out, const Graph *g, const InferenceOptions *o, Diag *d)
 {
-    Inference *r = calloc(1, sizeof *r);
-    *out = r;
-    if (!r) return diag_error(d, "out of memory");
+    Arena *a = arena_new();
+    Inference *r = NEW(a, Inference);
+    r->base_arena = a;
     r->base = g;
     r->options = *o;
+    arena_defer(a, release_pieces, r);
     if (!r->options.device) r->options.device = "cpu";
-    if (device_find(r->options.device, d)) return 0;
-    inference_free(r);
-    *out = NULL;
-    return -1;
+    *out = device_find(r->options.device, d) ? r : NULL;
+    if (!*out) inference_free(r);
+    return *out ? 0 : -1;
 }
 
 void inference_free(Inference *r)
 {
-    if (!r) return;
-    for (int k = 0; k < r->npieces; k++) piece_free(&r->piece[k]);
-    if (r->arena) arena_free(r->arena);
-    free(r);
+    if (r) arena_free(r->base_arena); /* holds r itself */
 }
 
 /* The symbols' numbers by the given types. */
@@ -415,7 +419,8 @@ static int run_round(Inference *r, Round *q, Diag *d)
 
 int inference_run(Inference *r, const Type *types, const void *const *data, Diag *d)
 {
-    if (r->arena) arena_free(r->arena);
+    arena_free(r->arena);
+    r->arena = NULL;
     r->arena = arena_new();
     TRY(graph_for(r, types, data, d));
     Graph *g = r->g;

@@ -41,7 +41,8 @@ typedef struct Prepare {
         *out; /* shapes and strides; no data, except of constants. in[i].rank < 0: omitted */
     int nin, nout;
     const void *const *const_data; /* per input: a constant's bytes, or NULL */
-    void *state;                   /* out: kept for run; freed by release, also after errors */
+    void *state;                   /* out: kept for run; freed by release, after errors and traps
+                                      too: set it as soon as it is allocated */
     size_t scratch;                /* out: bytes wanted while running, 64-byte aligned */
     Diag *diag;
 } Prepare;

@@ -292,25 +292,40 @@ static void emit_stages(Plan *pl)
 
 /* ---- kernels ------------------------------------------------------------------------ */
 
+/* What a kernel keeps is released even if it traps half-way. */
+static int prepare_kernel(Step *s, Prepare *pr)
+{
+    Trap t;
+    if (!s->kernel->prepare) return 0;
+    if (trap_enter(&t)) {
+        s->state = pr->state;
+        trap(t.kind, "%s", t.message);
+    }
+    const int status = s->kernel->prepare(pr);
+    trap_leave(&t);
+    s->state = pr->state;
+    return status;
+}
+
 static int prepare_step(Program *p, Step *s, Diag *d)
 {
     const int n = s->nin + s->nout;
     Tensor *t = NEW_ARRAY(p->arena, Tensor, n + 1);
     const void **data = NEW_ARRAY(p->arena, const void *, s->nin + 1);
-    Prepare pr = {.node = s->node,
-                  .device = p->device,
-                  .fusion = s->fusion,
-                  .in = t,
-                  .out = t + s->nin,
-                  .nin = s->nin,
-                  .nout = s->nout,
-                  .const_data = data,
-                  .diag = d};
+    Prepare *pr = NEW(p->arena, Prepare);
+    *pr = (Prepare){.node = s->node,
+                    .device = p->device,
+                    .fusion = s->fusion,
+                    .in = t,
+                    .out = t + s->nin,
+                    .nin = s->nin,
+                    .nout = s->nout,
+                    .const_data = data,
+                    .diag = d};
     for (int k = 0; k < n; k++) t[k] = s->slot[k].t;
     for (int i = 0; i < s->nin; i++) data[i] = t[i].data;
-    const int status = s->kernel->prepare ? s->kernel->prepare(&pr) : 0;
-    s->state = pr.state;
-    if (pr.scratch > p->scratch) p->scratch = pr.scratch;
+    const int status = prepare_kernel(s, pr);
+    if (pr->scratch > p->scratch) p->scratch = pr->scratch;
     return status;
 }
 
@@ -417,24 +432,14 @@ static void release_states(void *program)
 
 int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag *d)
 {
-    Trap t;
     Arena *a = arena_new();
     Program *p = NEW(a, Program);
-    *out = NULL;
     p->arena = a;
     arena_defer(a, release_states, p);
-    if (trap_enter(&t) == 0) {
-        const int status = compile(p, g, o, d);
-        trap_leave(&t);
-        if (status == 0) {
-            *out = p;
-            return 0;
-        }
-    } else {
-        diag_error(d, "%s", t.message);
-    }
-    program_free(p);
-    return -1;
+    const int status = compile(p, g, o, d);
+    *out = status < 0 ? NULL : p;
+    if (status < 0) program_free(p);
+    return status;
 }
 
 void program_free(Program *p)

@@ -84,7 +84,8 @@ struct Instance {
     double *seconds;    /* by step, if profiled */
     void *result;       /* see instance_result */
     const char *shown;  /* outputs of another rank's instance, packed: read instead of its own */
-    struct OnDevice *device; /* NULL where memory is the host's */
+    struct OnDevice *device;   /* NULL where memory is the host's */
+    const DeviceMemory *owner; /* of `memory`; NULL: the host. A trap frees the program first */
 };
 
 /* exec.c */
@@ -94,7 +95,7 @@ Tensor instance_resolve(const Instance *i, const Slot *s);
 /* replay.c: the part of an instance that lies on a device with memory of its own. NULL: none left.
  */
 struct OnDevice *on_device_new(const Program *p);
-void on_device_free(const Program *p, struct OnDevice *o);
+void on_device_free(const DeviceMemory *m, struct OnDevice *o);
 void *on_device_input(const struct OnDevice *o, int input);
 void on_device_bind(struct OnDevice *o, int input);
 void on_device_run(Instance *i, int stage);

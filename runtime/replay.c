@@ -48,13 +48,12 @@ OnDevice *on_device_new(const Program *p)
         o->inputs = p->device->memory->alloc(total);
     }
     if (o && o->inputs) return o;
-    on_device_free(p, o);
+    on_device_free(p->device->memory, o);
     return NULL;
 }
 
-void on_device_free(const Program *p, OnDevice *o)
+void on_device_free(const DeviceMemory *m, OnDevice *o)
 {
-    const DeviceMemory *m = p->device->memory;
     if (!o) return;
     for (int s = 0; s < MAX_STAGES; s++) {
         if (o->recording[s]) m->discard(o->recording[s]);

@@ -120,6 +120,7 @@ typedef struct Exchange {
     int threads;        /* shards of one rank in a block */
     size_t head, bytes; /* of a parcel: before the payload, and in all */
     char *mine, *all;
+    Arena *arena; /* of the two */
 } Exchange;
 
 static Exchange exchange_new(const Pool *pool, const ShardJob *job)
@@ -133,12 +134,12 @@ static Exchange exchange_new(const Pool *pool, const ShardJob *job)
         trap(TRAP_INTERNAL, "rank 0 has %d threads, rank %d has %d: give all the same --threads",
              e.threads, ranks_index(), pool->n);
     e.bytes = e.head + ((payload + 63) & ~(size_t)63);
-    if (payload <= SIZE_MAX / 4 && mul_ok(e.bytes, (size_t)e.threads, &block) &&
-        block / 64 <= INT_MAX && mul_ok(block, (size_t)ranks_count(), &all)) {
-        e.mine = aligned_alloc(64, block);
-        e.all = aligned_alloc(64, all);
-    }
-    if (!e.mine || !e.all) trap(TRAP_NO_MEMORY, "out of memory to exchange %zu bytes", all);
+    if (payload > SIZE_MAX / 4 || !mul_ok(e.bytes, (size_t)e.threads, &block) ||
+        block / 64 > INT_MAX || !mul_ok(block, (size_t)ranks_count(), &all))
+        trap(TRAP_NO_MEMORY, "out of memory to exchange the results of %d shards", e.threads);
+    e.arena = arena_new();
+    e.mine = arena_alloc(e.arena, block);
+    e.all = arena_alloc(e.arena, all);
     return e;
 }
 
@@ -199,8 +200,7 @@ static int run_over_ranks(Pool *pool, const ShardJob *job, Trap *trapped)
         ranks_exchange(e.mine, e.bytes * (size_t)e.threads, e.all);
         status = reduce_block(&e, pool, job, first, trapped);
     }
-    free(e.mine);
-    free(e.all);
+    arena_free(e.arena);
     return status;
 }
 

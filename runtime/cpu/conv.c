@@ -246,14 +246,15 @@ int cpu_conv_prepare(Prepare *p)
     ConvState *s = calloc(1, sizeof *s);
     DType t = p->in[0].dtype;
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    p->state = s;
     bool made = computes_with(t) && make_primitive(&s->base.prim, p);
-    if (!made && is_half(t)) {
+    if (!made && is_half(t) && !s->base.prim.no_memory) {
         primitive_free(&s->base.prim);
         s->base.prim = (Primitive){0};
         made = make_wide_primitive(s, p);
     }
+    primitive_check_memory(&s->base.prim);
     s->base.naive = !made;
-    p->state = s;
     p->scratch = made ? s->base.prim.scratch + s->bytes : 0;
     return 0;
 }

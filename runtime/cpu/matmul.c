@@ -106,6 +106,7 @@ int cpu_matmul_prepare(Prepare *p)
 {
     PrimitiveState *s = calloc(1, sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a matrix product");
+    p->state = s;
     ProductDescs d = {0};
     Product product = product_of(p->node, p->in, p->out);
     bool empty = tensor_count(&p->in[0]) == 0 || tensor_count(&p->in[1]) == 0;
@@ -114,7 +115,7 @@ int cpu_matmul_prepare(Prepare *p)
         empty || p->in[0].dtype != DT_F32 || create(&s->prim, &product, &d, p->const_data) < 0;
     single_thread_end(threads);
     for (int k = 0; k < 3; k++) md_free(&d.user[k]), md_free(&d.want[k]);
-    p->state = s;
+    primitive_check_memory(&s->prim);
     p->scratch = s->naive ? 0 : s->prim.scratch;
     return 0;
 }

@@ -64,6 +64,7 @@ static int pack(Primitive *p, Operand *o, const void *constant)
 {
     size_t bytes = dnnl_memory_desc_get_size(md_ref(&o->want));
     o->packed = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    p->no_memory = !o->packed;
     if (!o->packed) return -1;
     dnnl_memory_t user;
     dnnl_stream_t stream;
@@ -104,6 +105,11 @@ int primitive_finish(Primitive *p, dnnl_primitive_desc_t pd)
     if (!pad || md_copy(&p->pad, pad) != dnnl_success) return -1;
     p->pad_offset = take(p, dnnl_memory_desc_get_size(pad));
     return dnnl_primitive_create(&p->primitive, pd) == dnnl_success ? 0 : -1;
+}
+
+void primitive_check_memory(const Primitive *p)
+{
+    if (p->no_memory) trap(TRAP_NO_MEMORY, "out of memory for a packed constant");
 }
 
 static dnnl_memory_t memory_at(const Primitive *p, const MemDesc *md, void *data)

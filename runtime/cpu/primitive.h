@@ -25,6 +25,7 @@ typedef struct Primitive {
     dnnl_primitive_t primitive;
     MemDesc pad; /* oneDNN's own scratchpad */
     size_t pad_offset, scratch;
+    bool no_memory; /* is why it could not be made */
     int n;
     Operand op[PRIMITIVE_OPERANDS];
 } Primitive;
@@ -44,6 +45,8 @@ int primitive_operand(Primitive *p, dnnl_primitive_desc_t pd, int arg, const Mem
                       const void *constant);
 /* Creates the primitive and lays out scratch. p->engine is set, operands are added. */
 int primitive_finish(Primitive *p, dnnl_primitive_desc_t pd);
+/* Traps if there was no memory to make it. */
+void primitive_check_memory(const Primitive *p);
 /* data[k] belongs to the k-th operand added. */
 void primitive_run(const Primitive *p, void *const *data, void *scratch);
 void primitive_free(Primitive *p);

@@ -211,5 +211,5 @@ REF_KERNEL(nms)
     for (int i = 0; i < 3; i++) arg[i] = node_in(n, i + 2) ? in[i + 2].data : NULL;
     if (!nms_args(n, in[0].data, in[1].data, arg[0], arg[1], arg[2], &s)) return;
     int64_t *rows = out->data;
-    if (tensor_count(out) > 0 && nms_select(&s, rows) < 0) ref_fill(out, 0);
+    if (tensor_count(out) > 0) nms_select(&s, rows);
 }
