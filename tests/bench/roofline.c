@@ -36,7 +36,7 @@ static MemDesc any(int rank, const int64_t *dim)
     MemDesc m;
     dnnl_dims_t d = {0};
     for (int i = 0; i < rank; i++) d[i] = dim[i];
-    check(md_any(&m, rank, d));
+    check(md_any(&m, rank, d, dnnl_f32));
     return m;
 }
 
