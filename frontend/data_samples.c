@@ -277,8 +277,6 @@ static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Pre
     return finish(s, a, ps, pre);
 }
 
-static void free_arena(void *arena) { arena_free(arena); }
-
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
                  Diag *d)
 {
@@ -289,7 +287,7 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     Parts ps = {.arena = arena_new(), .graph = g, .diag = d};
     int status = read_all(s, a, &ps, list, pre);
     if (ps.keep)
-        arena_defer(a, free_arena, ps.arena);
+        arena_own(a, ps.arena);
     else
         arena_free(ps.arena);
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);

@@ -198,4 +198,13 @@ Arena *arena_holding(void (*f)(void *), void *p)
     return a;
 }
 
+static void free_part(void *part) { arena_free(part); }
+
+void arena_own(Arena *owner, Arena *part)
+{
+    frame_remove(part);
+    part->frame = NULL;
+    arena_defer(owner, free_part, part);
+}
+
 size_t arena_bytes(const Arena *a) { return a->bytes; }

@@ -32,6 +32,8 @@ size_t arena_bytes(const Arena *a); /* total handed out */
 void arena_defer(Arena *a, void (*f)(void *), void *p);
 /* A new arena with f(p) deferred, to hold what is open for the time of a call. */
 Arena *arena_holding(void (*f)(void *), void *p);
+/* From now on `part` lives and dies with `owner`, whichever trap frame it was made in. */
+void arena_own(Arena *owner, Arena *part);
 
 #define NEW(arena, T) ((T *)arena_alloc((arena), sizeof(T)))
 #define NEW_ARRAY(arena, T, n) ((T *)arena_array((arena), (size_t)(n), sizeof(T)))
@@ -50,8 +52,8 @@ typedef enum TrapKind { TRAP_NONE, TRAP_NO_MEMORY, TRAP_INTERNAL, TRAP_DEVICE } 
 
 /* if (trap_enter(&t) == 0) { work; trap_leave(&t); } else { t.kind, t.message; clean up }
  * Frames nest; a trap with no frame prints its message and aborts. A trap frees, oldest first, the
- * arenas made inside its frame: older ones own younger ones, through arena_defer, and not the other
- * way round. What lasts when a frame is left in peace belongs to the outer frame. */
+ * arenas made inside its frame, but for those that others own. What lasts when a frame is left in
+ * peace belongs to the outer frame. */
 typedef struct Trap {
     jmp_buf jump;
     struct Trap *outer;

@@ -26,8 +26,6 @@ static Arena *noted(int number)
     return a;
 }
 
-static void free_arena(void *p) { arena_free(p); }
-
 static void traps_free_what_was_made_inside(void **state)
 {
     (void)state;
@@ -36,7 +34,7 @@ static void traps_free_what_was_made_inside(void **state)
     nfreed = 0;
     if (trap_enter(&t) == 0) {
         Arena *first = noted(1), *gone = noted(2);
-        arena_defer(first, free_arena, noted(3)); /* an older one owns a younger one */
+        arena_own(first, noted(3));
         arena_free(gone);
         trap(TRAP_INTERNAL, "number %d", 5);
     }
@@ -47,6 +45,22 @@ static void traps_free_what_was_made_inside(void **state)
     assert_int_equal(freed[2], 1);
     arena_free(outside);
     assert_int_equal(nfreed, 4);
+}
+
+/* What an arena from outside owns is freed with it, once, not by the trap. */
+static void traps_spare_what_is_owned(void **state)
+{
+    (void)state;
+    Trap t;
+    Arena *outside = noted(1);
+    nfreed = 0;
+    if (trap_enter(&t) == 0) {
+        arena_own(outside, noted(2));
+        trap(TRAP_INTERNAL, "owned");
+    }
+    assert_int_equal(nfreed, 0);
+    arena_free(outside);
+    assert_int_equal(nfreed, 2);
 }
 
 static void what_lasts_belongs_to_the_outer_frame(void **state)
@@ -122,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(traps_free_what_was_made_inside),
+        cmocka_unit_test(traps_spare_what_is_owned),
         cmocka_unit_test(what_lasts_belongs_to_the_outer_frame),
         cmocka_unit_test(files_appear_whole_or_not_at_all),
     };
