@@ -4,20 +4,6 @@
 
 #include "backend/emit.h"
 
-typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
-
-static const struct {
-    Op op;
-    int64_t below;
-    int index;
-    const char *attr;
-    InputKind kind;
-} inputs[] = {
-#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, KIND_##kind},
-#include "ir/opset.def"
-#undef OPSET_INPUT
-};
-
 enum { UNLESS_INT, UNLESS_ONES, UNLESS_SCALAR, UNLESS_ANY };
 #define INT(x) UNLESS_INT, x
 #define ONES UNLESS_ONES, 0
@@ -112,13 +98,13 @@ static int inputs_to_attrs(Emit *e, Node *n)
 {
     int keep = n->nin;
     int64_t below = 0;
-    for (size_t k = 0; k < sizeof inputs / sizeof *inputs; k++) {
-        if (inputs[k].op != n->op || e->opset >= inputs[k].below) continue;
-        const Value *v = node_in(n, inputs[k].index);
-        below = inputs[k].below;
-        if (inputs[k].index < keep) keep = inputs[k].index;
-        if (v) TRY(input_to_attr(e, n, v, inputs[k].attr, inputs[k].kind, below));
-        if (v) n->in[inputs[k].index] = NULL;
+    for (const OpsetInput *was = opset_inputs; was->attr; was++) {
+        if (was->op != n->op || e->opset >= was->below) continue;
+        const Value *v = node_in(n, was->index);
+        below = was->below;
+        if (was->index < keep) keep = was->index;
+        if (v) TRY(input_to_attr(e, n, v, was->attr, was->kind, below));
+        if (v) n->in[was->index] = NULL;
     }
     for (int i = keep; i < n->nin; i++)
         if (n->in[i] && !says_nothing(n, i))

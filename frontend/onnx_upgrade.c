@@ -6,20 +6,6 @@
 
 #include "frontend/onnx_import.h"
 
-typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
-
-static const struct {
-    Op op;
-    int64_t below;
-    int index;
-    const char *attr;
-    InputKind kind;
-} inputs[] = {
-#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, KIND_##kind},
-#include "ir/opset.def"
-#undef OPSET_INPUT
-};
-
 static int make_opaque(Node *n)
 {
     if (!n->op_type) n->op_type = op_info[n->op].name;
@@ -74,20 +60,20 @@ static bool float_input_fits(const Node *n)
 
 static int attrs_to_inputs(Import *im, Node *n)
 {
-    for (size_t k = 0; k < sizeof inputs / sizeof *inputs; k++) {
-        if (inputs[k].op != n->op || im->opset >= inputs[k].below) continue;
-        const Attr *a = node_attr(n, inputs[k].attr);
+    for (const OpsetInput *was = opset_inputs; was->attr; was++) {
+        if (was->op != n->op || im->opset >= was->below) continue;
+        const Attr *a = node_attr(n, was->attr);
         if (!a) continue;
         static const AttrKind kinds[] = {ATTR_INTS, ATTR_INT, ATTR_FLOAT};
-        bool ints = inputs[k].kind != KIND_FLOAT;
-        if (a->kind != kinds[inputs[k].kind])
+        bool ints = was->kind != KIND_FLOAT;
+        if (a->kind != kinds[was->kind])
             return node_error(im->d, n, "attribute '%s' has the wrong type", a->name);
         if (!ints && !float_input_fits(n)) return make_opaque(n);
-        if (inputs[k].index < n->nin && n->in[inputs[k].index])
+        if (was->index < n->nin && n->in[was->index])
             return node_error(im->d, n, "it has %d inputs; at opset %lld '%s' is an attribute",
                               n->nin, (long long)im->opset, a->name);
-        set_input(im, n, inputs[k].index, ints ? ints_input(im, n, a) : float_input(im, n, a));
-        node_remove_attr(n, inputs[k].attr);
+        set_input(im, n, was->index, ints ? ints_input(im, n, a) : float_input(im, n, a));
+        node_remove_attr(n, was->attr);
     }
     return 0;
 }

@@ -236,6 +236,15 @@ const char *node_str(const Node *n, const char *name, const char *otherwise)
 
 Value *node_in(const Node *n, int i) { return i < n->nin ? n->in[i] : NULL; }
 
+Value *graph_computed(const Graph *g, const char *name)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        for (int o = 0; o < g->nodes[i]->nout; o++)
+            if (g->nodes[i]->out[o] && strcmp(g->nodes[i]->out[o]->name, name) == 0)
+                return g->nodes[i]->out[o];
+    return NULL;
+}
+
 bool value_is_const(const Value *v) { return v->data != NULL; }
 bool value_is_input(const Value *v) { return !v->data && !v->def; }
 

@@ -217,6 +217,8 @@ float node_float(const Node *n, const char *name, float otherwise);
 const int64_t *node_ints(const Node *n, const char *name, size_t *count);
 const char *node_str(const Node *n, const char *name, const char *otherwise);
 Value *node_in(const Node *n, int i); /* NULL if omitted or beyond nin */
+/* What a node computes under that name, or NULL. */
+Value *graph_computed(const Graph *g, const char *name);
 
 bool value_is_const(const Value *v);
 bool value_is_input(const Value *v);

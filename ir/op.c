@@ -33,6 +33,13 @@ const OpInfo op_info[OP_COUNT] = {
 #undef OP
 };
 
+const OpsetInput opset_inputs[] = {
+#define OPSET_INPUT(op, below, index, attr, kind) {OP_##op, below, index, attr, KIND_##kind},
+#include "ir/opset.def"
+#undef OPSET_INPUT
+    {0},
+};
+
 Op op_of_name(const char *domain, const char *name)
 {
     if (strcmp(domain, "ai.onnx") == 0) domain = "";

@@ -61,4 +61,17 @@ extern const OpInfo op_info[OP_COUNT];
 /* OP_COUNT if (domain, name) is not one of ours. "" and "ai.onnx" are the same domain. */
 Op op_of_name(const char *domain, const char *name);
 
+/* Attributes that became inputs: a line of opset.def. */
+typedef enum InputKind { KIND_INTS, KIND_INT, KIND_FLOAT } InputKind;
+
+typedef struct OpsetInput {
+    Op op;
+    int64_t below;
+    int index;
+    const char *attr; /* NULL: the end */
+    InputKind kind;
+} OpsetInput;
+
+extern const OpsetInput opset_inputs[];
+
 #endif

@@ -93,3 +93,11 @@ const char *nearest_name(const char *name, const char *const *candidates)
     }
     return best;
 }
+
+const char *next_name(const char **rest, size_t *n)
+{
+    const char *name = *rest ? *rest + strspn(*rest, ",") : "";
+    *n = strcspn(name, ",");
+    *rest = name + *n;
+    return *n ? name : NULL;
+}

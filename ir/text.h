@@ -72,4 +72,8 @@ bool graph_equal(const Graph *a, const Graph *b, char *why, size_t size);
 /* The candidate nearest to a misspelt name, or NULL if none is near. candidates end with NULL. */
 const char *nearest_name(const char *name, const char *const *candidates);
 
+/* The next of a comma-separated list of names, without empty ones: *n bytes; NULL at the end, or of
+ * NULL. */
+const char *next_name(const char **rest, size_t *n);
+
 #endif

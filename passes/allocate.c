@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/text.h"
 #include "passes/scores.h"
 
 /* ---- options ------------------------------------------------------------------------ */
@@ -39,9 +40,9 @@ static bool has_node(const Graph *g, const char *name)
  * weight has nothing to flag: --exclude means it for quantization. */
 static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed)
 {
-    char *rest = arena_strdup(c->arena, list), *name;
-    while (rest && (name = strsep(&rest, ","))) {
-        if (!*name) continue;
+    size_t length;
+    for (const char *at; (at = next_name(&list, &length));) {
+        const char *name = arena_printf(c->arena, "%.*s", (int)length, at);
         bool found = has_node(c->graph, name) || has_node(c->original, name);
         for (int k = 0; k < gr->nlayers; k++) {
             const Node *n = gr->layers[k].node;

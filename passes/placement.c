@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "ir/op.h"
+#include "ir/text.h"
 
 static bool is_activation(const Value *v)
 {
@@ -23,9 +24,9 @@ static bool is_activation(const Value *v)
 
 bool name_listed(const char *list, const char *name)
 {
-    size_t n = name ? strlen(name) : 0;
-    for (const char *at = list; n && at && *at; at += strcspn(at, ","), at += *at == ',')
-        if (strcspn(at, ",") == n && strncmp(at, name, n) == 0) return true;
+    size_t n;
+    for (const char *one; name && (one = next_name(&list, &n));)
+        if (strlen(name) == n && memcmp(one, name, n) == 0) return true;
     return false;
 }
 

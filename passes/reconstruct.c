@@ -49,15 +49,6 @@ typedef struct Refit {
 
 /* ---- which layers, towards what ----------------------------------------------------- */
 
-static Value *value_named(const Graph *g, const char *name)
-{
-    for (int i = 0; i < g->nnodes; i++)
-        for (int o = 0; o < g->nodes[i]->nout; o++)
-            if (g->nodes[i]->out[o] && strcmp(g->nodes[i]->out[o]->name, name) == 0)
-                return g->nodes[i]->out[o];
-    return NULL;
-}
-
 static const Survivors *survivors_of(const Context *c, const char *name, int axis)
 {
     for (int k = 0; k < c->nsurvivors; k++)
@@ -169,7 +160,7 @@ static bool find_target(const Refit *r, Fit *f, int at)
             sum = add->out[0];
         }
     }
-    f->target = value_named(c->original, sum->name);
+    f->target = graph_computed(c->original, sum->name);
     int axis = f->conv ? 1 : sum->type.rank - 1;
     const Survivors *s = survivors_of(c, sum->name, axis);
     f->lanes = s ? s->index : NULL;

@@ -269,14 +269,6 @@ static bool is_residual_sum(const Node *n)
     return n->op == OP_Add && n->out[0]->type.dtype == DT_F32 && n->in[0]->def && n->in[1]->def;
 }
 
-static Value *value_named(const Graph *g, const char *name)
-{
-    for (int i = 0; i < g->nnodes; i++)
-        if (is_residual_sum(g->nodes[i]) && strcmp(g->nodes[i]->out[0]->name, name) == 0)
-            return g->nodes[i]->out[0];
-    return NULL;
-}
-
 /* The teacher's channels that the student still has. */
 static Value *surviving(Builder *b, Value *v, const char *name)
 {
@@ -301,8 +293,8 @@ static int find_hints(Builder *b, Graph *teacher, Hint *hints)
     int n = 0;
     for (int i = 0; i < b->t->g->nnodes && b->setup->hints > 0; i++) {
         const Node *s = b->t->g->nodes[i];
-        Value *t = is_residual_sum(s) ? value_named(teacher, s->out[0]->name) : NULL;
-        if (!t) continue;
+        Value *t = is_residual_sum(s) ? graph_computed(teacher, s->out[0]->name) : NULL;
+        if (!t || !is_residual_sum(t->def)) continue;
         hints[n++] = (Hint){t->name, s->out[0], t};
         graph_add_output(teacher, t);
     }

@@ -139,9 +139,24 @@ static void test_external(void **state)
     rmdir(folder);
 }
 
+static void lists_of_names_are_split(void **state)
+{
+    size_t n;
+    const char *rest = ",conv1,,b,";
+    (void)state;
+    assert_memory_equal(next_name(&rest, &n), "conv1", 5);
+    assert_int_equal(n, 5);
+    assert_memory_equal(next_name(&rest, &n), "b", 1);
+    assert_int_equal(n, 1);
+    assert_null(next_name(&rest, &n));
+    rest = NULL;
+    assert_null(next_name(&rest, &n));
+}
+
 int main(void)
 {
     const struct CMUnitTest without[] = {cmocka_unit_test(test_nearest),
+                                         cmocka_unit_test(lists_of_names_are_split),
                                          cmocka_unit_test(test_external)};
     const struct CMUnitTest with[] = {cmocka_unit_test(test_models)};
     int failed = cmocka_run_group_tests(without, NULL, NULL);
