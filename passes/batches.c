@@ -143,6 +143,7 @@ int session_open(Session **out, Arena *a, const Graph *model, int64_t most, Shar
     arena_defer(a, release_session, s);
     s->shard = shard_size(model, most);
     TRY(plan(s, batch_is_open(model), make, ctx, o, &one, d));
+    if (o->print_plan && ranks_index() == 0) program_print(s->program, stderr);
     s->threads = program_threads(s->program, o->threads);
     if (o->memory && one && (size_t)s->threads > o->memory / one)
         s->threads = (int)(o->memory / one);

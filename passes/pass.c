@@ -9,7 +9,9 @@
 #include "passes/checkpoint.h"
 
 const Pass passes[] = {
-#define PASS(pass_name, function, text) {.name = pass_name, .help = text, .run = function},
+#define SAMPLES 1
+#define PASS(pass_name, function, runs, text)                                                      \
+    {.name = pass_name, .help = text, .samples = runs, .run = function},
 #include "passes/passes.def"
 #undef PASS
     {0},
@@ -166,20 +168,25 @@ static int split_item(Context *c, const char *s, size_t n, const Pass **pass, co
     return *pass ? 0 : unknown_pass(c, name);
 }
 
+int pipeline_parse(Context *c, const char *text, PassCall **calls)
+{
+    int count = 0;
+    *calls = NEW_ARRAY(c->arena, PassCall, strlen(text));
+    for (const char *s = text; *s;) {
+        size_t n = item_length(s);
+        PassCall *call = &(*calls)[count++];
+        TRY(split_item(c, s, n, &call->pass, &call->opt));
+        s += n + (s[n] == ',');
+    }
+    return count;
+}
+
 int pass_run_pipeline(Context *c, const char *pipeline)
 {
-    const Pass *p = NULL;
-    const char *opt = "";
-    /* The whole line is checked before anything runs. */
-    for (int running = 0; running < 2; running++)
-        for (const char *s = pipeline; *s;) {
-            size_t n = item_length(s);
-            TRY(split_item(c, s, n, &p, &opt));
-            int status = running ? pass_run(c, p, opt) : 0;
-            if (status != 0) return status;
-            s += n + (s[n] == ',');
-        }
-    return 0;
+    PassCall *calls;
+    int n = pipeline_parse(c, pipeline, &calls), status = n < 0 ? n : 0;
+    for (int k = 0; k < n && status == 0; k++) status = pass_run(c, calls[k].pass, calls[k].opt);
+    return status;
 }
 
 const char *pass_option(Context *c, const char *opt, const char *key)

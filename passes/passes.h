@@ -40,6 +40,7 @@ typedef struct Options {
     bool verify;                                     /* the verifier after every pass */
     const char *dump_before, *dump_after, *dump_dir; /* a pass name, or "all" */
     bool time_passes;
+    bool print_plan; /* of every program that a session runs */
 } Options;
 
 /* One score per output channel of one weight, and its standard error. */
@@ -135,6 +136,7 @@ typedef struct Context {
 
 typedef struct Pass {
     const char *name, *help;
+    bool samples; /* runs the network on c->data */
     /* opt: the text between braces in --passes "name{…}", "" if none. -1 after an error,
      * STATUS_NOTHING when there was nothing to remove. */
     int (*run)(Context *c, const char *opt);
@@ -146,14 +148,21 @@ const Pass *pass_find(const char *name);
 /* Runs one pass: dump before, time, run, verify, dump after, record, checkpoint. A pass that an
  * earlier process has done is only counted. */
 int pass_run(Context *c, const Pass *p, const char *opt);
-/* "canonicalize,allocate{flops=0.5}" in order. */
+typedef struct PassCall {
+    const Pass *pass;
+    const char *opt;
+} PassCall;
+/* "canonicalize,allocate{flops=0.5}": the number of calls, in the context's arena; -1 after an
+ * error. */
+int pipeline_parse(Context *c, const char *text, PassCall **calls);
+/* All of it in order, if all of it can be parsed. */
 int pass_run_pipeline(Context *c, const char *pipeline);
 /* The value of key in "a=1;b=2", or NULL; copied into the arena. */
 const char *pass_option(Context *c, const char *opt, const char *key);
 void pass_progress(Context *c, double fraction, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define PASS(name, function, help) int function(Context *c, const char *opt);
+#define PASS(name, function, ...) int function(Context *c, const char *opt);
 #include "passes/passes.def"
 #undef PASS
 

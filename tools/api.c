@@ -277,9 +277,11 @@ int ehap_compress(ehap *e) { return guarded(e, do_compress, NULL, NULL); }
 static int do_passes(ehap *e, const char *pipeline, const char *unused)
 {
     (void)unused;
-    bool runs = e->data || e->eval || strstr(pipeline, "sensitivity") ||
-                strstr(pipeline, "train") || strstr(pipeline, "reconstruct") ||
-                strstr(pipeline, "fake-quant");
+    PassCall *calls;
+    bool runs = e->data || e->eval;
+    int n = pipeline_parse(&e->c, pipeline, &calls);
+    if (n < 0) return EHAP_BAD_INPUT;
+    for (int k = 0; k < n; k++) runs |= calls[k].pass->samples;
     int status = begin(e, pipeline, runs);
     if (!status && runs) status = pipeline_prepare(e);
     if (!status && e->scores && !e->c.skip &&

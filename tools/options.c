@@ -89,6 +89,8 @@ static const struct {
      "keep the state in DIR after each pass and while training; go on from it if it is there"},
     {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},
     {"time-passes", NULL, SWITCH, OPT(time_passes), 0, 0, "print the time of each pass"},
+    {"print-plan", NULL, SWITCH, OPT(print_plan), 0, 0,
+     "print the steps, stages and memory of every program that is run"},
     {"print-ir-before", "PASS", STRING, OPT(dump_before), 0, 0,
      "dump the graph before PASS, or all"},
     {"print-ir-after", "PASS", STRING, OPT(dump_after), 0, 0, "dump the graph after PASS, or all"},
@@ -251,8 +253,9 @@ static int set(ehap *e, const char *name, const char *value)
 /* Options that leave the output as it is. */
 static bool changes_nothing(const char *name)
 {
-    static const char *const names[] = {"threads",  "verify",          "time-passes",   "resume",
-                                        "dump-dir", "print-ir-before", "print-ir-after"};
+    static const char *const names[] = {"threads",         "verify",        "time-passes",
+                                        "resume",          "dump-dir",      "print-plan",
+                                        "print-ir-before", "print-ir-after"};
     for (size_t k = 0; k < sizeof names / sizeof *names; k++)
         if (strcmp(name, names[k]) == 0) return true;
     return false;

@@ -53,6 +53,11 @@ static void test_pipeline(void **state)
     assert_string_equal(c.report.passes[1].name, "dce");
     assert_true(c.report.passes[2].seconds >= 0);
     assert_int_equal(c.graph->nnodes, 1);
+    PassCall *calls;
+    assert_int_equal(pipeline_parse(&c, "cse{x=train},train{steps=1}", &calls), 2);
+    assert_false(calls[0].pass->samples);
+    assert_true(calls[1].pass->samples);
+    assert_string_equal(calls[1].opt, "steps=1");
     /* Nothing runs if the line is wrong anywhere. */
     assert_int_equal(pass_run_pipeline(&c, "cse,nonsense"), -1);
     assert_int_equal(pass_run_pipeline(&c, "cse,dce{"), -1);
@@ -104,7 +109,7 @@ static int spoil(Context *c, const char *opt)
 
 static void test_verify(void **state)
 {
-    const Pass p = {"spoil", "", spoil};
+    const Pass p = {.name = "spoil", .run = spoil};
     Arena *a = arena_new();
     Diag d = {0};
     Context c = context(a, &d);
@@ -136,7 +141,7 @@ static int half_way(Context *c, const char *opt)
 
 static void test_progress(void **state)
 {
-    const Pass p = {"half-way", "", half_way};
+    const Pass p = {.name = "half-way", .run = half_way};
     Arena *a = arena_new();
     Diag d = {0};
     Context c = context(a, &d);
