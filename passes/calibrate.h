@@ -25,6 +25,9 @@ typedef struct GridKind {
 /* The grid that covers a range; zero gets an integer of its own. Ranges narrower than 1e-6 are
  * widened. */
 Grid grid_of_range(Range r, GridKind k);
+/* The same, but the grid does not pass `top` (0: it may): *most is the largest scale with which it
+ * does not, 0 where there is no bound. */
+Grid grid_below(Range r, GridKind k, float top, float *most);
 
 /* Symmetric scales max|w| / qmax of the slices of w along `axis` (< 0: one for all), into
  * scale[0..dim). No scale is below 1e-4 of the largest, so that biases, which are integers at the

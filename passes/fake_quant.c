@@ -217,23 +217,18 @@ static Range clip_of(const Sources *s, int k)
 static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
 {
     Range clip = clip_of(s, k);
-    Grid grid;
     GridKind kind = q->kind;
     if (known_range(s, k, kind, &range)) {
-        grid = grid_of_range(range, kind);
+        Grid grid = grid_of_range(range, kind);
         GridNodes fixed = grid_nodes(q->p.g, s->home[k], grid);
         fixed.least = fixed.most = grid.scale;
         return fixed;
     }
     range.lo = fmaxf(range.lo, clip.lo);
     range.hi = fminf(range.hi, clip.hi);
-    grid = grid_of_range(range, kind);
-    float most = 0;
-    if (isfinite(clip.hi) && clip.hi > 0 && !kind.symmetric) {
-        most = clip.hi * (1 - 1e-6f) / ((float)kind.qmax - grid.zero);
-        grid.scale = fminf(grid.scale, most);
-    }
-    GridNodes nodes = grid_nodes(q->p.g, s->home[k], grid);
+    bool bounded = isfinite(clip.hi) && clip.hi > 0 && !kind.symmetric;
+    float most, top = bounded ? clip.hi * (1 - 1e-6f) : 0;
+    GridNodes nodes = grid_nodes(q->p.g, s->home[k], grid_below(range, kind, top, &most));
     nodes.least = kind.least_scale;
     nodes.most = most;
     return nodes;

@@ -18,6 +18,14 @@ Grid grid_of_range(Range r, GridKind k)
     return (Grid){(float)scale, (float)zero};
 }
 
+Grid grid_below(Range r, GridKind k, float top, float *most)
+{
+    Grid grid = grid_of_range(r, k);
+    *most = top > 0 && grid.zero < (float)k.qmax ? top / ((float)k.qmax - grid.zero) : 0;
+    if (*most > 0) grid.scale = fminf(grid.scale, *most);
+    return grid;
+}
+
 void grid_weight_scales(float *scale, const float *w, const Type *t, int axis, int qmax)
 {
     int64_t n = axis < 0 ? 1 : t->dim[axis], inner = 1, total = type_count(t);

@@ -32,6 +32,7 @@ typedef struct Options {
     const char *target;               /* a name from targets.c; NULL: "ort" */
     double quant_drop;                /* largest relative error one layer may cost; 0: any */
     const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */
+    const char *ranges;               /* while training: "learned", …; NULL: "learned" */
     int weight_bits;                  /* 7 or 8; 0: 7 */
     int64_t seed;
     int threads;                                     /* 0: all */

@@ -3,7 +3,8 @@
  * A batch is cut into shards of fixed size; each runs the training graph (train_graph.c), and loss,
  * gradients and batch statistics are added in shard order, so the result has the same bytes for
  * any number of threads. Samples are drawn in shuffled epochs and varied per sample from Philox
- * streams, which no thread order can disturb.
+ * streams, which no thread order can disturb. Ranges of activations on a grid are learned, or
+ * follow the batches (moving_range.c).
  *
  * A run that diverges (a number that is not finite, or a loss far above the best so far) goes
  * back to its last good state and continues at a lower rate.
@@ -18,10 +19,11 @@
 
 #include "passes/augment.h"
 #include "passes/batches.h"
-#include "passes/calibrate.h"
 #include "passes/checkpoint.h"
+#include "passes/moving_range.h"
 #include "passes/observe.h"
 #include "passes/optimizer.h"
+#include "passes/targets.h"
 #include "passes/train_graph.h"
 
 enum {
@@ -33,13 +35,13 @@ enum {
     SETTLING_SAMPLES = 1024
 };
 
-static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, WARMUP = 0.05;
+static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, RANGE_PAST = 0.99, WARMUP = 0.05;
 
 /* What to do, from options, defaults and the graph. */
 typedef struct Recipe {
     TrainSetup setup;
     OptimizerKind optimizer;
-    double lr, range_lr;
+    double lr, range_lr, range_momentum;
     int64_t steps;  /* 0: only time counts */
     double seconds; /* 0: only steps count */
     bool augment;
@@ -68,6 +70,7 @@ typedef struct Trainer {
     Optimizer optimizer;
     Parameter *params;
     Running *running;
+    MovingRange *ranges;
     float **scales; /* per TrainScale */
     float *buffer;  /* one output, or one varied image per thread's turn */
     float *scratch; /* images being varied: one per shard */
@@ -80,6 +83,21 @@ static double number(Context *c, const char *opt, const char *key, double otherw
 {
     const char *text = pass_option(c, opt, key);
     return text ? strtod(text, NULL) : otherwise;
+}
+
+/* {ranges=…}, else --ranges, else learned. */
+static int range_mode(RangeMode *mode, Context *c, const char *opt)
+{
+    static const char *const names[] = {[RANGES_LEARNED] = "learned",
+                                        [RANGES_MOVING_AVERAGE] = "moving-average",
+                                        [RANGES_FIXED] = "fixed"};
+    const char *name = pass_option(c, opt, "ranges");
+    if (!name) name = c->opt.ranges ? c->opt.ranges : names[RANGES_LEARNED];
+    for (int k = 0; k <= RANGES_FIXED; k++) {
+        *mode = (RangeMode)k;
+        if (strcmp(name, names[k]) == 0) return 0;
+    }
+    return diag_error(c->diag, "ranges are learned, moving-average or fixed, not '%s'", name);
 }
 
 /* Whether a float phase has had its part of the budget. */
@@ -105,11 +123,11 @@ static Recipe recipe_of(Context *c, const char *opt)
     r.setup.distill = number(c, opt, "distill", 0.7);
     r.setup.temperature = number(c, opt, "temperature", 1);
     r.setup.hints = number(c, opt, "hints", 40);
-    r.setup.learn_ranges = qat && number(c, opt, "ranges", 1) > 0;
     r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
     r.augment = number(c, opt, "augment", 1) > 0;
     r.state_every = (int64_t)fmax(1, number(c, opt, "state", STATE_EVERY));
     r.range_lr = number(c, opt, "range-lr", 1e-3);
+    r.range_momentum = number(c, opt, "range-momentum", RANGE_PAST);
 
     double epochs = o->epochs > 0 ? o->epochs : 2;
     double total = ceil(epochs * (double)c->data->count / (double)r.setup.batch);
@@ -166,6 +184,10 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     for (int i = 0; i < t->t.nparams; i++)
         instance_bind(inst, t->t.params[i].input, t->params[i].data);
     for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
+    for (int i = 0; i < t->t.nranges; i++) {
+        instance_bind(inst, t->t.ranges[i].scale_input, &t->ranges[i].grid.scale);
+        instance_bind(inst, t->t.ranges[i].zero_input, &t->ranges[i].grid.zero);
+    }
     instance_run_all(inst);
     return 0;
 }
@@ -192,6 +214,13 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
         add_result(t, inst, n->mean_output, r->sum_mean, r->channels);
         add_result(t, inst, n->variance_output, r->sum_variance, r->channels);
     }
+    for (int i = 0; i < t->t.nextremes; i++) {
+        const TrainExtreme *e = &t->t.extremes[i];
+        float lo, hi;
+        instance_read(inst, e->least_output, &lo);
+        instance_read(inst, e->most_output, &hi);
+        moving_range_see(&t->ranges[e->range], lo, hi);
+    }
     return 0;
 }
 
@@ -205,10 +234,13 @@ static void clear_sums(Trainer *t)
         memset(t->running[i].sum_mean, 0, floats(t->running[i].channels));
         memset(t->running[i].sum_variance, 0, floats(t->running[i].channels));
     }
+    for (int i = 0; i < t->t.nranges; i++) moving_range_begin_step(&t->ranges[i]);
 }
 
-static void update_scales(Trainer *t)
+/* The grids that follow weights and ranges. */
+static void update_grids(Trainer *t)
 {
+    for (int i = 0; i < t->t.nranges; i++) moving_range_settle(&t->ranges[i], &t->t.ranges[i]);
     for (int i = 0; i < t->t.nscales; i++) {
         const TrainScale *s = &t->t.scales[i];
         const TrainParam *w = &t->t.params[s->param];
@@ -243,7 +275,9 @@ static bool train_step(Trainer *t, double lr, double share, int *status)
         optimizer_step(&t->optimizer, t->params, t->t.nparams, lr, share * t->recipe.range_lr);
     if (!isfinite(norm)) return false;
     update_running(t);
-    update_scales(t);
+    for (int i = 0; i < t->t.nranges; i++)
+        moving_range_follow(&t->ranges[i], (float)t->recipe.range_momentum);
+    update_grids(t);
     t->step++;
     return true;
 }
@@ -264,6 +298,7 @@ static void each_array(Trainer *t, void (*f)(float *x, int64_t n, void *ctx), vo
         f(t->running[i].mean, t->running[i].channels, ctx);
         f(t->running[i].variance, t->running[i].channels, ctx);
     }
+    for (int i = 0; i < t->t.nranges; i++) f(t->ranges[i].ends, 2, ctx);
 }
 
 static void save_array(float *x, int64_t n, void *ctx)
@@ -303,7 +338,7 @@ static void go_back(Trainer *t, const Snapshot *s)
     }
     t->optimizer.step = 0;
     t->step = s->step;
-    update_scales(t);
+    update_grids(t);
 }
 
 /* Puts what was learned into the graph's constants. */
@@ -316,6 +351,7 @@ static void take_home(const Trainer *t)
         Value *home = t->t.scales[i].home;
         home->data = arena_memdup(a, t->scales[i], (size_t)type_bytes(&home->type));
     }
+    for (int i = 0; i < t->t.nranges; i++) moving_range_take_home(&t->ranges[i], &t->t.ranges[i]);
     for (int i = 0; i < t->t.nnorms; i++) {
         const Running *r = &t->running[i];
         t->t.norms[i].mean->data = arena_memdup(a, r->mean, floats(r->channels));
@@ -387,9 +423,9 @@ typedef struct Loop {
     int64_t retreats;
 } Loop;
 
-/* All of it in one block: the loop, then parameters and moments, statistics, the last good state,
- * the permutation. `copy` moves between the block and where it belongs, either way; without a
- * block nothing is moved. Returns the bytes of the block. */
+/* All of it in one block: the loop, then parameters and moments, statistics, ranges, the last good
+ * state, the permutation. `copy` moves between the block and where it belongs, either way; without
+ * a block nothing is moved. Returns the bytes of the block. */
 static size_t move_state(Trainer *t, Loop *loop, Snapshot *good, char *block,
                          void (*copy)(char *block, void *home, size_t n))
 {
@@ -405,6 +441,7 @@ static size_t move_state(Trainer *t, Loop *loop, Snapshot *good, char *block,
         MOVE(t->running[i].mean, floats(t->running[i].channels));
         MOVE(t->running[i].variance, floats(t->running[i].channels));
     }
+    for (int i = 0; i < t->t.nranges; i++) MOVE(t->ranges[i].ends, sizeof t->ranges[i].ends);
     MOVE(good->bytes, floats(good->size));
     MOVE(t->order, sizeof *t->order * (size_t)t->c->data->count);
 #undef MOVE
@@ -443,7 +480,7 @@ static void take_up_state(Trainer *t, Loop *loop, Snapshot *good)
         t->optimizer.step = loop->updates;
         good->step = loop->good_step;
         t->shuffle = loop->shuffle;
-        update_scales(t);
+        update_grids(t);
         diag_remark(t->c->diag, "training goes on at step %lld", (long long)t->step);
     }
     arena_free(a);
@@ -508,7 +545,9 @@ static void make_params(Trainer *t, Arena *a)
                                   .sum_variance = NEW_ARRAY(a, float, n),
                                   .channels = n};
     }
-    update_scales(t);
+    t->ranges = NEW_ARRAY(a, MovingRange, t->t.nranges);
+    for (int i = 0; i < t->t.nranges; i++) moving_range_start(&t->ranges[i], &t->t.ranges[i]);
+    update_grids(t);
 }
 
 static void make_batches(Trainer *t, Arena *a)
@@ -547,6 +586,9 @@ static int train_in(Arena *a, Context *c, const char *opt)
     t->c = c;
     t->arena = a;
     t->recipe = recipe_of(c, opt);
+    TRY(range_mode(&t->recipe.setup.ranges, c, opt));
+    if (!target_find(c->opt.target))
+        return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
     TRY(session_open(&t->session, a, c->graph, 0, build_shard, t, &c->opt, c->diag));
     double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);

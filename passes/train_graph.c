@@ -5,7 +5,8 @@
  *   teacher  = c->original, inlined on the same inputs
  *   loss     = (1 - a) CE(z, labels) + a T^2 CE(z / T, softmax(z_teacher / T))
  *              + h mean over residual sums s of |s - s_teacher|^2 / |s_teacher|^2
- *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain
+ *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain,
+ *              least and largest element of activations whose range follows the data
  *
  * The teacher shares the student's inputs, so augmented samples are seen by both alike. */
 #include "passes/train_graph.h"
@@ -38,7 +39,9 @@ typedef struct Builder {
     TrainGraph *t;
     Value **twin;       /* by id in c->graph: the value of the training graph */
     int *param;         /* by id in c->graph: 1 + index of its parameter */
+    int *range;         /* by id of a scale in c->graph: 1 + index of its TrainRange */
     Value **statistics; /* mean and variance of each TrainNorm */
+    Value **extremes;   /* least and largest of each TrainExtreme */
 } Builder;
 
 bool graph_is_fake_quantised(const Graph *g)
@@ -110,16 +113,42 @@ static void add_quantised_weight(Builder *b, const Node *fq)
                                            .qmax = (int)node_int(fq, "qmax", 127)};
 }
 
-/* The scale of an activation's grid, where its bounds leave it anything to learn. */
-static void add_range(Builder *b, const Node *fq)
+/* The scale is a parameter. */
+static void learn_range(Builder *b, const Node *fq)
 {
     TrainGraph *t = b->t;
-    float least = node_float(fq, "scale_min", 0), most = node_float(fq, "scale_max", 0);
-    bool activation = !value_is_const(fq->in[0]) && is_float_const(fq->in[1]);
-    if (!activation || (most > 0 && least >= most) || b->param[fq->in[1]->id]) return;
     add_param(b, fq->in[1], false, true);
-    t->params[t->nparams - 1].least = least;
-    t->params[t->nparams - 1].most = most;
+    t->params[t->nparams - 1].least = node_float(fq, "scale_min", 0);
+    t->params[t->nparams - 1].most = node_float(fq, "scale_max", 0);
+}
+
+/* Scale and zero point are computed from a moving average. */
+static void follow_range(Builder *b, const Node *fq)
+{
+    TrainGraph *t = b->t;
+    Value *scale = fq->in[1], *zero = fq->in[2];
+    GridKind kind = {(int)node_int(fq, "qmin", 0), (int)node_int(fq, "qmax", 255),
+                     target_find(b->c->opt.target)->symmetric, node_float(fq, "scale_min", 0)};
+    float steps = (float)kind.qmax - *(const float *)zero->data;
+    b->param[scale->id] = b->param[zero->id] = -1;
+    t->ranges[t->nranges++] = (TrainRange){.scale = scale,
+                                           .zero = zero,
+                                           .scale_input = make_input(b, scale),
+                                           .zero_input = make_input(b, zero),
+                                           .kind = kind,
+                                           .top = node_float(fq, "scale_max", 0) * steps};
+    b->range[scale->id] = t->nranges;
+}
+
+/* The grid of an activation, where its bounds leave anything to find out. */
+static void add_range(Builder *b, const Node *fq)
+{
+    float least = node_float(fq, "scale_min", 0), most = node_float(fq, "scale_max", 0);
+    const Value *scale = fq->in[1], *zero = fq->in[2];
+    bool activation = !value_is_const(fq->in[0]) && is_float_const(scale) && is_float_const(zero);
+    if (!activation || (most > 0 && least >= most) || b->param[scale->id]) return;
+    if (b->setup->ranges == RANGES_LEARNED) learn_range(b, fq);
+    if (b->setup->ranges == RANGES_MOVING_AVERAGE && !b->param[zero->id]) follow_range(b, fq);
 }
 
 static void collect_params(Builder *b)
@@ -129,11 +158,12 @@ static void collect_params(Builder *b)
     for (int i = 0; i < g->nnodes; i++) bound += g->nodes[i]->nin;
     b->t->params = NEW_ARRAY(b->a, TrainParam, bound);
     b->t->scales = NEW_ARRAY(b->a, TrainScale, bound);
+    b->t->ranges = NEW_ARRAY(b->a, TrainRange, bound);
     for (int i = 0; i < g->nnodes; i++) {
         const Node *n = g->nodes[i];
         if (n->op == OP_FakeQuant) {
             add_quantised_weight(b, n);
-            if (b->setup->learn_ranges) add_range(b, n);
+            add_range(b, n);
             continue;
         }
         for (int k = 0; k < n->nin && k < 8; k++) {
@@ -145,7 +175,7 @@ static void collect_params(Builder *b)
     }
 }
 
-/* ---- normalisations ----------------------------------------------------------------- */
+/* ---- statistics --------------------------------------------------------------------- */
 
 /* Statistics of fewer elements than this are noise: the running ones stay. */
 enum { LEAST_ELEMENTS = 64 };
@@ -170,16 +200,44 @@ static Node *train_norm(Builder *b, const Node *n, const Node *home)
     return m;
 }
 
-static void train_norms(Builder *b)
+/* Whether x was put together from values on the very grid of fq, and so brings nothing new. */
+static bool moved_on_grid(const Node *fq)
+{
+    const Node *n = fq->in[0]->def;
+    int floats = 0, same = 0;
+    for (int k = 0; n && k < n->nin; k++) {
+        const Value *x = n->in[k];
+        if (!x || value_is_const(x) || x->type.dtype != DT_F32) continue;
+        floats++;
+        same += x->def && x->def->op == OP_FakeQuant && x->def->in[1] == fq->in[1];
+    }
+    return floats > 0 && floats == same;
+}
+
+static void add_extremes(Builder *b, const Node *n, const Node *home)
+{
+    TrainGraph *t = b->t;
+    int range = home->op == OP_FakeQuant ? b->range[home->in[1]->id] : 0;
+    if (!range || moved_on_grid(home)) return;
+    Attr keep = attr_int("keepdims", 0);
+    b->extremes[2 * t->nextremes] = build(t->g, OP_ReduceMin, 1, &n->in[0], 1, &keep);
+    b->extremes[2 * t->nextremes + 1] = build(t->g, OP_ReduceMax, 1, &n->in[0], 1, &keep);
+    t->extremes[t->nextremes++].range = range - 1;
+}
+
+static void add_statistics(Builder *b)
 {
     TrainGraph *t = b->t;
     Rewrite r = rewrite_begin(t->g);
     t->norms = NEW_ARRAY(b->a, TrainNorm, r.nold);
+    t->extremes = NEW_ARRAY(b->a, TrainExtreme, r.nold);
     b->statistics = NEW_ARRAY(b->a, Value *, 2 * r.nold);
+    b->extremes = NEW_ARRAY(b->a, Value *, 2 * r.nold);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
         const Node *home = b->c->graph->nodes[i];
         rewrite_map_inputs(&r, n);
+        add_extremes(b, n, home);
         bool norm = n->op == OP_BatchNormalization && !b->setup->freeze_norms &&
                     is_float_const(home->in[3]) && is_float_const(home->in[4]);
         if (norm && elements_per_channel(n) >= LEAST_ELEMENTS)
@@ -375,6 +433,10 @@ static int build_gradients(Builder *b, Value *loss)
         t->norms[i].mean_output = add_output(g, b->statistics[2 * i]);
         t->norms[i].variance_output = add_output(g, b->statistics[2 * i + 1]);
     }
+    for (int i = 0; i < t->nextremes; i++) {
+        t->extremes[i].least_output = add_output(g, b->extremes[2 * i]);
+        t->extremes[i].most_output = add_output(g, b->extremes[2 * i + 1]);
+    }
     simplify_cse(g, b->a);
     return simplify_dce(g, b->a);
 }
@@ -386,12 +448,13 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
     Value *loss;
     b.twin = NEW_ARRAY(a, Value *, c->graph->nvalues);
     b.param = NEW_ARRAY(a, int, c->graph->nvalues);
+    b.range = NEW_ARRAY(a, int, c->graph->nvalues);
     out->shard = setup->shard;
     TRY(shard_specialize(&out->g, c->graph, a, c->data, out->shard, c->diag));
     map_twins(&b);
     collect_params(&b);
     if (out->nparams == 0) return diag_error(c->diag, "the network has nothing to train");
-    train_norms(&b);
+    add_statistics(&b);
     TRY(build_loss(&b, &loss));
     return build_gradients(&b, loss);
 }

@@ -2,7 +2,10 @@
 #ifndef EHAP_PASSES_TRAIN_GRAPH_H
 #define EHAP_PASSES_TRAIN_GRAPH_H
 
-#include "passes/passes.h"
+#include "passes/calibrate.h"
+
+/* Where scale and zero point of activations' grids come from while training. */
+typedef enum RangeMode { RANGES_LEARNED, RANGES_MOVING_AVERAGE, RANGES_FIXED } RangeMode;
 
 typedef struct TrainSetup {
     int64_t batch;  /* samples per update: the loss is their mean */
@@ -10,7 +13,7 @@ typedef struct TrainSetup {
     double distill; /* weight of the teacher's labels, in [0, 1]; the rest is for the given ones */
     double temperature; /* of the teacher's soft labels */
     double hints;       /* weight of the distance to the teacher's residual sums */
-    bool learn_ranges;  /* scales of activations' grids are parameters */
+    RangeMode ranges;   /* of activations; learned ones are parameters */
     bool freeze_norms;  /* BatchNormalization keeps its running statistics */
 } TrainSetup;
 
@@ -35,6 +38,19 @@ typedef struct TrainNorm {
     double correction; /* n / (n - 1) for the n elements that a shard averages per channel */
 } TrainNorm;
 
+/* The grid of activations whose range follows the data: both constants are inputs. */
+typedef struct TrainRange {
+    Value *scale, *zero; /* in the trained graph */
+    int scale_input, zero_input;
+    GridKind kind;
+    float top; /* the grid does not pass it (a Clip's limit); 0: no such bound */
+} TrainRange;
+
+/* The least and largest element, in the shard, of one of the activations on a TrainRange. */
+typedef struct TrainExtreme {
+    int range, least_output, most_output;
+} TrainExtreme;
+
 typedef struct TrainGraph {
     Graph *g; /* output 0: this shard's share of the batch's mean loss */
     int64_t shard;
@@ -42,7 +58,9 @@ typedef struct TrainGraph {
     TrainParam *params;
     TrainScale *scales;
     TrainNorm *norms;
-    int nparams, nscales, nnorms;
+    TrainRange *ranges;
+    TrainExtreme *extremes;
+    int nparams, nscales, nnorms, nranges, nextremes;
     bool classifies; /* cross-entropy; else mean squared difference to the original's outputs */
 } TrainGraph;
 

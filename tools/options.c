@@ -78,6 +78,8 @@ static const struct {
      "keep layers in float that, quantized alone, move the outputs by more than D of their power"},
     {"calibration", "mse|entropy|percentile|min-max|moving-average", CHOICE, OPT(calibration), 0, 0,
      "how activations' ranges are found (mse)"},
+    {"ranges", "learned|moving-average|fixed", CHOICE, OPT(ranges), 0, 0,
+     "what training does with them: learns them, or lets them follow the batches (learned)"},
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
     {"threads", "N", INT, OPT(threads), 1, 4096,
      "at most so many (all); the output does not depend on it"},

@@ -37,6 +37,21 @@ static void symmetric_grids_have_no_zero_point(void **state)
     assert_true(g.scale == 1e-4f / 255);
 }
 
+static void grids_stay_below_a_top(void **state)
+{
+    (void)state;
+    float most;
+    Grid g = grid_below((Range){-1, 3}, U8, 2, &most);
+    Grid wide = grid_of_range((Range){-1, 3}, U8);
+    assert_true(g.zero == wide.zero);
+    assert_true(g.scale == most);
+    assert_float_equal((255 - g.zero) * g.scale, 2, 1e-6);
+    g = grid_below((Range){-1, 1}, U8, 2, &most);
+    assert_true(g.scale < most);
+    g = grid_below((Range){-1, 3}, U8, 0, &most);
+    assert_true(g.scale == wide.scale && most == 0);
+}
+
 static void weights_get_a_scale_per_slice(void **state)
 {
     (void)state;
@@ -131,6 +146,7 @@ int main(void)
         cmocka_unit_test(zero_is_on_the_grid),
         cmocka_unit_test(symmetric_grids_have_no_zero_point),
         cmocka_unit_test(every_method_has_a_range),
+        cmocka_unit_test(grids_stay_below_a_top),
         cmocka_unit_test(weights_get_a_scale_per_slice),
         cmocka_unit_test(histograms_commute),
         cmocka_unit_test(outliers_are_clipped),

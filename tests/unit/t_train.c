@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "passes/checkpoint.h"
+#include "passes/train_graph.h"
 #include "tests/unit/small_net.h"
 
 static int warnings;
@@ -137,20 +138,23 @@ static void integer_outputs_are_ignored_aloud(void **state)
 static void threads_do_not_change_a_byte(void **state)
 {
     (void)state;
-    Arena *a = arena_new();
-    Diag d = diag_stderr("test");
-    float *w[2];
-    int64_t n[2];
-    for (int k = 0; k < 2; k++) {
-        Context c = small_context(a, &d, true);
-        c.opt.threads = 1 + k;
-        c.opt.steps = 6;
-        assert_int_equal(pass_train(&c, "qat=0"), 0);
-        w[k] = weights_of(a, c.graph, &n[k]);
+    for (int quantised = 0; quantised < 2; quantised++) {
+        Arena *a = arena_new();
+        Diag d = diag_stderr("test");
+        float *w[2];
+        int64_t n[2];
+        for (int k = 0; k < 2; k++) {
+            Context c = small_context(a, &d, !quantised);
+            c.opt.threads = 1 + k;
+            c.opt.steps = 6;
+            if (quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
+            assert_int_equal(pass_train(&c, quantised ? "ranges=moving-average" : "qat=0"), 0);
+            w[k] = weights_of(a, c.graph, &n[k]);
+        }
+        assert_int_equal(n[0], n[1]);
+        assert_memory_equal(w[0], w[1], (size_t)n[0] * sizeof(float));
+        arena_free(a);
     }
-    assert_int_equal(n[0], n[1]);
-    assert_memory_equal(w[0], w[1], (size_t)n[0] * sizeof(float));
-    arena_free(a);
 }
 
 static void divergence_is_rolled_back(void **state)
@@ -195,6 +199,141 @@ static void simulated_integers_train(void **state)
     arena_free(a);
 }
 
+/* ---- ranges that follow the data ---------------------------------------------------- */
+
+static const GridKind U8 = {0, 255, false, 0};
+
+/* The k-th FakeQuant of an activation. */
+static const Node *activation_grid(const Graph *g, int k)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        if (g->nodes[i]->op == OP_FakeQuant && !value_is_const(g->nodes[i]->in[0]) && k-- == 0)
+            return g->nodes[i];
+    fail_msg("too few FakeQuant nodes");
+    return NULL;
+}
+
+static Grid grid_at(const Node *q)
+{
+    return (Grid){*(const float *)q->in[1]->data, *(const float *)q->in[2]->data};
+}
+
+static Range range_at(const Node *q)
+{
+    Grid g = grid_at(q);
+    return (Range){g.scale * ((float)node_int(q, "qmin", 0) - g.zero),
+                   g.scale * ((float)node_int(q, "qmax", 0) - g.zero)};
+}
+
+static Range extremes_of_samples(const Samples *s)
+{
+    const float *x = s->inputs[0].data;
+    Range r = {0, 0};
+    for (int64_t i = 0; i < s->count * type_count(&s->inputs[0].type); i++) {
+        r.lo = fminf(r.lo, x[i]);
+        r.hi = fmaxf(r.hi, x[i]);
+    }
+    return r;
+}
+
+/* A grid is followed at what it was placed for; values moved on it are not looked at again. */
+static void moved_values_are_not_observed(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    TrainGraph t;
+    TrainSetup setup = {.batch = 16, .shard = 16, .ranges = RANGES_MOVING_AVERAGE};
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_int_equal(train_graph_build(&t, &c, a, &setup), 0);
+    assert_int_equal(t.nranges, 5);   /* x, relu, conv, relu of the sum, mean */
+    assert_int_equal(t.nextremes, 5); /* not: mean, flattened */
+    for (int k = 0; k < t.nextremes; k++) assert_int_equal(t.extremes[k].range, k);
+    arena_free(a);
+}
+
+/* A step on all samples: the input's range moves a hundredth of the way to their extremes. */
+static void a_range_moves_towards_the_batch(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    c.opt.batch = NET_SAMPLES;
+    c.opt.ranges = "moving-average";
+    c.opt.steps = 1;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    const Node *q = activation_grid(c.graph, 0);
+    Range old = range_at(q), batch = extremes_of_samples(c.data);
+    assert_int_equal(pass_train(&c, "augment=0"), 0);
+    Range r = {0.99f * old.lo + 0.01f * batch.lo, 0.99f * old.hi + 0.01f * batch.hi};
+    Grid want = grid_of_range(r, U8), got = grid_at(q);
+    assert_float_equal(got.scale, want.scale, 1e-6f * want.scale);
+    assert_true(got.zero == want.zero);
+    assert_true(range_at(q).hi > old.hi); /* the calibrated one clips */
+    arena_free(a);
+}
+
+/* Where samples become three times as large after calibration, grids come to cover them. */
+static void ranges_follow_the_data(void **state)
+{
+    (void)state;
+    static const char *const targets[] = {"ort", "openvino", "tensorrt"};
+    for (int k = 0; k < 3; k++) {
+        Arena *a = arena_new();
+        Diag d = {.sink = count_warnings};
+        Context c = small_context(a, &d, false);
+        c.opt.target = targets[k];
+        c.opt.steps = 15;
+        assert_int_equal(pass_fake_quant(&c, ""), 0);
+        const Node *q = activation_grid(c.graph, 0);
+        Range before = range_at(q);
+        float *x = (float *)(uintptr_t)c.data->inputs[0].data;
+        for (int64_t i = 0; i < NET_SAMPLES * 2 * NET_SIZE * NET_SIZE; i++) x[i] *= 3;
+        assert_int_equal(pass_train(&c, "ranges=fixed;steps=1;augment=0"), 0);
+        assert_true(range_at(q).hi == before.hi);
+        assert_int_equal(
+            pass_train(&c, "ranges=moving-average;range-momentum=0.7;lr=1e-5;augment=0"), 0);
+        Range after = range_at(q);
+        assert_true(after.hi > 2.5f * before.hi && after.hi < 5 * before.hi);
+        assert_true((grid_at(q).zero == 0) == (before.lo == 0 || k == 2));
+        assert_int_equal(pass_train(&c, "ranges=wide"), -1);
+        arena_free(a);
+    }
+}
+
+/* A grid behind a Clip stays inside it, wherever the lower end goes, and says so on its node. */
+static void a_moving_range_stays_inside_its_clip(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    Graph *g = c.graph = graph_new(a, "clips");
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    Value *h =
+        build(g, OP_Clip,
+              IN(net_conv(g, x, "a", 2, 4, false), const_f32(g, -1), const_f32(g, 0.5f)), NO_ATTRS);
+    graph_add_output(g, net_conv(g, h, "b", 4, 4, false));
+    c.original = graph_clone(g, a, NULL);
+    c.opt.steps = 10;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    const Node *q = activation_grid(g, 1);
+    float *scale = arena_memdup(a, q->in[1]->data, sizeof *scale), zero = 20;
+    q->in[1]->data = scale; /* as if hardly anything had been below zero */
+    q->in[2]->data = &zero;
+    *scale = 0.5f / 235;
+    node_set_attr(g, (Node *)(uintptr_t)q, attr_float("scale_max", *scale));
+    assert_int_equal(pass_train(&c, "ranges=moving-average;range-momentum=0.5;augment=0"), 0);
+    assert_true(grid_at(q).zero > 100);
+    assert_true(range_at(q).hi <= 0.5f);
+    assert_true(range_at(q).hi > 0.499f);
+    assert_float_equal(node_float(q, "scale_max", 0), grid_at(q).scale, 1e-6);
+    arena_free(a);
+}
+
 /* ---- stopped and continued ---------------------------------------------------------- */
 
 static void stop_at_half(void *ctx, const char *pass, double fraction, const char *text)
@@ -203,12 +342,16 @@ static void stop_at_half(void *ctx, const char *pass, double fraction, const cha
     if (fraction > 0.5) trap(TRAP_INTERNAL, "killed");
 }
 
-/* Trains with the state left in dir; `stop`: dies half way. */
-static float *train_in_folder(Arena *a, Diag *d, const char *dir, bool stop, int64_t *n)
+/* Trains with the state left in dir; `quantised`: ranges on their way are part of it; `stop`: dies
+ * half way. */
+static float *train_in_folder(Arena *a, Diag *d, const char *dir, bool quantised, bool stop,
+                              int64_t *n)
 {
     Context c = small_context(a, d, true);
     Trap t;
-    c.opt.steps = 40;
+    c.opt.steps = 20;
+    c.opt.ranges = "moving-average";
+    if (quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
     c.checkpoint = dir;
     c.checkpoint_key = 7;
     if (stop) c.progress = stop_at_half;
@@ -226,37 +369,44 @@ static void remove_state(const char *dir)
     assert_int_equal(system(command), 0);
 }
 
+/* What the folder holds is the trained graph, for this run and no other. */
+static void check_state(Arena *a, Diag *d, const char *dir, const float *want, int64_t n)
+{
+    int done;
+    int64_t m;
+    char path[64];
+    Context c = small_context(a, d, true);
+    assert_int_equal(checkpoint_load(&c, dir, 8, &done), -1);
+    assert_int_equal(checkpoint_load(&c, dir, 7, &done), 0);
+    assert_int_equal(done, 1);
+    const float *got = weights_of(a, c.graph, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(want, got, (size_t)n * sizeof(float));
+    snprintf(path, sizeof path, "%s/state", dir);
+    truncate(path, 100);
+    assert_int_equal(checkpoint_load(&c, dir, 7, &done), -1);
+}
+
 static void a_stopped_run_goes_on(void **state)
 {
     (void)state;
-    Arena *a = arena_new();
-    Diag d = {.sink = count_warnings};
-    int64_t n, m;
-    char whole[] = "/tmp/ehapc-test-XXXXXX", parts[] = "/tmp/ehapc-test-XXXXXX";
-    assert_non_null(mkdtemp(whole));
-    assert_non_null(mkdtemp(parts));
-    const float *want = train_in_folder(a, &d, whole, false, &n);
-    assert_null(train_in_folder(a, &d, parts, true, &m));
-    const float *got = train_in_folder(a, &d, parts, false, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(want, got, (size_t)n * sizeof(float));
-
-    /* What the folder holds is the trained graph, for this run and no other. */
-    int done;
-    Context c = small_context(a, &d, true);
-    assert_int_equal(checkpoint_load(&c, parts, 8, &done), -1);
-    assert_int_equal(checkpoint_load(&c, parts, 7, &done), 0);
-    assert_int_equal(done, 1);
-    got = weights_of(a, c.graph, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(want, got, (size_t)n * sizeof(float));
-    char path[64];
-    snprintf(path, sizeof path, "%s/state", parts);
-    truncate(path, 100);
-    assert_int_equal(checkpoint_load(&c, parts, 7, &done), -1);
-    remove_state(whole);
-    remove_state(parts);
-    arena_free(a);
+    for (int quantised = 0; quantised < 2; quantised++) {
+        Arena *a = arena_new();
+        Diag d = {.sink = count_warnings};
+        int64_t n, m;
+        char whole[] = "/tmp/ehapc-test-XXXXXX", parts[] = "/tmp/ehapc-test-XXXXXX";
+        assert_non_null(mkdtemp(whole));
+        assert_non_null(mkdtemp(parts));
+        const float *want = train_in_folder(a, &d, whole, quantised, false, &n);
+        assert_null(train_in_folder(a, &d, parts, quantised, true, &m));
+        const float *got = train_in_folder(a, &d, parts, quantised, false, &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(want, got, (size_t)n * sizeof(float));
+        check_state(a, &d, parts, want, n);
+        remove_state(whole);
+        remove_state(parts);
+        arena_free(a);
+    }
 }
 
 int main(void)
@@ -269,6 +419,10 @@ int main(void)
         cmocka_unit_test(outputs_of_any_scale_are_learned),
         cmocka_unit_test(integer_outputs_are_ignored_aloud),
         cmocka_unit_test(simulated_integers_train),
+        cmocka_unit_test(moved_values_are_not_observed),
+        cmocka_unit_test(a_range_moves_towards_the_batch),
+        cmocka_unit_test(ranges_follow_the_data),
+        cmocka_unit_test(a_moving_range_stays_inside_its_clip),
         cmocka_unit_test(a_stopped_run_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
