@@ -30,6 +30,9 @@ Type sample_type(const Graph *g, int i);
 /* A whole file in the arena, through zlib if it is gzip'ed. At most 4 GiB. */
 int data_load(Bytes *out, Arena *a, const char *path, Diag *d);
 
+/* The file of labels that goes with a file of idx images by name; NULL: `path` is none. */
+const char *idx_labels_path(Arena *a, const char *path);
+
 /* Readers by kind; each reports its own errors with the path in them. */
 int cifar_read(Parts *ps, const char *path);
 int idx_read(Parts *ps, const char *path);

@@ -77,7 +77,7 @@ static int idx_parse(Type *t, const uint8_t **data, Bytes file, const char *path
 }
 
 /* The labels that belong to …images-idx3-ubyte[.gz] lie beside it as …labels-idx1-ubyte. */
-static const char *labels_path(Arena *a, const char *path)
+const char *idx_labels_path(Arena *a, const char *path)
 {
     char *s = arena_strdup(a, path), *at = strstr(s, "images-idx3");
     for (char *next; at && (next = strstr(at + 1, "images-idx3"));) at = next;
@@ -89,7 +89,7 @@ static int idx_labels(Part *part, Parts *ps, const char *path)
     Bytes file;
     Type t;
     const uint8_t *p;
-    const char *beside = labels_path(ps->arena, path);
+    const char *beside = idx_labels_path(ps->arena, path);
     Diag quiet = {0};
     if (!beside || data_load(&file, ps->arena, beside, &quiet) < 0) return 0;
     TRY(idx_parse(&t, &p, file, beside, ps->diag));

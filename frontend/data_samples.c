@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 
 #include "frontend/data.h"
+#include "frontend/file.h"
+#include "ir/digest.h"
+#include "ir/text.h"
 
 typedef int Reader(Parts *ps, const char *path);
 
@@ -82,12 +85,19 @@ static void free_listing(void *p)
     free(l->names);
 }
 
+/* The files of a folder in order; n < 0: it cannot be read, as errno says. */
+static Listing *listing_new(Arena *a, const char *path)
+{
+    Listing *l = NEW(a, Listing);
+    arena_defer(a, free_listing, l);
+    l->n = scandir(path, &l->names, NULL, alphasort);
+    return l;
+}
+
 static int read_folder(Parts *ps, const char *path)
 {
-    Listing *l = NEW(ps->arena, Listing);
+    Listing *l = listing_new(ps->arena, path);
     int status = 0, before = ps->n;
-    arena_defer(ps->arena, free_listing, l);
-    l->n = scandir(path, &l->names, NULL, alphasort);
     if (l->n < 0) return diag_error(ps->diag, "cannot read folder '%s': %s", path, strerror(errno));
     for (int i = 0; i < l->n && status == 0; i++) {
         const char *file = arena_printf(ps->arena, "%s/%s", path, l->names[i]->d_name);
@@ -270,11 +280,43 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
 
 static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Preprocess *pre)
 {
-    char *rest = arena_strdup(ps->arena, list);
-    for (char *path; (path = strsep(&rest, ","));)
-        if (*path) TRY(read_path(ps, path));
+    size_t n;
+    const char *rest = list;
+    for (const char *at; (at = next_name(&rest, &n));)
+        TRY(read_path(ps, arena_printf(ps->arena, "%.*s", (int)n, at)));
     if (ps->n == 0) return diag_error(ps->diag, "'%s' names no samples", list);
     return finish(s, a, ps, pre);
+}
+
+static uint64_t stamp_folder(uint64_t h, Arena *a, const char *path)
+{
+    Listing *l = listing_new(a, path);
+    for (int i = 0; i < l->n; i++) {
+        const char *file = arena_printf(a, "%s/%s", path, l->names[i]->d_name);
+        if (!reader_of(file)) continue;
+        h = digest(h, file, strlen(file));
+        h = file_stamp(h, file);
+    }
+    return h;
+}
+
+uint64_t samples_stamp(uint64_t h, const char *list)
+{
+    Arena *a = arena_new();
+    size_t n;
+    for (const char *at; (at = next_name(&list, &n));) {
+        const char *path = arena_printf(a, "%.*s", (int)n, at);
+        const char *labels = idx_labels_path(a, path);
+        struct stat st;
+        if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+            h = stamp_folder(h, a, path);
+            continue;
+        }
+        h = file_stamp(h, path);
+        if (labels) h = file_stamp(h, labels);
+    }
+    arena_free(a);
+    return h;
 }
 
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ir/digest.h"
+
 enum { MAP_FROM = 16 << 20 };
 
 typedef struct Mapping {
@@ -124,4 +126,12 @@ int file_bytes_below(Bytes *out, Arena *a, const char *dir, const char *name, Di
         return diag_error(d, "external data '%s' is not a plain path below the model's folder",
                           name);
     return diag_error(d, "cannot open external data '%s': %s", name, strerror(errno));
+}
+
+uint64_t file_stamp(uint64_t h, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0) return h;
+    const int64_t what[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    return digest(h, what, sizeof what);
 }

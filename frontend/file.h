@@ -10,5 +10,8 @@ int file_bytes(Bytes *out, Arena *a, const char *path, Diag *d);
 /* The same for the file `name` below folder `dir`: no absolute path, no "..", no symbolic
  * link on the way. */
 int file_bytes_below(Bytes *out, Arena *a, const char *dir, const char *name, Diag *d);
+/* Continues a digest (ir/digest.h) over the size of a file and the time of its last change, which
+ * tell contents apart without reading them; over nothing where there is no such file. */
+uint64_t file_stamp(uint64_t h, const char *path);
 
 #endif

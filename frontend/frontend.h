@@ -33,6 +33,10 @@ int preprocess_parse(Preprocess *out, const char *text, Diag *d);
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
                  Diag *d);
 
+/* Continues a digest over the sizes and times of change of the files that samples_read would read;
+ * list may be NULL. */
+uint64_t samples_stamp(uint64_t h, const char *list);
+
 /* Named arrays of an npz file, for `ehapc run`. */
 typedef struct NamedArray {
     const char *name;

@@ -121,6 +121,7 @@ static int import_model(Graph **out, Arena *a, Arena *tmp, Bytes bytes, const ch
     TRY(import_graph(&im));
     im.g->info.external_data = im.files.used;
     im.g->info.external_bytes = tensor_files_bytes(&im.files);
+    im.g->info.external_stamp = im.files.stamp;
     *out = im.g;
     return 0;
 }

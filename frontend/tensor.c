@@ -37,6 +37,7 @@ static int external_file(TensorFiles *f, const char *name, const char *what, Byt
         diag_note(f->d, "'%s' is where %s keeps its elements", name, what);
         return -1;
     }
+    f->stamp = file_stamp(f->stamp, arena_printf(f->arena, "%s/%s", f->dir, name));
     TensorFile *k = NEW(f->arena, TensorFile);
     *k = (TensorFile){f->files, arena_strdup(f->arena, name), *out};
     f->files = k;

@@ -15,7 +15,8 @@ typedef struct TensorFiles {
     const char *dir; /* the model's folder; NULL: it has none */
     struct TensorFile *files;
     Diag *d;
-    bool used; /* some tensor was external */
+    bool used;      /* some tensor was external */
+    uint64_t stamp; /* file_stamp over all files opened */
 } TensorFiles;
 
 int64_t tensor_files_bytes(const TensorFiles *f); /* of all files opened */

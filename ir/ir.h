@@ -143,10 +143,11 @@ typedef struct ModelInfo {
     size_t nopsets;
     KeyValue *props;
     size_t nprops;
-    Bytes extra;            /* unknown fields and local functions, verbatim */
-    Bytes graph_extra;      /* likewise of the GraphProto */
-    bool external_data;     /* weights were in files beside the model … */
-    int64_t external_bytes; /* … of so many bytes */
+    Bytes extra;             /* unknown fields and local functions, verbatim */
+    Bytes graph_extra;       /* likewise of the GraphProto */
+    bool external_data;      /* weights were in files beside the model … */
+    int64_t external_bytes;  /* … of so many bytes … */
+    uint64_t external_stamp; /* … whose sizes and times of change this digest tells apart */
 } ModelInfo;
 
 struct Graph {

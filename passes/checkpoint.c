@@ -335,7 +335,8 @@ int checkpoint_load(Context *c, const char *dir, uint64_t key, int *done)
     uint64_t stored = (uint64_t)take_int(&s);
     if (s.bad || memcmp(head, magic, sizeof magic) != 0) return damaged(c, dir);
     if (stored != key) {
-        diag_error(c->diag, "'%s' holds the state of another model or of other options", dir);
+        diag_error(c->diag, "'%s' holds the state of another model, other data or other options",
+                   dir);
         diag_note(c->diag, "give the same ones, or --resume another folder");
         return -1;
     }

@@ -86,6 +86,23 @@ void ehap_on_progress(ehap *e, ehap_progress_fn *f, void *ctx)
 
 typedef int Entry(ehap *e, const char *a, const char *b);
 
+/* What makes a run this one: version, job, options, the model, the files it takes data from. Reads
+ * all of the model, so only who needs it asks. */
+static int run_key(ehap *e, uint64_t *key)
+{
+    Bytes b;
+    Arena *a = arena_new();
+    int status = file_bytes(&b, a, e->in_path, &e->diag);
+    *key = digest(e->options, EHAP_VERSION, sizeof EHAP_VERSION);
+    *key = digest(*key, e->job, strlen(e->job));
+    *key = digest(*key, &e->external, sizeof e->external);
+    *key = samples_stamp(samples_stamp(*key, e->data), e->eval);
+    if (e->scores) *key = file_stamp(*key, e->scores);
+    if (status == 0) *key = digest(*key, b.p, b.n);
+    arena_free(a);
+    return status;
+}
+
 /* Leaves the state as it was before the pass in which the invariant broke: with it, --resume
  * comes to the same place at once. */
 static void dump_crash(ehap *e)
@@ -96,7 +113,8 @@ static void dump_crash(ehap *e)
     if (!c) diag_note(&e->diag, "this is a bug in ehapc; please report it with the model");
     if (!c || trap_enter(&t)) return;
     const char *pass = e->c.report.passes[c->report.npasses].name;
-    if (checkpoint_save(c, dir, c->checkpoint_key, c->done, &e->diag) == 0) {
+    uint64_t key;
+    if (run_key(e, &key) == 0 && checkpoint_save(c, dir, key, c->done, &e->diag) == 0) {
         diag_note(&e->diag, "this is a bug in ehapc; the state before pass '%s' is in %s/", pass,
                   dir);
         e->crash = dir;
@@ -165,6 +183,7 @@ static int do_load(ehap *e, const char *path, const char *unused)
     }
     e->in_path = e->diag.file = arena_strdup(e->arena, path);
     if (onnx_read(&c->graph, e->arena, path, &e->diag) < 0) return EHAP_BAD_INPUT;
+    e->external = c->graph->info.external_stamp;
     e->input = (ModelStats){e->in_path, graph_params(c->graph), graph_flops(c->graph),
                             size_of_file(path) + c->graph->info.external_bytes};
     return EHAP_OK;
@@ -175,26 +194,13 @@ int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL
 /* Half the work, where there are samples to learn with; drawings teach less than that needs. */
 static double default_budget(const ehap *e) { return e->data ? 0.5 : 0.85; }
 
-/* What makes a run this one: version, job, options, and the bytes of the model. */
-static int run_key(ehap *e, const char *job, uint64_t *key)
-{
-    Bytes b;
-    Arena *a = arena_new();
-    int status = file_bytes(&b, a, e->in_path, &e->diag);
-    *key = digest(e->options, EHAP_VERSION, sizeof EHAP_VERSION);
-    *key = digest(*key, job, strlen(job));
-    if (status == 0) *key = digest(*key, b.p, b.n);
-    arena_free(a);
-    return status;
-}
-
 /* Goes on from the state in the --resume folder, if there is one. */
-static int resume(ehap *e, const char *job)
+static int resume(ehap *e)
 {
     Context *c = &e->c;
-    if (run_key(e, job, &c->checkpoint_key) < 0) return EHAP_BAD_INPUT;
     c->checkpoint = e->resume;
     if (!e->resume) return EHAP_OK;
+    if (run_key(e, &c->checkpoint_key) < 0) return EHAP_BAD_INPUT;
     if (checkpoint_load(c, e->resume, c->checkpoint_key, &c->skip) < 0) return EHAP_BAD_INPUT;
     if (c->skip)
         diag_remark(&e->diag, "'%s': %d passes are done, going on after '%s'", e->resume, c->skip,
@@ -222,7 +228,8 @@ static int begin(ehap *e, const char *job, bool runs)
     if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
     if (detached) return detached < 0 ? EHAP_BAD_INPUT : EHAP_NOTHING;
     if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
-    status = resume(e, job);
+    e->job = arena_strdup(e->arena, job);
+    status = resume(e);
     return status ? status : canonical(e);
 }
 

@@ -21,8 +21,10 @@ struct ehap {
     const char *in_path, *data, *eval, *scores;
     const char *resume; /* folder; NULL: none */
     const char *crash;  /* folder with the state before the pass that broke; NULL: none */
+    const char *job;    /* what begin() was told */
     uint64_t options;   /* digest of those set that change the output */
     Preprocess preprocess;
+    uint64_t external; /* stamp of the input's external data */
     ModelStats input, output;
     ehap_message_fn *on_message;
     void *message_ctx;

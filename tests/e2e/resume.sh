@@ -31,9 +31,18 @@ done
 cmp out.onnx whole.onnx || fail "other bytes after $kills kills"
 echo "killed $kills times, the same bytes"
 
-# Another model or other options do not go on from that state.
-"$ehapc" "${job[@]}" out.onnx --seed 3 --resume state 2> err && fail "another run went on"
-grep -q "state of another model or of other options" err || fail "no message about other options"
+# Another model, other data or other options do not go on from that state.
+refused() {
+  "$ehapc" "${job[@]}" out.onnx --resume state "$@" 2> err && fail "another run went on"
+  grep -q "state of another model, other data or other options" err || fail "no message"
+}
+refused --seed 3
+cp -p some.bin kept.bin; printf x | dd of=some.bin conv=notrunc 2> /dev/null; refused
+mv kept.bin some.bin
+
+# The output says by which scores its channels were chosen.
+grep -qaP 'ehapc\.criterion\x12\x02l2' whole.onnx || fail "no criterion in the output"
+grep -qaP 'ehapc\.scores\x12\x10[0-9a-f]{16}' whole.onnx || fail "no digest of scores in the output"
 
 # A broken invariant: a dump, and a command that works.
 EHAPC_TEST_TRAP=reconstruct "$ehapc" "${job[@]}" crash.onnx > /dev/null 2> err

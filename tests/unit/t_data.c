@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -191,11 +192,32 @@ static void test_preprocess(void **state)
     assert_int_equal(preprocess_parse(&p, "scale", &f->d), -1);
 }
 
+/* Files in the list, in a folder, and labels beside images all count; other files do not. */
+static void test_stamp(void **state)
+{
+    Fixture *f = *state;
+    uint64_t list, folder;
+    const char *images = put(f, "a-images-idx3-ubyte", "1", 1);
+    const char *const changed[] = {images, put(f, "a-labels-idx1-ubyte", "2", 1)};
+    put(f, "notes.txt", "3", 1);
+    assert_true(samples_stamp(5, NULL) == 5);
+    list = samples_stamp(5, images);
+    folder = samples_stamp(5, f->dir);
+    for (int k = 0; k < 2; k++) {
+        put(f, "notes.txt", "more", 4);
+        assert_true(samples_stamp(5, images) == list && samples_stamp(5, f->dir) == folder);
+        utimensat(AT_FDCWD, changed[k], (struct timespec[]){{1, 0}, {1, 0}}, 0);
+        assert_true(samples_stamp(5, images) != list && samples_stamp(5, f->dir) != folder);
+        list = samples_stamp(5, images);
+        folder = samples_stamp(5, f->dir);
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {TEST(test_records),    TEST(test_idx),
-                                       TEST(test_gzip),       TEST(test_npz),
-                                       TEST(test_npy_damage), TEST(test_preprocess)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_records),    TEST(test_idx),        TEST(test_gzip), TEST(test_npz),
+        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -361,6 +362,12 @@ static void external_data(void **state)
     assert_true(st.st_size < 1000);
     assert_int_equal(onnx_read(&h, a, path, caught(&c)), 0);
     assert_true(h->info.external_data);
+    const uint64_t stamp = h->info.external_stamp;
+    assert_int_equal(onnx_read(&h, a, path, caught(&c)), 0);
+    assert_true(h->info.external_stamp == stamp);
+    utimensat(AT_FDCWD, data, (struct timespec[]){{1, 0}, {1, 0}}, 0);
+    assert_int_equal(onnx_read(&h, a, path, caught(&c)), 0);
+    assert_true(h->info.external_stamp != stamp); /* the data may be another */
     for (int i = 0; i < 3; i += 2) {
         const Value *v = g->nodes[i]->in[i == 0], *w = h->nodes[i]->in[i == 0];
         assert_memory_equal(v->data, w->data, (size_t)type_bytes(&v->type));
