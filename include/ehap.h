@@ -22,7 +22,8 @@ enum {
     EHAP_USAGE = 2,     /* an option or its value is */
     EHAP_NOTHING = 3,   /* nothing could be removed; messages say what pins what. Of ehap_lint:
                            something stays in float */
-    EHAP_INTERNAL = 4,  /* a bug in ehapc, or memory ran out */
+    EHAP_INTERNAL = 4,  /* a bug in ehapc, or memory ran out; after it, all but
+                           ehap_crash_folder and ehap_free refuse */
 };
 
 typedef struct ehap ehap;

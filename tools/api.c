@@ -127,7 +127,12 @@ const char *ehap_crash_folder(const ehap *e) { return e->crash; }
 static int guarded(ehap *e, Entry *f, const char *a, const char *b)
 {
     Trap t;
+    if (e->broken) {
+        diag_error(&e->diag, "an earlier call broke off: nothing more can be done with this model");
+        return EHAP_INTERNAL;
+    }
     if (trap_enter(&t)) {
+        e->broken = true;
         diag_error(&e->diag, "%s", t.message);
         if (t.kind == TRAP_INTERNAL)
             dump_crash(e);

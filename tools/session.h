@@ -21,6 +21,7 @@ struct ehap {
     const char *in_path, *data, *eval, *scores;
     const char *resume; /* folder; NULL: none */
     const char *crash;  /* folder with the state before the pass that broke; NULL: none */
+    bool broken;        /* a call was left by a trap: the graph may be half-rewritten */
     const char *job;    /* what begin() was told */
     uint64_t options;   /* digest of those set that change the output */
     Preprocess preprocess;
