@@ -101,7 +101,8 @@ REF_KERNEL(lpnorm)
             norm += one ? fabs(x) : x * x;
         }
         if (!one) norm = sqrt(norm);
-        element_store(out, ref_index(out, &at), load(in, ref_index(in, &at)) / (norm != 0 ? norm : 1));
+        element_store(out, ref_index(out, &at),
+                      load(in, ref_index(in, &at)) / (norm != 0 ? norm : 1));
     }
 }
 
