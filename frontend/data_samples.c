@@ -328,10 +328,12 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
     Parts ps = {.arena = arena_new(), .graph = g, .diag = d};
     int status = read_all(s, a, &ps, list, pre);
-    if (ps.keep)
+    if (ps.keep) {
+        s->read = NEW(a, int64_t);
         arena_own(a, ps.arena);
-    else
+    } else {
         arena_free(ps.arena);
+    }
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;
     return status;

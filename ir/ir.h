@@ -288,6 +288,8 @@ typedef struct Uses {
     int *n;
 } Uses;
 Uses graph_uses(const Graph *g, Arena *a);
+/* The node that reads v, if that is its one use; else NULL. */
+Node *only_reader(const Uses *u, const Value *v);
 
 /* ---- whole-graph services ----------------------------------------------------------- */
 

@@ -174,3 +174,8 @@ Uses graph_uses(const Graph *g, Arena *a)
     for (int o = 0; o < g->noutputs; o++) add_use(&u, g->outputs[o], NULL);
     return u;
 }
+
+Node *only_reader(const Uses *u, const Value *v)
+{
+    return u->n[v->id] == 1 ? u->at[v->id][0] : NULL;
+}

@@ -24,6 +24,7 @@ typedef struct Samples {
     const int32_t *labels; /* NULL: unlabelled */
     int nclasses;
     const char *source; /* "cifar (20000 images)", "synthesised from BatchNormalization" … */
+    int64_t *read; /* how many of the first have been read where they lie in a file; NULL: all */
 } Samples;
 
 /* Gathers samples index[0..n) of one input as rows of `out`; float inputs become float,

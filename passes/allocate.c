@@ -133,10 +133,10 @@ int allocate_possible(Context *c)
 
 /* ---- survivors ---------------------------------------------------------------------- */
 
-static const Survivors *survivors_of(const Context *c, const char *name, int axis)
+const Survivors *survivors_of(const Context *c, const char *name, int axis)
 {
     for (int k = 0; k < c->nsurvivors; k++)
-        if (c->survivors[k].axis == axis && strcmp(c->survivors[k].name, name) == 0)
+        if (strcmp(c->survivors[k].name, name) == 0 && (axis < 0 || c->survivors[k].axis == axis))
             return &c->survivors[k];
     return NULL;
 }

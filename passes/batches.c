@@ -1,6 +1,8 @@
 /* Shards of samples, and programs that run over them: see batches.h. */
 #include "passes/batches.h"
 
+#include "ir/process.h"
+
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -77,7 +79,7 @@ static void release_session(void *p) { session_close(p); }
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
 {
     if (!o->memory || bytes <= o->memory) return 0;
-    return diag_error(d, "%lld sample%s at a time need%s %zu bytes, --memory leaves %zu",
+    return diag_error(d, "%lld sample%s at a time need%s %zu bytes, --memory allows %zu",
                       (long long)samples, samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
                       o->memory);
 }
@@ -91,14 +93,29 @@ static bool batch_is_open(const Graph *model)
     return true;
 }
 
-/* Bytes of one instance with the buffers that a feed gives it. */
-static int instance_bytes(const Session *s, size_t *bytes, Diag *d)
+/* Bytes of one instance with the buffers that a feed gives it and what the caller adds. */
+static int bytes_each(Session *s, const ShardGraph *made, Diag *d)
 {
-    *bytes = program_peak_bytes(s->program);
+    bool ok = add_ok(program_instance_bytes(s->program), made->result_bytes, &s->each) &&
+              add_ok(s->each, made->each, &s->each);
     for (int k = 0; k < s->g->ninputs; k++)
-        if (!add_ok(*bytes, (size_t)type_bytes(&s->g->inputs[k]->type), bytes))
-            return diag_error(d, "the program needs more memory than an address can name");
-    return 0;
+        ok = ok && add_ok(s->each, (size_t)type_bytes(&s->g->inputs[k]->type), &s->each);
+    if (ok) return 0;
+    return diag_error(d, "the program needs more memory than an address can name");
+}
+
+/* Bytes held whatever the number of threads. The libraries' code is read in as it first runs. */
+static size_t bytes_held(const ShardGraph *made, const Options *o)
+{
+    enum { FIRST_RUN = 1 << 20 };
+    if (!o->whole_process || runtime_is_parallel(o->device)) return made->shared;
+    return process_resident() + FIRST_RUN + made->shared;
+}
+
+static size_t bytes_with(const Session *s, int threads)
+{
+    size_t all;
+    return mul_ok(s->each, (size_t)threads, &all) && add_ok(all, s->held, &all) ? all : SIZE_MAX;
 }
 
 int64_t shard_for_device(const Options *o, int64_t n)
@@ -110,20 +127,20 @@ int64_t shard_for_device(const Options *o, int64_t n)
 }
 
 /* Compiles the program of the largest shard that fits. */
-static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Options *o, size_t *one,
-                Diag *d)
+static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Options *o, Diag *d)
 {
+    ShardGraph made;
     const int64_t wanted = s->shard;
     bool full = false; /* the device was, at a larger shard */
     for (;; s->shard /= 2) {
-        ShardGraph made = {0};
+        made = (ShardGraph){0};
         TRY(make(&made, ctx, s->shard));
         ProgramOptions po = {.device = o->device, .stage = made.stage};
         s->g = made.g;
         TRY(program_compile(&s->program, s->g, &po, d));
-        TRY(instance_bytes(s, one, d));
-        const bool fits = !o->memory || *one <= o->memory / MEMORY_THREADS;
-        const bool fits_device = *one <= program_memory_left(s->program);
+        TRY(bytes_each(s, &made, d));
+        const bool fits = !o->memory || s->each <= o->memory / MEMORY_THREADS;
+        const bool fits_device = s->each <= program_memory_left(s->program);
         if ((fits && fits_device) || !open || s->shard % 2) break;
         full |= !fits_device;
         program_free(s->program);
@@ -132,22 +149,30 @@ static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Opti
     if (full)
         diag_remark(d, "%lld samples at a time instead of %lld: the device has no memory for more",
                     (long long)s->shard, (long long)wanted);
-    return memory_allows(o, *one, s->shard, d);
+    s->result_bytes = made.result_bytes;
+    s->held = bytes_held(&made, o);
+    if (o->memory) s->held = (size_t)ranks_agree((double)s->held);
+    return memory_allows(o, bytes_with(s, 1), s->shard, d);
+}
+
+static void print_plan(const Session *s, FILE *f)
+{
+    program_print(s->program, f);
+    fprintf(f, "%d threads of %zu bytes beside %zu: %zu bytes\n", s->threads, s->each, s->held,
+            s->bytes);
 }
 
 int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
                  void *ctx, const Options *o, Diag *d)
 {
     Session *s = *out = NEW(a, Session);
-    size_t one;
     arena_defer(a, release_session, s);
     s->shard = shard_size(model, most);
-    TRY(plan(s, batch_is_open(model), make, ctx, o, &one, d));
-    if (o->print_plan && ranks_index() == 0) program_print(s->program, stderr);
+    TRY(plan(s, batch_is_open(model), make, ctx, o, d));
     s->threads = program_threads(s->program, o->threads);
-    if (o->memory && one && (size_t)s->threads > o->memory / one)
-        s->threads = (int)(o->memory / one);
-    s->bytes = one * (size_t)s->threads;
+    while (o->memory && s->threads > 1 && bytes_with(s, s->threads) > o->memory) s->threads--;
+    s->bytes = bytes_with(s, s->threads);
+    if (o->print_plan && ranks_index() == 0) print_plan(s, stderr);
     s->owner = NEW_ARRAY(a, _Atomic(Instance *), s->threads);
     return pool_new(&s->pool, s->program, s->threads, d);
 }
@@ -162,8 +187,7 @@ int session_slot(Session *s, Instance *inst)
     trap(TRAP_INTERNAL, "a session of %d threads met one more instance", s->threads);
 }
 
-int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
-                int (*reduce)(void *, int64_t, Instance *), void *ctx)
+int session_run(Session *s, int64_t shards, ShardCallback *work, ShardCallback *reduce, void *ctx)
 {
     ShardJob job = {.program = s->program,
                     .n = shards,
@@ -192,12 +216,22 @@ struct Feed {
     int *source; /* per graph input: of which samples' input; -1: the caller's */
 };
 
+size_t samples_unread(const Samples *s, int64_t n)
+{
+    size_t bytes = 0;
+    for (int i = 0; s->read && i < s->ninputs && n > *s->read; i++)
+        bytes += s->inputs[i].pitch * (size_t)(n - *s->read);
+    return bytes;
+}
+
 Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index)
 {
     Feed *f = NEW(a, Feed);
     const Graph *g = session->g;
     int64_t shard = session->shard;
     *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard, .session = session};
+    const int64_t reads = index ? s->count : n; /* chosen ones may lie anywhere */
+    if (s->read && *s->read < reads) *s->read = reads;
     f->slots = NEW_ARRAY(a, Slot, session->threads);
     f->source = NEW_ARRAY(a, int, g->ninputs);
     for (int k = 0; k < g->ninputs; k++) f->source[k] = sample_input(g, s, k);
@@ -239,6 +273,33 @@ void feed_bind(Feed *f, int64_t shard, Instance *inst)
     }
 }
 
+/* What feed_run runs. */
+typedef struct Forward {
+    Feed *feed;
+    ShardCallback *reduce;
+    void *ctx;
+} Forward;
+
+static int forward_shard(void *ctx, int64_t shard, Instance *inst)
+{
+    const Forward *f = ctx;
+    feed_bind(f->feed, shard, inst);
+    instance_run_all(inst);
+    return 0;
+}
+
+static int reduce_forward(void *ctx, int64_t shard, Instance *inst)
+{
+    const Forward *f = ctx;
+    return f->reduce(f->ctx, shard, inst);
+}
+
+int feed_run(Feed *f, ShardCallback *reduce, void *ctx)
+{
+    Forward forward = {f, reduce, ctx};
+    return session_run(f->session, feed_shards(f), forward_shard, reduce_forward, &forward);
+}
+
 void *feed_buffer(Feed *f, Instance *inst, int k) { return slot_of(f, inst)->buffer[k]; }
 
 void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, const float *soft)
@@ -275,14 +336,6 @@ typedef struct Rows {
     int64_t row, shard;
 } Rows;
 
-static int forward_shard(void *ctx, int64_t shard, Instance *inst)
-{
-    Rows *r = ctx;
-    feed_bind(r->feed, shard, inst);
-    instance_run_all(inst);
-    return 0;
-}
-
 static int keep_rows(void *ctx, int64_t shard, Instance *inst)
 {
     Rows *r = ctx;
@@ -293,27 +346,29 @@ static int keep_rows(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-/* What forward_rows runs. */
-typedef struct Forward {
+/* Which rows of what. */
+typedef struct RowsOf {
     Arena *arena;
     const Graph *g;
     const Value *of;
     const Samples *samples;
+    int64_t n;
+    bool any; /* of the samples, not the first */
     Diag *d;
-} Forward;
+} RowsOf;
 
 static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
 {
-    const Forward *f = ctx;
+    const RowsOf *f = ctx;
     TRY(shard_specialize(&out->g, f->g, f->arena, f->samples, shard, f->d));
     Graph *p = out->g;
-    Value *y = NULL, *logits = graph_logits(p);
-    for (int i = 0; f->of && i < p->nnodes; i++)
-        for (int k = 0; k < p->nodes[i]->nout; k++)
-            if (p->nodes[i]->out[k] && strcmp(p->nodes[i]->out[k]->name, f->of->name) == 0)
-                y = p->nodes[i]->out[k];
+    Value *y = f->of ? graph_computed(p, f->of->name) : NULL, *logits = graph_logits(p);
     p->noutputs = 0;
     graph_add_output(p, y ? y : logits);
+    const Type *t = &p->outputs[0]->type;
+    const int64_t row = type_count(t) / shard;
+    out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float) +
+                  samples_unread(f->samples, f->any ? f->samples->count : f->n);
     return simplify_dce(p, f->arena);
 }
 
@@ -321,7 +376,7 @@ int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Valu
                  const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
 {
     Session *session;
-    Forward f = {a, g, of, s, d};
+    RowsOf f = {a, g, of, s, n, index, d};
     TRY(session_open(&session, a, g, 0, build_forward, &f, o, d));
     int64_t total = type_count(&session->g->outputs[0]->type), shard = session->shard;
     Rows r = {.feed = feed_new(a, session, s, n, index),
@@ -329,7 +384,7 @@ int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Valu
               .shard = shard,
               .out = NEW_ARRAY(a, float, n *(total / shard)),
               .last = NEW_ARRAY(a, float, total)};
-    int status = session_run(session, feed_shards(r.feed), forward_shard, keep_rows, &r);
+    int status = feed_run(r.feed, keep_rows, &r);
     session_close(session);
     *out = r.out;
     *row = r.row;

@@ -25,15 +25,18 @@ typedef struct Session {
     Program *program;
     Pool *pool;
     int threads;
-    size_t bytes;               /* planned: one instance and its input buffers, times threads */
-    size_t result_bytes;        /* of ShardJob, for the runs to come; 0: reduce reads outputs */
+    size_t held, each;          /* planned: by all, and by each thread */
+    size_t bytes;               /* of both: what is announced */
+    size_t result_bytes;        /* of ShardJob */
     _Atomic(Instance *) *owner; /* of each slot */
 } Session;
 
-/* Makes the graph to run on shards of so many samples, and the stages of its inputs (NULL: 0). */
+/* Makes the graph to run on shards of so many samples, and says what memory goes with it. */
 typedef struct ShardGraph {
     Graph *g;
-    const uint8_t *stage;
+    const uint8_t *stage; /* of its inputs; NULL: 0 */
+    size_t result_bytes;  /* of ShardJob; 0: reduce reads outputs */
+    size_t each, shared;  /* that the caller will allocate per thread, and once */
 } ShardGraph;
 typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
 
@@ -42,20 +45,25 @@ typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
 enum { PARALLEL_SAMPLES = 512 };
 int64_t shard_for_device(const Options *o, int64_t n);
 
-/* The one place where --memory (o->memory; 0: no limit) decides. A shard is shard_size(model,
- * most), or the largest half, quarter, … of it (down to one sample, unless the model fixes its
- * batch) of which MEMORY_THREADS instances fit: a number that depends on --memory but not on the
- * threads, so neither do the bytes of results. Then as many of o->threads (0: all cores) run as
- * fit. Nothing is allocated before the plan fits; error: not even one instance does. On a GPU what
- * is left of its memory counts, too, and a remark says when shards became smaller for it. */
+/* The one place where memory is planned, and where --memory (o->memory; 0: no limit) decides. A
+ * shard is shard_size(model, most), or the largest half, quarter, … of it (down to one sample,
+ * unless the model fixes its batch) of which MEMORY_THREADS instances fit: a number that depends on
+ * --memory but not on the threads or on what is held already, so neither do the bytes of results.
+ *
+ * What the session will take is what is held once its program is compiled (with o->whole_process
+ * the resident set: model, samples, libraries, generated code, packed weights), what the builder
+ * says, and per thread an instance with the buffers of a feed. As many of o->threads (0: all cores)
+ * run as keep that within o->memory. Nothing is allocated before the plan fits; error: not even one
+ * instance does. On a GPU it is its memory that is planned, and a remark says when shards became
+ * smaller for what is left of it. */
 enum { MEMORY_THREADS = 4 };
 int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
                  void *ctx, const Options *o, Diag *d);
-/* Error if a plan of so many bytes, for what `samples` says, is above o->memory. */
+/* Error if so many bytes, for what `samples` says, are above o->memory. */
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d);
 void session_close(Session *s); /* NULL is allowed; may be repeated */
-int session_run(Session *s, int64_t shards, int (*work)(void *, int64_t, Instance *),
-                int (*reduce)(void *, int64_t, Instance *), void *ctx);
+typedef int ShardCallback(void *ctx, int64_t shard, Instance *inst);
+int session_run(Session *s, int64_t shards, ShardCallback *work, ShardCallback *reduce, void *ctx);
 
 /* A number below session->threads that belongs to the instance alone: for buffers per thread. */
 int session_slot(Session *s, Instance *inst);
@@ -65,6 +73,8 @@ int session_slot(Session *s, Instance *inst);
  * position; those beyond the samples' are the caller's to bind. Every instance has a buffer
  * per graph input. */
 typedef struct Feed Feed;
+/* Bytes of the first n samples that will be resident once a feed has read them, and are not yet. */
+size_t samples_unread(const Samples *s, int64_t n);
 Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index);
 int64_t feed_shards(const Feed *f);
 int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … shard size */
@@ -72,6 +82,8 @@ int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … sh
 int64_t feed_sample(const Feed *f, int64_t shard, int64_t row);
 /* Gathers and binds. Safe from several threads with their own instances. */
 void feed_bind(Feed *f, int64_t shard, Instance *inst);
+/* session_run over all of the feed's shards; the work is to bind and to run every stage. */
+int feed_run(Feed *f, ShardCallback *reduce, void *ctx);
 /* The instance's buffer of graph input k (its type's bytes), for changing what feed_bind
  * gathered or for inputs of the caller's own (then: fill, instance_bind). */
 void *feed_buffer(Feed *f, Instance *inst, int k);

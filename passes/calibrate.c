@@ -20,60 +20,64 @@ typedef struct Calibration {
     const RangeGroups *groups;
     Histogram *histogram; /* per group */
     Range *average;       /* per group, of the shards' ends */
-    Range *shard;         /* per group, of the shard in hand */
-    bool *started;
+    bool started;
     int64_t skipped;
 } Calibration;
 
-static void follow(Calibration *k, int g)
+/* What a shard adds. */
+typedef struct ShardRanges {
+    int64_t skipped;
+    Histogram histogram[]; /* per group */
+} ShardRanges;
+
+static void see_values(const void *ctx, int i, const Type *type, const float *x,
+                       const float *before, void *part)
 {
-    Range *a = &k->average[g], *s = &k->shard[g];
-    float m = k->started[g] ? RANGE_MOMENTUM : 0;
-    a->lo = m * a->lo + (1 - m) * s->lo;
-    a->hi = m * a->hi + (1 - m) * s->hi;
-    *s = (Range){0, 0};
-    k->started[g] = true;
+    const Calibration *k = ctx;
+    ShardRanges *s = part;
+    (void)before;
+    s->skipped += histogram_add(&s->histogram[k->groups->group[i]], x, type_count(type));
 }
 
-static void add_values(void *ctx, int i, const Type *type, const float *x)
+static void add_ranges(void *ctx, const void *part)
 {
     Calibration *k = ctx;
-    int g = k->groups->group[i];
-    int64_t n = type_count(type);
-    k->skipped += histogram_add(&k->histogram[g], x, n);
-    Range *s = &k->shard[g];
-    for (int64_t j = 0; j < n; j++) {
-        if (!isfinite(x[j])) continue;
-        s->lo = x[j] < s->lo ? x[j] : s->lo;
-        s->hi = x[j] > s->hi ? x[j] : s->hi;
+    const ShardRanges *s = part;
+    const float m = k->started ? RANGE_MOMENTUM : 0;
+    for (int g = 0; g < k->groups->groups; g++) {
+        const Histogram *h = &s->histogram[g];
+        Range *a = &k->average[g];
+        a->lo = m * a->lo + (1 - m) * h->lo;
+        a->hi = m * a->hi + (1 - m) * h->hi;
+        histogram_merge(&k->histogram[g], h);
     }
-    bool last = i == k->groups->n - 1; /* of the shard: values come in order */
-    for (int j = 0; last && j < k->groups->groups; j++) follow(k, j);
+    k->skipped += s->skipped;
+    k->started = true;
 }
 
 int calibrate(Range *range, Context *c, const Graph *g, const RangeGroups *groups, int64_t limit,
               GridKind kind)
 {
-    Calibrator by = calibrator_find(c->opt.calibration);
-    if (by == CALIBRATORS)
+    const Calibrator how = calibrator_find(c->opt.calibration);
+    if (how == CALIBRATORS)
         return diag_error(c->diag, "there is no calibration '%s'", c->opt.calibration);
     Arena *a = arena_new();
     int n = groups->groups;
     Calibration k = {.groups = groups,
                      .histogram = NEW_ARRAY(a, Histogram, n),
-                     .average = NEW_ARRAY(a, Range, n),
-                     .shard = NEW_ARRAY(a, Range, n),
-                     .started = NEW_ARRAY(a, bool, n)};
-    size_t bytes = 0;
+                     .average = NEW_ARRAY(a, Range, n)};
+    const Observer by = {see_values, add_ranges, &k,
+                         sizeof(ShardRanges) + (size_t)n * sizeof(Histogram)};
     int status =
-        observe(g, groups->n, groups->v, c->data, limit, &c->opt, c->diag, add_values, &k, &bytes);
-    if (bytes > c->peak_bytes) c->peak_bytes = bytes;
+        observe(g, groups->n, groups->v, c->data, limit, &c->opt, c->diag, &by, &c->peak_bytes);
     if (k.skipped)
         diag_warning(c->diag, "%lld activations are not finite: ranges leave them out",
                      (long long)k.skipped);
+    const int threads = c->opt.threads > 0 ? c->opt.threads : runtime_cpu_count();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int i = 0; i < n; i++)
-        range[i] = by == CALIBRATE_MOVING_AVERAGE ? k.average[i]
-                                                  : histogram_range(&k.histogram[i], by, kind);
+        range[i] = how == CALIBRATE_MOVING_AVERAGE ? k.average[i]
+                                                   : histogram_range(&k.histogram[i], how, kind);
     arena_free(a);
     return status;
 }

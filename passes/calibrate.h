@@ -77,6 +77,8 @@ typedef struct Histogram {
 
 /* Values that are not finite are skipped and counted in the result. */
 int64_t histogram_add(Histogram *h, const float *x, int64_t n);
+/* Adds what `other` has counted. */
+void histogram_merge(Histogram *h, const Histogram *other);
 /* The part of [lo, hi] that suits the grid best; symmetric kinds get a symmetric range. */
 Range histogram_range(const Histogram *h, Calibrator by, GridKind kind);
 

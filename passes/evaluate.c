@@ -15,14 +15,6 @@ typedef struct Tally {
     double loss;
 } Tally;
 
-static int run_shard(void *ctx, int64_t shard, Instance *inst)
-{
-    Tally *t = ctx;
-    feed_bind(t->feed, shard, inst);
-    instance_run_all(inst);
-    return 0;
-}
-
 static int64_t top1(const float *x, int64_t classes, int64_t stride)
 {
     int64_t best = 0;
@@ -102,6 +94,7 @@ static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
         graph_add_output(p, ref);
     }
     simplify_dce(p, pair->arena);
+    out->shared = samples_unread(pair->samples, pair->samples->count);
     const Type *t = &y->type;
     if (t->rank < 2 || t->dtype != DT_F32)
         return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);
@@ -125,7 +118,7 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
                .inner = total / (session->shard * type->dim[1]),
                .y = NEW_ARRAY(a, float, total),
                .ref = NEW_ARRAY(a, float, total)};
-    int status = session_run(session, feed_shards(t.feed), run_shard, tally_shard, &t);
+    int status = feed_run(t.feed, tally_shard, &t);
     double n = (double)t.compared;
     out->accuracy = s->labels ? (double)t.hits / n : -1;
     out->agreement = reference ? (double)t.agreements / n : -1;

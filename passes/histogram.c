@@ -56,6 +56,19 @@ int64_t histogram_add(Histogram *h, const float *x, int64_t n)
     return skipped;
 }
 
+void histogram_merge(Histogram *h, const Histogram *other)
+{
+    h->lo = other->lo < h->lo ? other->lo : h->lo;
+    h->hi = other->hi > h->hi ? other->hi : h->hi;
+    if (other->used && !h->used) h->exponent = other->exponent;
+    while (other->used && h->exponent < other->exponent) merge_pairs(h);
+    h->used |= other->used;
+    /* 2^scale bins of `other` make one; what is not used has only zeros in its middle bin. */
+    const int scale = other->used ? h->exponent - other->exponent : 0;
+    for (int k = -HALF; k < HALF; k++)
+        h->bin[HALF + (k >> (scale < 31 ? scale : 31))] += other->bin[HALF + k];
+}
+
 static double middle(const Histogram *h, int k) { return ldexp(k + 0.5 - HALF, h->exponent); }
 
 typedef double Cost(const Histogram *h, double lo, double hi, int levels);

@@ -32,11 +32,6 @@ static int channel_axis(const Node *n)
 }
 
 /* The one node that reads v, if it is alone. */
-static Node *only_reader(const Uses *u, const Value *v)
-{
-    return u->n[v->id] == 1 ? u->at[v->id][0] : NULL;
-}
-
 /* Past a bias that is added apart and a BatchNormalization: what a gate multiplies. */
 static Value *gate_of(const Uses *u, const Node *n)
 {

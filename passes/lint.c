@@ -92,11 +92,6 @@ static double most_of(DType t)
 }
 
 /* The only reader of v, or NULL. */
-static const Node *only_reader(const Lint *l, const Value *v)
-{
-    return l->uses.n[v->id] == 1 ? l->uses.at[v->id][0] : NULL;
-}
-
 /* The QuantizeLinear that takes v, through what commutes, where nothing else does. On failure
  * *other is what does (NULL: a graph output, or nobody). Several on one grid are one. */
 static const Node *quantiser(const Lint *l, const Value *v, const Node **other)
@@ -237,7 +232,7 @@ static bool delivers_float(const Lint *l, const Node *n)
 
 static const char *output_quantised(const Lint *l, const Node *n)
 {
-    const Node *other, *clip = only_reader(l, n->out[0]);
+    const Node *other, *clip = only_reader(&l->uses, n->out[0]);
     if (!l->t->output_grids || delivers_float(l, n)) return NULL;
     if (!clip || target_role(l->t, clip->op) != QUANT_ABSORBED) clip = NULL;
     const Value *v = clip ? clip->out[0] : n->out[0];
@@ -291,7 +286,7 @@ static const char *one_scale(const Lint *l, const Node *n)
 static const char *same_in_and_out(const Lint *l, const Node *n)
 {
     const Node *dq = dequantiser(l, n->in[0]), *other;
-    if (commutes(l, n) && only_reader(l, n->out[0]) == NULL) return NULL;
+    if (commutes(l, n) && only_reader(&l->uses, n->out[0]) == NULL) return NULL;
     for (int o = 0; o < n->nout; o++) {
         const Node *q = n->out[o] ? quantiser(l, n->out[o], &other) : NULL;
         if (!n->out[o] || (!q && commutes(l, n))) continue;
@@ -363,7 +358,7 @@ static bool takes_part(const Lint *l, const Node *n)
     if (role == QUANT_RESIDUAL) {
         for (int k = 0; k < n->nin; k++)
             if (n->in[k]->def && target_role(l->t, n->in[k]->def->op) == QUANT_WEIGHTED &&
-                only_reader(l, n->in[k]))
+                only_reader(&l->uses, n->in[k]))
                 return true;
         return false;
     }

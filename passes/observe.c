@@ -2,33 +2,41 @@
 #include "passes/observe.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "passes/batches.h"
 
 typedef struct Watcher {
+    Session *session;
     Feed *feed;
-    const Graph *g;
-    float *buffer;
-    Observer *see;
-    void *ctx;
+    const Observer *by;
+    int64_t largest; /* elements of one value */
+    float *x;        /* per thread two values */
 } Watcher;
 
-static int run_shard(void *ctx, int64_t shard, Instance *inst)
+static int see_shard(void *ctx, int64_t shard, Instance *inst)
 {
     Watcher *w = ctx;
+    const Graph *g = w->session->g;
+    float *x = w->x + session_slot(w->session, inst) * 2 * w->largest, *before = NULL;
+    void *part = instance_result(inst);
+    memset(part, 0, w->by->bytes);
     feed_bind(w->feed, shard, inst);
     instance_run_all(inst);
+    for (int o = 0; o < g->noutputs; o++) {
+        float *here = x + o % 2 * w->largest;
+        instance_read(inst, o, here);
+        w->by->see(w->by->ctx, o, &g->outputs[o]->type, here, before, part);
+        before = here;
+    }
     return 0;
 }
 
-static int show_shard(void *ctx, int64_t shard, Instance *inst)
+static int add_shard(void *ctx, int64_t shard, Instance *inst)
 {
-    Watcher *w = ctx;
+    const Watcher *w = ctx;
     (void)shard;
-    for (int o = 0; o < w->g->noutputs; o++) {
-        instance_read(inst, o, w->buffer);
-        w->see(w->ctx, o, &w->g->outputs[o]->type, w->buffer);
-    }
+    w->by->add(w->by->ctx, instance_result(inst));
     return 0;
 }
 
@@ -38,6 +46,8 @@ typedef struct Outputs {
     int n;
     Value *const *v;
     const Samples *samples;
+    int64_t limit;
+    Watcher *watcher;
     Diag *d;
 } Outputs;
 
@@ -50,35 +60,37 @@ static int with_outputs(ShardGraph *out, void *ctx, int64_t shard)
     copy->noutputs = 0;
     for (int i = 0; i < o->n; i++) graph_add_output(copy, map[o->v[i]->id]);
     TRY(simplify_dce(copy, o->arena));
-    return shard_specialize(&out->g, copy, o->arena, o->samples, shard, o->d);
+    TRY(shard_specialize(&out->g, copy, o->arena, o->samples, shard, o->d));
+    o->watcher->largest = 1;
+    for (int i = 0; i < o->n; i++) {
+        const int64_t size = type_count(&out->g->outputs[i]->type);
+        if (size > o->watcher->largest) o->watcher->largest = size;
+    }
+    out->result_bytes = o->watcher->by->bytes;
+    out->each = 2 * (size_t)o->watcher->largest * sizeof(float);
+    out->shared = samples_unread(o->samples, o->limit);
+    return 0;
 }
 
-static int observe_in(Arena *a, const Graph *g, int n, Value *const *v, const Samples *s,
-                      int64_t limit, const Options *o, Diag *d, Watcher *w, size_t *bytes)
+static int observe_in(Arena *a, Outputs *outputs, const Options *o, Diag *d, size_t *bytes)
 {
-    Session *session;
-    int64_t largest = 1;
-    Outputs outputs = {a, g, n, v, s, d};
-    TRY(session_open(&session, a, g, 0, with_outputs, &outputs, o, d));
-    if (bytes) *bytes = session->bytes;
-    for (int i = 0; i < n; i++) {
-        int64_t size = type_count(&session->g->outputs[i]->type);
-        largest = size > largest ? size : largest;
-    }
-    w->g = session->g;
-    w->buffer = NEW_ARRAY(a, float, largest);
-    w->feed = feed_new(a, session, s, s->count < limit ? s->count : limit, NULL);
-    return session_run(session, feed_shards(w->feed), run_shard, show_shard, w);
+    Watcher *w = outputs->watcher;
+    TRY(session_open(&w->session, a, outputs->g, 0, with_outputs, outputs, o, d));
+    if (bytes && w->session->bytes > *bytes) *bytes = w->session->bytes;
+    w->x = NEW_ARRAY(a, float, 2 * w->largest * w->session->threads);
+    w->feed = feed_new(a, w->session, outputs->samples, outputs->limit, NULL);
+    return session_run(w->session, feed_shards(w->feed), see_shard, add_shard, w);
 }
 
 int observe(const Graph *g, int n, Value *const *v, const Samples *s, int64_t limit,
-            const Options *o, Diag *d, Observer *see, void *ctx, size_t *bytes)
+            const Options *o, Diag *d, const Observer *by, size_t *bytes)
 {
     if (n == 0) return 0;
     if (!s || s->count == 0) return diag_error(d, "no samples to run through the network");
-    Watcher w = {.see = see, .ctx = ctx};
+    Watcher w = {.by = by};
     Arena *a = arena_new();
-    int status = observe_in(a, g, n, v, s, limit, o, d, &w, bytes);
+    Outputs outputs = {a, g, n, v, s, s->count < limit ? s->count : limit, &w, d};
+    int status = observe_in(a, &outputs, o, d, bytes);
     arena_free(a);
     return status;
 }
@@ -87,38 +99,61 @@ int observe(const Graph *g, int n, Value *const *v, const Samples *s, int64_t li
 
 typedef struct Sums {
     Moments *moments; /* sums of x and x^2 while observing */
+    int n;
+    int64_t *at; /* of each value in a part: channels sums of x, as many of x^2, and the count */
+    int64_t size;
     double *count;
 } Sums;
 
-static void add_moments(void *ctx, int i, const Type *t, const float *x)
+static void see_moments(const void *ctx, int i, const Type *t, const float *x, const float *before,
+                        void *part)
 {
-    Sums *s = ctx;
-    Moments *m = &s->moments[i];
-    int64_t rows = t->dim[0] * m->channels, inner = type_count(t) / (rows ? rows : 1);
+    const Sums *s = ctx;
+    const int64_t channels = s->moments[i].channels;
+    double *mean = (double *)part + s->at[i], *variance = mean + channels;
+    int64_t rows = t->dim[0] * channels, inner = type_count(t) / (rows ? rows : 1);
+    (void)before;
     for (int64_t r = 0; r < rows; r++) {
         double sum = 0, square = 0;
         for (int64_t k = 0; k < inner; k++, x++) {
             sum += (double)*x;
             square += (double)*x * (double)*x;
         }
-        m->mean[r % m->channels] += sum;
-        m->variance[r % m->channels] += square;
+        mean[r % channels] += sum;
+        variance[r % channels] += square;
     }
-    s->count[i] += (double)(t->dim[0] * inner);
+    mean[2 * channels] = (double)(t->dim[0] * inner);
+}
+
+static void add_moments(void *ctx, const void *part)
+{
+    Sums *s = ctx;
+    for (int i = 0; i < s->n; i++) {
+        Moments *m = &s->moments[i];
+        const double *mean = (const double *)part + s->at[i], *variance = mean + m->channels;
+        for (int64_t k = 0; k < m->channels; k++) {
+            m->mean[k] += mean[k];
+            m->variance[k] += variance[k];
+        }
+        s->count[i] += mean[2 * m->channels];
+    }
 }
 
 int measure_moments(Moments *out, Arena *a, const Graph *g, int n, Value *const *v,
                     const Samples *s, int64_t limit, const Options *o, Diag *d)
 {
-    Sums sums = {out, NEW_ARRAY(a, double, n)};
+    Sums sums = {out, n, NEW_ARRAY(a, int64_t, n), 0, NEW_ARRAY(a, double, n)};
     for (int i = 0; i < n; i++) {
         int64_t channels = v[i]->type.rank >= 2 ? v[i]->type.dim[1] : 0;
         if (channels <= 0)
             return diag_error(d, "value '%s' has no channels to measure", v[i]->name);
         out[i] =
             (Moments){channels, NEW_ARRAY(a, double, channels), NEW_ARRAY(a, double, channels)};
+        sums.at[i] = sums.size;
+        sums.size += 2 * channels + 1;
     }
-    TRY(observe(g, n, v, s, limit, o, d, add_moments, &sums, NULL));
+    const Observer by = {see_moments, add_moments, &sums, (size_t)sums.size * sizeof(double)};
+    TRY(observe(g, n, v, s, limit, o, d, &by, NULL));
     for (int i = 0; i < n; i++)
         for (int64_t k = 0; k < out[i].channels; k++) {
             double mean = out[i].mean[k] / sums.count[i];

@@ -4,12 +4,23 @@
 
 #include "passes/passes.h"
 
-/* Runs g over the first `limit` samples of s and shows values v[0..n), all float, shard by shard
- * in order: see(ctx, i, type, x) gets v[i]'s elements, row-major, of `type` (batch first; rows that
- * fill up the last shard are repeated samples). *bytes (may be NULL): what the program planned. */
-typedef void Observer(void *ctx, int i, const Type *type, const float *x);
+/* What looks at values. `see` gets v[i]'s elements x, row-major, of `type` (batch first; rows that
+ * fill up the last shard are repeated samples), and those of v[i - 1] (NULL for the first), and
+ * notes in `part`, `bytes` bytes that are zero before a shard's first value, what it wants of the
+ * shard; several threads call it at once, each with a part of its own. `add` takes the parts in the
+ * order of shards, one at a time. */
+typedef struct Observer {
+    void (*see)(const void *ctx, int i, const Type *type, const float *x, const float *before,
+                void *part);
+    void (*add)(void *ctx, const void *part);
+    void *ctx;
+    size_t bytes;
+} Observer;
+
+/* Runs g over the first `limit` samples of s and shows values v[0..n), all float, shard by shard.
+ * *bytes (may be NULL) is raised to what the program planned. */
 int observe(const Graph *g, int n, Value *const *v, const Samples *s, int64_t limit,
-            const Options *o, Diag *d, Observer *see, void *ctx, size_t *bytes);
+            const Options *o, Diag *d, const Observer *by, size_t *bytes);
 
 /* Mean and biased variance per channel (axis 1). */
 typedef struct Moments {

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "ir/process.h"
 #include "ir/text.h"
 #include "passes/checkpoint.h"
 
@@ -24,13 +24,6 @@ const Pass *pass_find(const char *name)
     for (const Pass *p = passes; p->name; p++)
         if (strcmp(p->name, name) == 0) return p;
     return NULL;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* ---- dumps -------------------------------------------------------------------------- */
@@ -118,10 +111,10 @@ int pass_run(Context *c, const Pass *p, const char *opt)
     record_new(c, p->name);
     size_t outer_peak = c->peak_bytes;
     c->peak_bytes = 0;
-    double start = now();
+    double start = process_seconds();
     int status = run_guarded(c, p, opt);
     PassRecord *r = &c->report.passes[number]; /* a pass may run others: the array may have moved */
-    r->seconds = now() - start;
+    r->seconds = process_seconds() - start;
     r->peak_bytes = c->peak_bytes;
     if (outer_peak > c->peak_bytes) c->peak_bytes = outer_peak;
     if (c->opt.time_passes) diag_remark(c->diag, "pass '%s': %.3f s", p->name, r->seconds);

@@ -35,10 +35,11 @@ typedef struct Options {
     const char *ranges;               /* while training: "learned", …; NULL: "learned" */
     int weight_bits;                  /* 7 or 8; 0: 7 */
     int64_t seed;
-    int threads;                                     /* 0: all */
-    const char *device;                              /* "cpu" */
-    size_t memory;                                   /* bytes the run may plan for; 0: no limit */
-    bool verify;                                     /* the verifier after every pass */
+    int threads;        /* 0: all */
+    const char *device; /* "cpu" */
+    size_t memory;      /* bytes the run may take; 0: no limit */
+    bool whole_process; /* plans, and `memory`, count the process's resident set; else just plans */
+    bool verify;        /* the verifier after every pass */
     const char *dump_before, *dump_after, *dump_dir; /* a pass name, or "all" */
     bool time_passes;
     bool print_plan; /* of every program that a session runs */
@@ -215,6 +216,8 @@ int64_t graph_flops_at(const Graph *g, const Options *o);
 int allocate_possible(Context *c);
 /* How many layers have channels of their own. */
 int allocate_layers(Context *c);
+/* Of the original's value `name`, along `axis` (-1: any); NULL: it has lost nothing there. */
+const Survivors *survivors_of(const Context *c, const char *name, int axis);
 
 /* evaluate.c */
 typedef struct Eval {

@@ -49,14 +49,6 @@ typedef struct Refit {
 
 /* ---- which layers, towards what ----------------------------------------------------- */
 
-static const Survivors *survivors_of(const Context *c, const char *name, int axis)
-{
-    for (int k = 0; k < c->nsurvivors; k++)
-        if (strcmp(c->survivors[k].name, name) == 0 && (axis < 0 || c->survivors[k].axis == axis))
-            return &c->survivors[k];
-    return NULL;
-}
-
 /* A value has changed if a constant before it has lost lanes. */
 static void find_changed(Refit *r)
 {
@@ -72,11 +64,6 @@ static void find_changed(Refit *r)
         for (int o = 0; changed && o < n->nout; o++)
             if (n->out[o]) r->changed[n->out[o]->id] = true;
     }
-}
-
-static Node *only_reader(const Refit *r, const Value *v)
-{
-    return r->uses.n[v->id] == 1 ? r->uses.at[v->id][0] : NULL;
 }
 
 static bool own_constant(const Refit *r, const Value *v)
@@ -136,7 +123,7 @@ static bool describe(const Refit *r, Node *n, Fit *f)
     if ((!conv && !product) || !own_constant(r, n->in[1]) || !r->changed[n->in[0]->id])
         return false;
     *f = (Fit){.node = n, .x = n->in[0], .z = n->out[0]};
-    Node *next = only_reader(r, f->z);
+    Node *next = only_reader(&r->uses, f->z);
     bool norm = next && next->op == OP_BatchNormalization && next->in[0] == f->z;
     for (int k = 1; norm && k < 5; k++) norm = own_constant(r, next->in[k]);
     if (norm) {
@@ -150,7 +137,7 @@ static bool describe(const Refit *r, Node *n, Fit *f)
 static bool find_target(const Refit *r, Fit *f, int at)
 {
     const Context *c = r->c;
-    Node *add = only_reader(r, f->z);
+    Node *add = only_reader(&r->uses, f->z);
     Value *sum = f->z;
     if (add && add->op == OP_Add) {
         Value *other = add->in[add->in[0] == f->z];

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "ir/process.h"
 #include "passes/criteria.h"
 
 const Criterion criteria[] = {
@@ -153,13 +153,6 @@ static Scores *scores_of(const Scoring *s, const Criterion *criterion)
     return out;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int score(Scoring *s, const Criterion *criterion, const char *opt)
 {
     Context *c = s->c;
@@ -172,10 +165,10 @@ static int score(Scoring *s, const Criterion *criterion, const char *opt)
     int channels = s->groups->first[s->groups->nlayers];
     s->score = NEW_ARRAY(s->arena, double, channels);
     s->error = NEW_ARRAY(s->arena, double, channels);
-    double start = now();
+    double start = process_seconds();
     TRY(criterion->run(s));
     c->scores = scores_of(s, criterion);
-    c->scores->seconds = now() - start;
+    c->scores->seconds = process_seconds() - start;
     if (s->bytes > c->peak_bytes) c->peak_bytes = s->bytes;
     return 0;
 }

@@ -11,27 +11,35 @@
 
 enum { MEASURED_SAMPLES = 128 };
 
-/* Sums over pairs of values: 2 k in the plain network, 2 k + 1 in the other. */
+/* Sums over pairs of values: 2 k in the plain network, 2 k + 1 in the other. A part holds those of
+ * a shard, a signal and a noise per pair. */
 typedef struct Pairs {
-    Arena *arena;
-    float *plain; /* the first of the pair in hand */
-    int64_t room; /* elements that it holds */
+    int n;
     double *signal, *noise;
 } Pairs;
 
-static void add_pair(void *ctx, int i, const Type *type, const float *x)
+static void see_pair(const void *ctx, int i, const Type *type, const float *x, const float *plain,
+                     void *part)
+{
+    double *sum = (double *)part + i / 2 * 2, signal = 0, noise = 0;
+    (void)ctx;
+    if (i % 2 == 0) return;
+    for (int64_t k = 0, n = type_count(type); k < n; k++) {
+        double y = (double)plain[k], e = (double)x[k] - y;
+        signal += y * y;
+        noise += e * e;
+    }
+    sum[0] = signal;
+    sum[1] = noise;
+}
+
+static void add_pairs(void *ctx, const void *part)
 {
     Pairs *p = ctx;
-    int64_t n = type_count(type);
-    if (n > p->room) p->plain = NEW_ARRAY(p->arena, float, p->room = n);
-    for (int64_t k = 0; k < n; k++) {
-        if (i % 2 == 0) {
-            p->plain[k] = x[k];
-            continue;
-        }
-        double y = (double)p->plain[k], e = (double)x[k] - y;
-        p->signal[i / 2] += y * y;
-        p->noise[i / 2] += e * e;
+    const double *sum = part;
+    for (int k = 0; k < p->n; k++) {
+        p->signal[k] += sum[2 * k];
+        p->noise[k] += sum[2 * k + 1];
     }
 }
 
@@ -50,9 +58,10 @@ static int compare(double *signal, double *noise, Context *c, const Graph *plain
         pair[2 * k] = map[v[k]->id];
         pair[2 * k + 1] = got[k];
     }
-    Pairs sums = {.arena = a, .signal = signal, .noise = noise};
+    Pairs sums = {n, signal, noise};
+    const Observer by = {see_pair, add_pairs, &sums, 2 * sizeof(double) * (size_t)n};
     int status =
-        observe(p, 2 * n, pair, c->data, MEASURED_SAMPLES, &c->opt, c->diag, add_pair, &sums, NULL);
+        observe(p, 2 * n, pair, c->data, MEASURED_SAMPLES, &c->opt, c->diag, &by, &c->peak_bytes);
     arena_free(a);
     return status;
 }

@@ -15,8 +15,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "ir/process.h"
 #include "passes/augment.h"
 #include "passes/batches.h"
 #include "passes/checkpoint.h"
@@ -361,18 +361,11 @@ static void take_home(const Trainer *t)
 
 /* ---- the loop ----------------------------------------------------------------------- */
 
-static double now(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
-}
-
 static double progress_of(const Trainer *t, double start)
 {
     const Recipe *r = &t->recipe;
     double done = r->steps ? (double)t->step / (double)r->steps : 0;
-    double spent = r->seconds > 0 ? ranks_agree((now() - start) / r->seconds) : 0;
+    double spent = r->seconds > 0 ? ranks_agree((process_seconds() - start) / r->seconds) : 0;
     return fmin(1, fmax(done, spent));
 }
 
@@ -491,7 +484,7 @@ static int train_loop(Trainer *t, Snapshot *good)
     Loop l = {.factor = 1, .watch.best = -1};
     int status = 0;
     if (t->c->checkpoint) take_up_state(t, &l, good);
-    double start = now() - l.seconds;
+    double start = process_seconds() - l.seconds;
     for (double p = progress_of(t, start); p < 1; p = progress_of(t, start)) {
         double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * l.factor;
         bool finite = train_step(t, t->recipe.lr * share, share, &status);
@@ -502,7 +495,7 @@ static int train_loop(Trainer *t, Snapshot *good)
         }
         if (t->step % SNAPSHOT_EVERY == 0 && l.watch.average < 1.2 * l.watch.best + 0.05)
             save(t, good);
-        l.seconds = now() - start;
+        l.seconds = process_seconds() - start;
         if (t->c->checkpoint && t->step % t->recipe.state_every == 0) TRY(leave_state(t, &l, good));
         pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
                       l.watch.average);

@@ -1,8 +1,8 @@
 /* Instances: a program's memory, its operands resolved to pointers, and the loop over steps. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "ir/process.h"
 #include "runtime/element.h"
 #include "runtime/program.h"
 
@@ -88,6 +88,11 @@ int instance_new(Instance **out, const Program *p, Diag *d)
     return 0;
 }
 
+size_t program_instance_bytes(const Program *p)
+{
+    return program_peak_bytes(p) + (size_t)p->noperands * sizeof(Tensor);
+}
+
 void instance_free(Instance *i)
 {
     if (i) arena_free(i->arena);
@@ -105,23 +110,16 @@ void instance_bind(Instance *i, int input, const void *data)
         i->operands[p->bind_at[k]].data = (void *)(uintptr_t)data;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 void instance_run_steps(Instance *i, int stage)
 {
     const Program *p = i->p;
     for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
         const Step *s = &p->steps[k];
         const Tensor *in = i->operands + s->operand;
-        const double start = i->seconds ? now() : 0;
+        const double start = i->seconds ? process_seconds() : 0;
         if (i->device) p->device->memory->begin(s->node);
         s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
-        if (i->seconds) i->seconds[k] += now() - start;
+        if (i->seconds) i->seconds[k] += process_seconds() - start;
     }
 }
 

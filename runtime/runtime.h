@@ -35,6 +35,8 @@ int program_compile(Program **out, const Graph *g, const ProgramOptions *o, Diag
 void program_free(Program *p);
 /* Bytes of one instance: arena and scratch, known before anything runs. */
 size_t program_peak_bytes(const Program *p);
+/* The same with the tables that an instance keeps in the host's memory. */
+size_t program_instance_bytes(const Program *p);
 /* Bytes that the program's device has left for instances; SIZE_MAX where the host's memory is used.
  */
 size_t program_memory_left(const Program *p);

@@ -3,20 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "backend/backend.h"
 #include "frontend/file.h"
 #include "ir/digest.h"
+#include "ir/process.h"
 #include "passes/checkpoint.h"
 #include "tools/session.h"
-
-double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 const char *ehap_version(void) { return EHAP_VERSION; }
 
@@ -65,7 +58,7 @@ ehap *ehap_new(ehap_message_fn *on_message, void *ctx)
     e->diag = (Diag){.sink = sink, .ctx = e};
     e->c.arena = e->arena;
     e->c.diag = &e->diag;
-    e->start = now_seconds();
+    e->start = process_seconds();
     e->options = DIGEST_START;
     defaults(e);
     return e;
@@ -230,6 +223,7 @@ static int begin(ehap *e, const char *job, bool runs)
 {
     int status = need_weights(e), detached = 0;
     if (status || e->c.original) return status;
+    e->c.opt.whole_process = true;
     if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
     if (detached) return detached < 0 ? EHAP_BAD_INPUT : EHAP_NOTHING;
     if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);

@@ -4,18 +4,12 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "ir/process.h"
 
 enum { BAR = 24 };
 static const double REDRAW = 0.1, LINE_EVERY = 15; /* seconds */
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void progress_init(Progress *p) { *p = (Progress){.terminal = isatty(STDERR_FILENO) != 0}; }
 
@@ -37,7 +31,7 @@ void progress_clear(Progress *p)
 void progress_update(void *ctx, const char *pass, double fraction, const char *text)
 {
     Progress *p = ctx;
-    double now = seconds();
+    double now = process_seconds();
     char left[32] = "";
     if (strcmp(p->pass, pass) != 0) {
         snprintf(p->pass, sizeof p->pass, "%s", pass);

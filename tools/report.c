@@ -2,10 +2,10 @@
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "ir/lanes.h"
 #include "ir/op.h"
+#include "ir/process.h"
 #include "tools/session.h"
 
 /* The axis of a product's output that its weight's channels make; -1: not a product of an
@@ -161,13 +161,6 @@ static cJSON *quantised_json(const Report *r)
     return list;
 }
 
-static double peak_rss_bytes(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)u.ru_maxrss * 1024;
-}
-
 int report_write(ehap *e, const char *path)
 {
     const Report *r = &e->c.report;
@@ -182,8 +175,8 @@ int report_write(ehap *e, const char *path)
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", layers_json(r));
     if (r->nquantised) cJSON_AddItemToObject(root, "quantized", quantised_json(r));
-    cJSON_AddNumberToObject(root, "seconds", now_seconds() - e->start);
-    cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
+    cJSON_AddNumberToObject(root, "seconds", process_seconds() - e->start);
+    cJSON_AddNumberToObject(root, "peak_rss_bytes", (double)process_peak_resident());
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
     int status = text ? text_write(path, text, &e->diag) : diag_error(&e->diag, "out of memory");
@@ -217,6 +210,6 @@ void report_print(ehap *e, FILE *to)
     if (worst)
         fprintf(to, "\n  least signal to quantization noise: %.1f dB at '%s'", worst->sqnr,
                 worst->node);
-    fprintf(to, "\n  %.1f s, peak memory %.0f MiB\n", now_seconds() - e->start,
-            peak_rss_bytes() / 1048576);
+    fprintf(to, "\n  %.1f s, peak memory %.0f MiB\n", process_seconds() - e->start,
+            (double)process_peak_resident() / 1048576);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ir/process.h"
 #include "passes/batches.h"
 #include "tools/session.h"
 
@@ -15,7 +16,7 @@ typedef struct Limit {
 static int allow(const void *ctx, size_t bytes, Diag *d)
 {
     const Limit *l = ctx;
-    return memory_allows(l->options, bytes, l->samples, d);
+    return memory_allows(l->options, process_resident() + bytes, l->samples, d);
 }
 
 /* Runs on in[] (one per graph input, in order); out[] borrows the arena. */

@@ -32,8 +32,6 @@ struct ehap {
     double start; /* seconds, monotonic */
 };
 
-double now_seconds(void);
-
 /* options.c: the one table of flags. */
 /* EHAP_OK, or EHAP_USAGE after a message. */
 int option_set(ehap *e, const char *name, const char *value);

@@ -41,14 +41,6 @@ typedef struct Apoz {
     Moments *m;
 } Apoz;
 
-static int work(void *ctx, int64_t shard, Instance *inst)
-{
-    Apoz *q = ctx;
-    feed_bind(q->feed, shard, inst);
-    instance_run_all(inst);
-    return 0;
-}
-
 static int reduce(void *ctx, int64_t shard, Instance *inst)
 {
     Apoz *q = ctx;
@@ -81,6 +73,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
         q->layer[q->noutputs++] = k;
         graph_add_output(g, positive_share(g, y, layers[k].gate_axis));
     }
+    out->shared = samples_unread(s->c->data, s->n);
     return simplify_dce(g, q->s->arena);
 }
 
@@ -95,7 +88,7 @@ int criterion_apoz(Scoring *s)
     TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
     if (!q.noutputs) return 0;
     q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
-    int status = session_run(q.session, feed_shards(q.feed), work, reduce, &q);
+    int status = feed_run(q.feed, reduce, &q);
     s->bytes = q.session->bytes;
     session_close(q.session);
     for (int i = 0; i < channels; i++)

@@ -132,7 +132,16 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     GradientOptions o = {q->o->cotangent, GRADIENT_GATES, s->precision};
     s->shard = shard;
     TRY(gradient_build(&q->h, s->model, s->arena, shard, &o, s->c->diag));
-    *out = (ShardGraph){q->h.g, q->h.stage};
+    for (int k = 0; k < q->h.nlayers; k++) {
+        int64_t count = type_count(&q->h.g->outputs[q->h.out_layer[k]]->type);
+        if (count > q->widest) q->widest = count;
+    }
+    const size_t sums = (size_t)(shard * s->groups->n) * sizeof(float);
+    *out = (ShardGraph){.g = q->h.g,
+                        .stage = q->h.stage,
+                        .result_bytes = sums,
+                        .each = sums + (size_t)q->widest * sizeof(float),
+                        .shared = samples_unread(s->c->data, s->n)};
     return 0;
 }
 
@@ -144,13 +153,7 @@ int gates_run(Scoring *s, const GateOptions *o)
                      s->c->diag));
     find_producers(&q);
     q.feed = feed_new(s->arena, q.session, s->c->data, s->n, NULL);
-    for (int k = 0; k < q.h.nlayers; k++) {
-        int64_t count = type_count(&q.h.g->outputs[q.h.out_layer[k]]->type);
-        if (count > q.widest) q.widest = count;
-    }
-    int64_t size = s->shard * s->groups->n;
-    q.session->result_bytes = (size_t)size * sizeof(float);
-    q.sums = NEW_ARRAY(s->arena, float, size *q.session->threads);
+    q.sums = NEW_ARRAY(s->arena, float, s->shard * s->groups->n * q.session->threads);
     q.layer = NEW_ARRAY(s->arena, float, q.widest *q.session->threads);
     int status = session_run(q.session, feed_shards(q.feed), work, reduce, &q);
     s->bytes = q.session->bytes;

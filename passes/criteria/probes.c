@@ -163,7 +163,12 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     Probes *q = ctx;
     q->s->shard = shard;
     TRY(q->make(&q->h, q->s));
-    *out = (ShardGraph){q->h.g, q->h.stage};
+    const size_t channels = (size_t)q->channels;
+    *out = (ShardGraph){.g = q->h.g,
+                        .stage = q->h.stage,
+                        .result_bytes = ROUND * channels * sizeof(float),
+                        .shared = channels * ((ROUND + 2) * sizeof(double) + sizeof(Moments)) +
+                                  samples_unread(q->s->c->data, q->s->n)};
     return 0;
 }
 
@@ -179,7 +184,6 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
     const int64_t most = shard_for_device(&c->opt, s->n);
     TRY(session_open(&q.session, s->arena, s->model, most, build_shard, &q, &c->opt, c->diag));
     q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
-    q.session->result_bytes = (size_t)ROUND * (size_t)q.channels * sizeof(float);
     q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
     q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
     q.m = NEW_ARRAY(s->arena, Moments, q.channels);

@@ -10,19 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "frontend/frontend.h"
+#include "ir/process.h"
 #include "ir/window.h"
 #include "passes/hvp.h"
 #include "runtime/cpu/primitive.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void check(dnnl_status_t s)
 {
@@ -64,10 +57,10 @@ static double best_time(dnnl_engine_t e, dnnl_primitive_desc_t pd, const int *ar
                                  DNNL_MEMORY_ALLOCATE));
     }
     for (int r = 0; r < runs; r++) {
-        const double start = now();
+        const double start = process_seconds();
         check(dnnl_primitive_execute(p, stream, 3, args));
         check(dnnl_stream_wait(stream));
-        if (now() - start < best) best = now() - start;
+        if (process_seconds() - start < best) best = process_seconds() - start;
     }
     for (int k = 0; k < 3; k++) dnnl_memory_destroy(args[k].memory);
     dnnl_stream_destroy(stream);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -254,13 +253,6 @@ static inline Bytes written(Arena *a, const Graph *g, const EmitOptions *o, Diag
     Bytes b = {arena_memdup(a, p, n), n};
     free(p);
     return b;
-}
-
-static inline double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 #endif

@@ -80,7 +80,11 @@ static inline Samples *small_samples(Arena *a)
     s->inputs = NEW(a, SampleInput);
     s->inputs[0] = (SampleInput){
         .type = type_of(DT_F32, 3, DIMS(2, NET_SIZE, NET_SIZE)), .data = x, .channel_axis = -1};
-    *s = (Samples){NET_SAMPLES, s->inputs, 1, label, NET_CLASSES, "spots"};
+    s->count = NET_SAMPLES;
+    s->ninputs = 1;
+    s->labels = label;
+    s->nclasses = NET_CLASSES;
+    s->source = "spots";
     return s;
 }
 

@@ -66,7 +66,7 @@ static void too_little_is_an_error(void **state)
     Eval e;
     assert_int_equal(open_with(&s, &c, 1000, 2), -1);
     assert_non_null(strstr(said, "1 sample at a time needs "));
-    assert_non_null(strstr(said, "--memory leaves 1000"));
+    assert_non_null(strstr(said, "--memory allows 1000"));
     assert_int_equal(evaluate(&e, c.graph, c.original, c.data, &c.opt, &d), -1);
     assert_int_equal(pass_sensitivity(&c, ""), -1);
     assert_int_equal(pass_train(&c, ""), -1);

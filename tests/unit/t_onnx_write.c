@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "ir/process.h"
 #include "onnx_build.h"
 #include "passes/passes.h"
 
@@ -470,15 +471,6 @@ static void external_attacks(void **state)
     arena_free(a);
 }
 
-static int64_t resident_bytes(void)
-{
-    long long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f && fscanf(f, "%*s %lld", &pages) != 1) pages = 0;
-    if (f) fclose(f);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
 /* 1 GiB of weights, none of them needed: they stay in their file. */
 static void large_weights(void **state)
 {
@@ -498,12 +490,12 @@ static void large_weights(void **state)
     maker_node(k, "MatMul", "x w", "y");
     maker_output(k, "y", DT_F32, D(-1, SIDE));
     write_file(path, maker_bytes(k));
-    int64_t before = resident_bytes();
+    const int64_t before = (int64_t)process_resident();
     assert_int_equal(onnx_read(&x.graph, a, path, caught(&c)), 0);
     x.diag = &c.d;
     assert_int_equal(pass_canonicalize(&x, ""), 0);
     assert_int_equal(graph_params(x.graph), (int64_t)SIDE * SIDE);
-    assert_in_range(resident_bytes() - before, 0, 100 << 20);
+    assert_in_range((int64_t)process_resident() - before, 0, 100 << 20);
     assert_true(before > 0);
     remove_folder(dir);
     arena_free(a);

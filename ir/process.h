@@ -1,0 +1,14 @@
+/* What the process knows of itself: the time, and the memory that it holds. */
+#ifndef EHAP_IR_PROCESS_H
+#define EHAP_IR_PROCESS_H
+
+#include <stddef.h>
+
+/* Of a clock that only goes forward; for differences. */
+double process_seconds(void);
+/* Bytes of the resident set, after free memory has been handed back to the system; 0: unknown. */
+size_t process_resident(void);
+/* The largest it has been. */
+size_t process_peak_resident(void);
+
+#endif
