@@ -15,7 +15,6 @@ Prefix *prefix_new(Arena *a, const Graph *g, const Graph *original, const Sample
                   .shard = shard_size(g, 0),
                   .limit = limit,
                   .diag = d};
-    if (o->memory) p->opt.memory = o->memory > limit ? o->memory - limit : 1;
     for (int k = 0; k < SIDES; k++) p->done[k] = NEW_ARRAY(a, bool, p->side[k]->nnodes);
     return p;
 }
@@ -146,19 +145,20 @@ static size_t kept_bytes(const Prefix *p, const Type *t)
 }
 
 /* Whether all that crosses the new cut can be kept for all samples, beside what is kept now, which
- * the step reads. */
-static bool affordable(const Step *s)
+ * the step reads. *more: the bytes of what is new. */
+static bool affordable(const Step *s, size_t *more)
 {
     const Prefix *p = s->prefix;
-    size_t total = 0;
-    for (const Kept *k = p->kept; k; k = k->next) total += kept_bytes(p, &k->type);
+    size_t now = 0;
+    *more = 0;
+    for (const Kept *k = p->kept; k; k = k->next) now += kept_bytes(p, &k->type);
     for (int side = 0; side < SIDES; side++)
         for (int k = 0; k < s->ncrossing[side]; k++) {
             const Value *v = s->crossing[side][k];
             if (v->type.dtype != DT_F32) return false;
-            if (!find_kept(p->kept, side, v->name)) total += kept_bytes(p, &v->type);
+            if (!find_kept(p->kept, side, v->name)) *more += kept_bytes(p, &v->type);
         }
-    return total <= p->limit;
+    return now + *more <= p->limit;
 }
 
 static int specialize(Step *s)
@@ -300,12 +300,15 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     Step *s = ctx;
     if (shard != s->prefix->shard) start_over(s->prefix, shard);
     TRY(specialize(s));
-    s->keep = affordable(s);
+    size_t more;
+    s->keep = affordable(s, &more);
     /* Types of crossing values are wanted after the parts have been cut: they stay. */
     choose_outputs(s);
     combine(s);
     match_inputs(s);
-    out->g = s->pub.g;
+    *out = (ShardGraph){.g = s->pub.g};
+    s->calls->plan(s->ctx, &s->pub, out);
+    out->shared += samples_unread(s->prefix->samples, s->prefix->n) + (s->keep ? more : 0);
     return 0;
 }
 

@@ -28,9 +28,9 @@ typedef struct Prefix {
     bool *done[SIDES]; /* by node index: before the cut */
     Kept *kept;
     const Samples *samples;
-    Options opt; /* its memory is what kept values leave */
+    Options opt;
     int64_t n, shard;
-    size_t limit; /* bytes of kept values; with --memory, programs get the rest */
+    size_t limit; /* bytes of kept values */
     Diag *diag;
 } Prefix;
 
@@ -45,9 +45,12 @@ typedef struct PrefixStep {
     Feed *feed;
 } PrefixStep;
 
-/* What happens during a step: `begin` once, when sizes are known; `take` per shard, on several
- * threads; `reduce` after it, in shard order. Outputs 0 … n-1 of the instance are the values. */
+/* What happens during a step: `plan` when step->g is known, to say in `made` what memory the calls
+ * will take (again, should shards become smaller); `begin` once the session is open; `take` per
+ * shard, on several threads; `reduce` after it, in shard order. Outputs 0 … n-1 of the instance are
+ * the values. */
 typedef struct PrefixCalls {
+    void (*plan)(void *ctx, const PrefixStep *step, ShardGraph *made);
     void (*begin)(void *ctx, const PrefixStep *step);
     int (*take)(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst);
     int (*reduce)(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst);

@@ -241,12 +241,14 @@ typedef struct Task {
     int64_t *source;
 } Task;
 
+/* The kernel of least_squares.c may read a tile beyond the last row. */
+static int64_t floats_of_rows(const Task *t) { return t->rows * t->q.width + 64; }
+
 /* Sizes from the program's outputs, which are those of one shard. */
-static void set_up(void *ctx, const PrefixStep *step)
+static void plan(void *ctx, const PrefixStep *step, ShardGraph *made)
 {
     Task *t = ctx;
     const Type *x = &step->g->outputs[OUT_X]->type, *y = &step->g->outputs[OUT_TARGET]->type;
-    int threads = step->session->threads;
     t->nx = type_count(x);
     t->nt = type_count(y);
     t->no = t->f->other ? type_count(&step->g->outputs[OUT_OTHER]->type) : 0;
@@ -255,13 +257,19 @@ static void set_up(void *ctx, const PrefixStep *step)
     if (t->f->conv) t->patches = patches_of(t->f->node, x, t->r->c->diag, t->arena);
     t->positions = t->f->conv ? t->patches.out_count : 1;
     t->rows = t->groups * (t->positions < POSITIONS ? t->positions : POSITIONS);
+    made->result_bytes = (size_t)(t->q.width * t->q.width) * sizeof(float);
+    made->each = (size_t)(t->nx + t->nt + t->no + floats_of_rows(t)) * sizeof(float);
+}
+
+static void set_up(void *ctx, const PrefixStep *step)
+{
+    Task *t = ctx;
+    const int threads = step->session->threads;
     Arena *a = t->arena;
     t->x = NEW_ARRAY(a, float, threads * t->nx);
     t->target = NEW_ARRAY(a, float, threads * t->nt);
     t->other = NEW_ARRAY(a, float, threads * t->no + 1);
-    /* The kernel of least_squares.c may read a tile beyond the last row. */
-    t->row = NEW_ARRAY(a, float, threads *(t->rows * t->q.width + 64));
-    step->session->result_bytes = (size_t)(t->q.width * t->q.width) * sizeof(float);
+    t->row = NEW_ARRAY(a, float, threads *floats_of_rows(t));
     t->source = NEW_ARRAY(a, int64_t, threads * (t->patches.taps + 1));
 }
 
@@ -298,7 +306,7 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
     int64_t slot = session_slot(step->session, inst), width = t->q.width;
     float *x = t->x + slot * t->nx, *target = t->target + slot * t->nt;
     float *other = t->f->other ? t->other + slot * t->no : NULL;
-    float *rows = t->row + slot * (t->rows * width + 64), *part = instance_result(inst);
+    float *rows = t->row + slot * floats_of_rows(t), *part = instance_result(inst);
     int64_t *source = t->source + slot * (t->patches.taps + 1), n = 0;
     int64_t count = t->rows / t->groups;
     instance_read(inst, OUT_X, x);
@@ -415,7 +423,7 @@ static void write_norm(const Task *t, const double *w, const double *mean, const
 
 static int fit_one(Refit *r, Prefix *prefix, const Fit *f)
 {
-    static const PrefixCalls calls = {set_up, take, add_up};
+    static const PrefixCalls calls = {plan, set_up, take, add_up};
     Arena *a = arena_new();
     Task t = {.r = r, .f = f, .arena = a};
     t.q = least_squares_new(a, (int)f->columns + f->intercept, (int)f->outputs);

@@ -564,12 +564,28 @@ static void make_batches(Trainer *t, Arena *a)
         t->scratch = NEW_ARRAY(a, float, feed_shards(t->feed) * g->channels * g->height * g->width);
 }
 
+/* What training keeps beside its program. */
+static size_t bytes_remembered(const Trainer *t)
+{
+    const Samples *s = t->c->data;
+    int64_t params = 0, norms = 0, largest = 0;
+    for (int i = 0; i < t->t.nparams; i++) params += type_count(&t->t.params[i].home->type);
+    for (int i = 0; i < t->t.nnorms; i++) norms += type_count(&t->t.norms[i].mean->type);
+    for (int o = 0; o < t->t.g->noutputs; o++)
+        largest = (int64_t)fmax((double)largest, (double)type_count(&t->t.g->outputs[o]->type));
+    /* Weights, gradients, two moments and the snapshot; statistics, their sums and the snapshot;
+     * with --resume, a copy of what is left there. */
+    const int64_t state = t->c->checkpoint ? 4 * params + 4 * norms : 0;
+    return floats(5 * params + 6 * norms + largest + state) + sizeof *t->order * (size_t)s->count +
+           samples_unread(s, s->count);
+}
+
 static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
 {
     Trainer *t = ctx;
     t->recipe.setup.shard = shard;
     TRY(train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup));
-    out->g = t->t.g;
+    *out = (ShardGraph){.g = t->t.g, .shared = bytes_remembered(t)};
     return 0;
 }
 

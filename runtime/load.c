@@ -18,6 +18,17 @@ typedef const Device *ModuleEntry(bool tf32, const char **why);
 
 static const char MODULE[] = "libehap_cuda.so", ENTRY[] = "ehap_cuda_device";
 
+/* A module that is given may be an emulated device; else the driver is looked for first, as CUDA's
+ * libraries take 200 MiB to load. */
+static bool has_driver(void)
+{
+    const char *given = getenv("EHAP_CUDA_MODULE");
+    if (given && *given) return true;
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver) dlclose(driver);
+    return driver;
+}
+
 /* Opens the first that is there; else leaves the last one's error in `why`, nothing if there is
  * none. */
 static void *open_module(char *why, size_t n)
@@ -33,6 +44,10 @@ static void *open_module(char *why, size_t n)
     *why = '\0';
     for (int k = 0; k < 2; k++) {
         if (access(paths[k], R_OK) != 0) continue;
+        if (!has_driver()) {
+            snprintf(why, n, "there is no CUDA driver");
+            return NULL;
+        }
         void *module = dlopen(paths[k], RTLD_NOW | RTLD_LOCAL);
         if (module) return module;
         snprintf(why, n, "%s", dlerror());

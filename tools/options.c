@@ -86,7 +86,7 @@ static const struct {
     {"device", "auto|cpu|cuda|cuda-tf32|ref", CHOICE, OPT(device), 0, 0,
      "where to compute; ref is naive and exact"},
     {"memory", "SIZE", SIZE, OPT(memory), 0, 0,
-     "plan for at most so much: 512M, 2G (smaller shards, then fewer threads)"},
+     "take at most so much: 512M, 2G (smaller shards, then fewer threads)"},
     {"resume", "DIR", STRING, offsetof(ehap, resume), 0, 0,
      "keep the state in DIR after each pass and while training; go on from it if it is there"},
     {"verify", NULL, SWITCH, OPT(verify), 0, 0, "check every invariant after each pass"},

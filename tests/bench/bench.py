@@ -138,9 +138,10 @@ def memory():
             _, _, rss = ours("sensitivity", model(name), "--criterion", "ehap", "--precision", "fp16", "--batch",
                              str(batch), "--probes", "16", "-o", path("s.json"), data=train[:1])
             planned = json.load(open(path("s.json")))["peak_bytes"] / 2**20
+            # Announced is the whole resident set, as measured: both above the same rest.
             row(f"{name}, fp16, batch {batch} against PyTorch fp32, batch 128", rss - rest, theirs, "MiB", "≥ 6.7")
-            say(f"| … planned {planned:.0f} MiB, measured {rss - rest:.0f} MiB above rest | | | "
-                f"{(rss - rest) / planned:.2f} | within 1.05 | |")
+            say(f"| … announced {planned - rest:.0f} MiB, measured {rss - rest:.0f} MiB above rest | | | "
+                f"{(rss - rest) / (planned - rest):.2f} | within 1.05 | |")
 
 
 def step_seconds(run):

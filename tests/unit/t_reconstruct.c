@@ -145,7 +145,7 @@ static void outputs_come_closer(void **state)
 static void threads_change_nothing(void **state)
 {
     (void)state;
-    static const size_t memory[] = {0, 200000};
+    static const size_t memory[] = {0, 400000};
     Arena *a = arena_new();
     Diag d = {.sink = keep_quiet};
     double before, after[2], first = 0;
