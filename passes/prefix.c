@@ -119,7 +119,9 @@ typedef struct Step {
     Value **crossing[SIDES];
     int ncrossing[SIDES];
     const Kept **bound; /* per input of the program; NULL: of the samples */
-    Kept **stored;      /* per output beyond `asked`; NULL: not this one */
+    Kept *fresh;        /* what to store of this step, in the order of the outputs beyond `asked` */
+    size_t staged;      /* bytes of those of one shard */
+    char *staging;      /* [threads, staged] */
     int asked;          /* values[i] of side[i] */
     Value *const *values;
     const int *side;
@@ -128,37 +130,73 @@ typedef struct Step {
     void *ctx;
 } Step;
 
-static Kept *new_kept(const Prefix *p, int side, const Value *v)
-{
-    Arena *a = arena_new();
-    Kept *k = NEW(a, Kept);
-    int64_t shards = (p->n + p->shard - 1) / p->shard;
-    *k = (Kept){.side = side, .name = arena_strdup(a, v->name), .type = v->type, .arena = a};
-    k->data = NEW_ARRAY(a, float, shards *type_count(&v->type));
-    return k;
-}
-
 /* Bytes of a value of type t for all samples. */
 static size_t kept_bytes(const Prefix *p, const Type *t)
 {
     return (size_t)((p->n + p->shard - 1) / p->shard) * (size_t)type_bytes(t);
 }
 
-/* Whether all that crosses the new cut can be kept for all samples, beside what is kept now, which
- * the step reads. *more: the bytes of what is new. */
-static bool affordable(const Step *s, size_t *more)
+static bool crosses(const Step *s, const Kept *k)
+{
+    for (int i = 0; i < s->ncrossing[k->side]; i++)
+        if (strcmp(s->crossing[k->side][i]->name, k->name) == 0) return true;
+    return false;
+}
+
+/* Appends v of `side` to what the step stores, in the memory of a value that crosses no longer
+ * where one has that size: shard by shard the old data are read before the new ones are written. */
+static void store(Step *s, int side, const Value *v, Kept ***tail)
+{
+    Prefix *p = s->prefix;
+    Kept *k = NEW(s->pub.arena, Kept);
+    *k = (Kept){.side = side, .name = v->name, .type = v->type};
+    k->type.dtype = p->dtype;
+    for (Kept *old = p->kept; old && !k->heir_of; old = old->next)
+        if (!old->inherited && type_bytes(&old->type) == type_bytes(&k->type) && !crosses(s, old)) {
+            k->heir_of = old;
+            old->inherited = true;
+        }
+    **tail = k;
+    *tail = &k->next;
+}
+
+/* Lists what is to be stored; the bytes beyond those that are kept now. */
+static size_t plan_fresh(Step *s)
 {
     const Prefix *p = s->prefix;
+    Kept **tail = &s->fresh;
+    size_t more = 0;
+    s->fresh = NULL;
+    s->staged = 0;
+    for (Kept *k = p->kept; k; k = k->next) k->inherited = false;
+    for (int side = 0; side < SIDES; side++)
+        for (int k = 0; k < s->ncrossing[side]; k++)
+            if (!find_kept(p->kept, side, s->crossing[side][k]->name))
+                store(s, side, s->crossing[side][k], &tail);
+    for (const Kept *k = s->fresh; k; k = k->next) {
+        s->staged += (size_t)type_bytes(&k->type);
+        if (!k->heir_of) more += kept_bytes(p, &k->type);
+    }
+    return more;
+}
+
+/* Whether all that crosses the new cut can be kept for all samples, in half the bytes if need be.
+ * *more: the bytes of what is new. */
+static bool affordable(Step *s, size_t *more)
+{
+    static const DType dtypes[] = {DT_F32, DT_BF16};
+    Prefix *p = s->prefix;
     size_t now = 0;
-    *more = 0;
     for (const Kept *k = p->kept; k; k = k->next) now += kept_bytes(p, &k->type);
     for (int side = 0; side < SIDES; side++)
-        for (int k = 0; k < s->ncrossing[side]; k++) {
-            const Value *v = s->crossing[side][k];
-            if (v->type.dtype != DT_F32) return false;
-            if (!find_kept(p->kept, side, v->name)) *more += kept_bytes(p, &v->type);
-        }
-    return now + *more <= p->limit;
+        for (int k = 0; k < s->ncrossing[side]; k++)
+            if (s->crossing[side][k]->type.dtype != DT_F32) return false;
+    for (int k = 0; k < 2; k++) {
+        p->dtype = dtypes[k];
+        *more = plan_fresh(s);
+        if (now + *more <= p->limit) return true;
+    }
+    return false;
 }
 
 static int specialize(Step *s)
@@ -182,7 +220,7 @@ static int specialize(Step *s)
     return 0;
 }
 
-/* Outputs of both parts: the values asked for, then what is to be stored and is not yet. */
+/* Outputs of both parts: the values asked for, then what is to be stored. */
 static void choose_outputs(Step *s)
 {
     for (int k = 0; k < SIDES; k++) {
@@ -190,12 +228,29 @@ static void choose_outputs(Step *s)
         g->noutputs = 0;
         for (int i = 0; i < s->asked; i++)
             if (s->side[i] == k) graph_add_output(g, find_value(g, s->values[i]->name));
-        for (int i = 0; s->keep && i < s->ncrossing[k]; i++)
-            if (!find_kept(s->prefix->kept, k, s->crossing[k][i]->name))
-                graph_add_output(g, s->crossing[k][i]);
+        for (const Kept *f = s->keep ? s->fresh : NULL; f; f = f->next)
+            if (f->side == k) graph_add_output(g, find_value(g, f->name));
         cut_at_kept(g, s->prefix->kept, k);
         simplify_dce(g, s->pub.arena);
     }
+}
+
+static Value *as(Graph *g, Value *v, DType dtype)
+{
+    return v->type.dtype == dtype ? v : build(g, OP_Cast, IN(v), ATTRS(attr_int("to", dtype)));
+}
+
+/* Puts the part of `side` into g, whose first inputs are the model's; adds inputs for what is kept.
+ */
+static void inline_part(const Step *s, Graph *g, int side, Value **out)
+{
+    const Graph *part = s->part[side];
+    Value **in = NEW_ARRAY(s->pub.arena, Value *, part->ninputs + 1);
+    int n = s->prefix->side[0]->ninputs;
+    memcpy(in, g->inputs, (size_t)n * sizeof(Value *));
+    for (const Kept *k = s->prefix->kept; k; k = k->next)
+        if (k->side == side) in[n++] = as(g, graph_add_input(g, k->name, k->type), DT_F32);
+    graph_inline(g, part, in, out);
 }
 
 /* An output that is an input of the program would be no result of it. */
@@ -204,24 +259,21 @@ static void add_output(Graph *g, Value *v)
     graph_add_output(g, value_is_input(v) ? build(g, OP_Identity, IN(v), NO_ATTRS) : v);
 }
 
-/* One graph: the network's part with the original's inlined; outputs in the order asked for. */
+/* One graph of both parts; outputs in the order asked for, then what is to be stored. */
 static void combine(Step *s)
 {
-    Prefix *p = s->prefix;
-    Graph *g = graph_clone(s->part[0], s->pub.arena, NULL), *d = s->part[1];
-    int nx = p->side[0]->ninputs;
-    Value **in = NEW_ARRAY(s->pub.arena, Value *, d->ninputs + 1);
-    Value **theirs = NEW_ARRAY(s->pub.arena, Value *, d->noutputs + 1);
-    Value **ours = g->outputs;
-    int count[SIDES] = {g->noutputs, d->noutputs}, at[SIDES] = {0, 0};
-    for (int k = 0; k < d->ninputs; k++)
-        in[k] = k < nx ? g->inputs[k] : graph_add_input(g, d->inputs[k]->name, d->inputs[k]->type);
-    graph_inline(g, d, in, theirs);
-    g->outputs = NULL;
-    g->noutputs = 0;
-    for (int i = 0; i < s->asked; i++) add_output(g, s->side[i] ? theirs[at[1]++] : ours[at[0]++]);
-    while (at[0] < count[0]) add_output(g, ours[at[0]++]);
-    while (at[1] < count[1]) add_output(g, theirs[at[1]++]);
+    Graph *g = graph_new(s->pub.arena, "prefix");
+    Value **made[SIDES];
+    int at[SIDES] = {0, 0};
+    for (int k = 0; k < s->prefix->side[0]->ninputs; k++)
+        graph_add_input(g, s->part[0]->inputs[k]->name, s->part[0]->inputs[k]->type);
+    for (int k = 0; k < SIDES; k++) {
+        made[k] = NEW_ARRAY(s->pub.arena, Value *, s->part[k]->noutputs + 1);
+        inline_part(s, g, k, made[k]);
+    }
+    for (int i = 0; i < s->asked; i++) add_output(g, made[s->side[i]][at[s->side[i]]++]);
+    for (const Kept *f = s->keep ? s->fresh : NULL; f; f = f->next)
+        add_output(g, as(g, made[f->side][at[f->side]++], f->type.dtype));
     s->pub.g = g;
 }
 
@@ -235,20 +287,34 @@ static void match_inputs(Step *s)
             if (kept->side == side) s->bound[k++] = kept;
 }
 
+static char *kept_shard(const Kept *k, int64_t shard)
+{
+    return k->data + shard * type_bytes(&k->type);
+}
+
+/* All is read before any is stored: an heir overwrites what outputs may be views of. */
+static void store_shard(const Step *s, int64_t shard, Instance *inst)
+{
+    char *staging = s->staging + (size_t)session_slot(s->pub.session, inst) * s->staged,
+         *from = staging;
+    int o = s->asked;
+    for (const Kept *k = s->fresh; k; from += type_bytes(&k->type), k = k->next)
+        instance_read(inst, o++, from);
+    from = staging;
+    for (const Kept *k = s->fresh; k; from += type_bytes(&k->type), k = k->next)
+        memcpy(kept_shard(k, shard), from, (size_t)type_bytes(&k->type));
+}
+
 static int run_shard(void *ctx, int64_t shard, Instance *inst)
 {
     Step *s = ctx;
-    const Graph *g = s->pub.g;
     feed_bind(s->pub.feed, shard, inst);
-    for (int k = 0; k < g->ninputs; k++)
-        if (s->bound[k])
-            instance_bind(inst, k, s->bound[k]->data + shard * type_count(&s->bound[k]->type));
+    for (int k = 0; k < s->pub.g->ninputs; k++)
+        if (s->bound[k]) instance_bind(inst, k, kept_shard(s->bound[k], shard));
     instance_run_all(inst);
-    for (int o = s->asked; o < g->noutputs; o++) {
-        Kept *kept = s->stored[o - s->asked];
-        instance_read(inst, o, kept->data + shard * type_count(&kept->type));
-    }
-    return s->calls->take(s->ctx, shard, &s->pub, inst);
+    TRY(s->calls->take(s->ctx, shard, &s->pub, inst));
+    if (s->keep) store_shard(s, shard, inst);
+    return 0;
 }
 
 static int reduce_shard(void *ctx, int64_t shard, Instance *inst)
@@ -257,40 +323,37 @@ static int reduce_shard(void *ctx, int64_t shard, Instance *inst)
     return s->calls->reduce(s->ctx, shard, &s->pub, inst);
 }
 
-/* New values to keep, in the order of the outputs. */
-static Kept *make_kept(Step *s)
+/* Memory for what the step stores. */
+static void make_fresh(Step *s)
 {
-    Kept *list = NULL;
-    int n = 0;
-    s->stored = NEW_ARRAY(s->pub.arena, Kept *, s->ncrossing[0] + s->ncrossing[1] + 1);
-    for (int side = 0; side < SIDES; side++)
-        for (int i = 0; i < s->ncrossing[side]; i++) {
-            const Value *v = s->crossing[side][i];
-            if (find_kept(s->prefix->kept, side, v->name)) continue;
-            Kept *k = s->stored[n++] = new_kept(s->prefix, side, v);
-            k->next = list;
-            list = k;
-        }
-    return list;
+    const Prefix *p = s->prefix;
+    s->staging = arena_alloc(s->pub.arena, (size_t)s->pub.session->threads * s->staged);
+    for (Kept **at = &s->fresh; *at; at = &(*at)->next) {
+        Kept *heir_of = (*at)->heir_of;
+        Arena *a = heir_of ? heir_of->arena : arena_new();
+        Kept *k = NEW(a, Kept);
+        *k = **at;
+        k->arena = a;
+        k->name = arena_strdup(a, k->name);
+        k->data = heir_of ? heir_of->data : arena_alloc(a, kept_bytes(p, &k->type));
+        *at = k;
+    }
 }
 
-/* The cut moves: kept values that no longer cross it are freed, new ones join. */
-static void advance(Step *s, Kept *fresh)
+/* The cut moves: kept values that no longer cross it are freed unless inherited, new ones join. */
+static void advance(Step *s)
 {
     Prefix *p = s->prefix;
     for (Kept *k = p->kept, *next; k; k = next) {
-        bool crosses = false;
         next = k->next;
-        for (int i = 0; i < s->ncrossing[k->side]; i++)
-            crosses |= strcmp(s->crossing[k->side][i]->name, k->name) == 0;
-        if (crosses) {
-            k->next = fresh;
-            fresh = k;
-        } else {
+        if (crosses(s, k)) {
+            k->next = s->fresh;
+            s->fresh = k;
+        } else if (!k->inherited) {
             arena_free(k->arena);
         }
     }
-    p->kept = fresh;
+    p->kept = s->fresh;
     for (int k = 0; k < SIDES; k++)
         memcpy(p->done[k], s->done[k], (size_t)p->side[k]->nnodes * sizeof(bool));
 }
@@ -300,14 +363,15 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     Step *s = ctx;
     if (shard != s->prefix->shard) start_over(s->prefix, shard);
     TRY(specialize(s));
-    size_t more;
+    size_t more = 0;
     s->keep = affordable(s, &more);
-    /* Types of crossing values are wanted after the parts have been cut: they stay. */
+    if (!s->keep) s->staged = 0;
     choose_outputs(s);
     combine(s);
     match_inputs(s);
     *out = (ShardGraph){.g = s->pub.g};
     s->calls->plan(s->ctx, &s->pub, out);
+    out->each += s->staged;
     out->shared += samples_unread(s->prefix->samples, s->prefix->n) + (s->keep ? more : 0);
     return 0;
 }
@@ -317,13 +381,13 @@ static int run_step(Step *s, size_t *peak)
     Prefix *p = s->prefix;
     Arena *a = s->pub.arena;
     TRY(session_open(&s->pub.session, a, p->side[0], p->shard, build_shard, s, &p->opt, p->diag));
-    Kept *fresh = s->keep ? make_kept(s) : NULL;
+    if (s->keep) make_fresh(s);
     s->calls->begin(s->ctx, &s->pub);
     s->pub.feed = feed_new(a, s->pub.session, p->samples, p->n, NULL);
     int status = session_run(s->pub.session, feed_shards(s->pub.feed), run_shard, reduce_shard, s);
     if (s->pub.session->bytes > *peak) *peak = s->pub.session->bytes;
     session_close(s->pub.session);
-    if (s->keep) advance(s, fresh);
+    if (s->keep && status == 0) advance(s);
     return status;
 }
 

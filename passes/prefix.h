@@ -4,7 +4,8 @@
  * being refitted and of the original, over all samples. What both have computed on the way is
  * kept for the next step as soon as it fits into a limit: the values that cross the cut between
  * what has been computed and the rest. Else the next step starts from the last cut that was
- * kept, at first the inputs; so memory is bounded by the limit, not by the samples. */
+ * kept, at first the inputs; so memory is bounded by the limit, not by the samples. Values are kept
+ * in bfloat16 where float does not fit. */
 #ifndef EHAP_PASSES_PREFIX_H
 #define EHAP_PASSES_PREFIX_H
 
@@ -16,8 +17,10 @@ enum { SIDES = 2 }; /* 0: the network, 1: the original */
 typedef struct Kept {
     int side;
     const char *name;
-    Type type; /* of one shard */
-    float *data;
+    Type type; /* of one shard, as stored */
+    char *data;
+    struct Kept *heir_of; /* the value whose memory it takes over, or NULL */
+    bool inherited;       /* another takes over its memory */
     Arena *arena;
     struct Kept *next;
 } Kept;
@@ -31,6 +34,7 @@ typedef struct Prefix {
     Options opt;
     int64_t n, shard;
     size_t limit; /* bytes of kept values */
+    DType dtype;  /* that new ones are stored in */
     Diag *diag;
 } Prefix;
 
