@@ -1,0 +1,16 @@
+/* Random valid networks: any bytes make one, the same bytes the same one. */
+#ifndef EHAP_TESTS_RANDOM_NET_H
+#define EHAP_TESTS_RANDOM_NET_H
+
+#include "ir/lanes.h"
+
+/* A network of up to 16 blocks (convolutions, products, norms, attention, recurrence; joined by
+ * sums, concats, gates; cut by splits and slices) with random weights at which values stay near 1,
+ * in arena `a`. It has one input, named "x", and at least one output. */
+Graph *random_net(Arena *a, const uint8_t *bytes, size_t n);
+
+/* Flags at random about a third of those classes of `l` that may go, by seed; *chosen counts. */
+
+bool *random_removal(Lanes *l, Arena *a, uint64_t seed, int *chosen);
+
+#endif
