@@ -98,6 +98,16 @@ static void remove_stale(const Emit *e, const char *dir, const char *path)
     arena_free(a);
 }
 
+/* The data goes first: until the model has its name, nobody reads it. */
+static int publish(const Emit *e, OutFile *data, OutFile *model)
+{
+    bool fresh = data && access(data->path, F_OK) != 0;
+    if (data) TRY(write_data(e, data));
+    int status = outfile_publish(model, e->d);
+    if (status < 0 && fresh) unlink(data->path);
+    return status;
+}
+
 /* ---- the model ---------------------------------------------------------------------- */
 
 static int check_size(const Emit *e, const Onnx__ModelProto *m)
@@ -131,8 +141,7 @@ static int write_files(Emit *e, const char *path)
         if (!data) return -1;
     }
     TRY(write_model(m, model, e->d));
-    if (data) TRY(write_data(e, data));
-    TRY(outfile_publish(model, e->d));
+    TRY(publish(e, data, model));
     remove_stale(e, *dir ? dir : "./", path);
     if (e->o->written)
         *e->o->written = (int64_t)(onnx__model_proto__get_packed_size(m) + e->data_size);

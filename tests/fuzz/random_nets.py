@@ -1,0 +1,91 @@
+"""Random networks as ONNX Runtime and as ehapc compute them: `ehapc run` equals it; channels removed
+equal channels zeroed; INT8 is close to float. Usage: random_nets.py WRITER EHAPC [COUNT [SEED]]"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+CALIBRATION, BATCH = 32, 4
+
+
+def outputs(path, x):
+    onnx.checker.check_model(path, full_check=True)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, x)))
+
+
+def inputs(path, count, rng):
+    x = onnx.load(path).graph.input[0]
+    shape = [d.dim_value or count for d in x.type.tensor_type.shape.dim]
+    return {x.name: rng.standard_normal(shape).astype(np.float32)}
+
+
+def worst(got, want):
+    assert got.keys() == want.keys()
+    off = [0.0]
+    for name, y in want.items():
+        assert got[name].shape == y.shape, (name, got[name].shape, y.shape)
+        off.append(float(np.abs(got[name] - y).max() / max(np.abs(y).max(), 1e-6)))
+    return max(off)
+
+
+def ehapc(*words):
+    done = subprocess.run([EHAPC, *words], capture_output=True, text=True)
+    assert done.returncode in (0, 3), f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    return done.returncode
+
+
+def quantized(stem, x, rng):
+    """The error of INT8 as a fraction of the outputs' root mean square; None: nothing to quantize."""
+    data, out = f"{stem}.data.npz", f"{stem}.int8.onnx"
+    samples = [inputs(f"{stem}.onnx", 1, rng)["x"] for _ in range(CALIBRATION)]
+    np.savez(data, x=np.concatenate(samples))
+    if ehapc("quantize", f"{stem}.onnx", "-o", out, "--data", data, "--steps", "0", "--threads", "1") == 3:
+        return None
+    want, got = outputs(f"{stem}.onnx", x), outputs(out, x)
+    error = sum(float(((got[k] - want[k]) ** 2).sum()) for k in want)
+    return (error / max(sum(float((y ** 2).sum()) for y in want.values()), 1e-12)) ** 0.5
+
+
+def judge(stem, rng):
+    x = inputs(f"{stem}.onnx", BATCH, rng)
+    np.savez(f"{stem}.x.npz", **x)
+    want = outputs(f"{stem}.onnx", x)
+    ehapc("run", f"{stem}.onnx", "--data", f"{stem}.x.npz", "-o", f"{stem}.y.npz", "--threads", "1")
+    off = worst(dict(np.load(f"{stem}.y.npz")), want)
+    assert off < 1e-4, f"{stem}: run differs by {off}"
+    if os.path.exists(f"{stem}.removed.onnx"):
+        off = worst(outputs(f"{stem}.removed.onnx", x), outputs(f"{stem}.zeroed.onnx", x))
+        assert off < 1e-4, f"{stem}: removed and zeroed differ by {off}"
+    return quantized(stem, x, rng)
+
+
+WRITER, EHAPC = sys.argv[1:3]
+COUNT, SEED = (sys.argv[3:] + ["40", "1"][len(sys.argv) - 3:])[:2]
+with tempfile.TemporaryDirectory() as folder:
+    subprocess.run([WRITER, folder, COUNT, SEED], check=True)
+    pairs = sum(name.endswith(".removed.onnx") for name in os.listdir(folder))
+    errors, failed = [], 0
+    for k in range(int(COUNT)):
+        try:
+            error = judge(f"{folder}/{k}", np.random.default_rng(k))
+        except Exception as why:
+            failed += 1
+            print(f"seed {int(SEED) + k}: {why}")
+            continue
+        if error is not None:
+            errors.append(error)
+            if error > 0.3:
+                failed += 1
+                print(f"seed {int(SEED) + k}: INT8 is off by {error:.3f}")
+    errors.sort()
+    print(f"{COUNT} networks, {pairs} pairs, {len(errors)} quantized: error {np.median(errors):.4f} "
+          f"in the middle, {errors[-1]:.4f} at most; {failed} wrong")
+    sys.exit(failed != 0 or pairs < int(COUNT) // 4 or len(errors) < int(COUNT) // 2)
