@@ -55,6 +55,8 @@ int ehap_compress(ehap *e);
 int ehap_prune(ehap *e);
 /* Calibrate, fine-tune if steps were asked for, quantize. */
 int ehap_quantize(ehap *e);
+/* Lays a quantized model out for another target, from its grids and the ranges that it records. */
+int ehap_requantize(ehap *e);
 /* Passes by name: "canonicalize,sensitivity{criterion=l2},allocate,remove-channels". */
 int ehap_run_passes(ehap *e, const char *pipeline);
 

@@ -10,11 +10,9 @@
 #include <string.h>
 
 #include "ir/op.h"
-#include "passes/calibrate.h"
+#include "passes/fake_quant.h"
 #include "passes/placement.h"
 #include "passes/sqnr.h"
-
-enum { CALIBRATION_SAMPLES = 1024 };
 
 /* The constants of one grid, and what its scale must keep to (0: free). */
 typedef struct GridNodes {
@@ -27,8 +25,9 @@ typedef struct Quantiser {
     Arena *scratch;
     GridKind kind;
     int weight_max;
-    GridNodes *grid;   /* by root id */
-    Value **quantised; /* of constants, by id: their FakeQuant */
+    const Known *known; /* NULL: nothing */
+    GridNodes *grid;    /* by root id */
+    Value **quantised;  /* of constants, by id: their FakeQuant */
 } Quantiser;
 
 static bool is_float_const(const Value *v)
@@ -60,6 +59,9 @@ static Value *fake_quant(Graph *g, Value *v, const GridNodes *grid, int axis, in
     if (grid->most > 0) attrs[n++] = attr_float("scale_max", grid->most);
     Value *q = build(g, OP_FakeQuant, IN(v, grid->scale, grid->zero), n, attrs);
     q->def->name = arena_printf(g->arena, "%s_FakeQuant", v->name);
+    /* Where v is a graph output the names change places. */
+    q->name =
+        value_new(g, arena_printf(g->arena, "%s_QuantizeLinear_Input", v->name), v->type)->name;
     return q;
 }
 
@@ -68,7 +70,11 @@ static Value *quantise_weight(Quantiser *q, Value *w, int axis)
     Graph *g = q->p.g;
     int64_t n = w->type.dim[axis];
     float *scale = NEW_ARRAY(q->scratch, float, n), *zero = NEW_ARRAY(q->scratch, float, n);
-    grid_weight_scales(scale, w->data, &w->type, axis, q->weight_max);
+    const KnownGrid *k = known_grid(q->known, w->name, q->kind);
+    if (k && k->axis == axis && k->n == n && k->zero == 0 && k->qmax <= q->weight_max)
+        memcpy(scale, k->scale, sizeof *scale * (size_t)n); /* the weights are on it */
+    else
+        grid_weight_scales(scale, w->data, &w->type, axis, q->weight_max);
     GridNodes grid = {.scale = float_const(g, w->name, "_scale", n, scale),
                       .zero = float_const(g, w->name, "_zero", n, zero)};
     return fake_quant(g, w, &grid, axis, -q->weight_max, q->weight_max);
@@ -80,11 +86,14 @@ static Value *quantise_constant(Quantiser *q, Value *v)
     const float *x = v->data;
     int64_t n = type_count(&v->type);
     Range r = {0, 0};
+    Grid same;
     for (int64_t i = 0; i < n; i++) {
         r.lo = fminf(r.lo, x[i]);
         r.hi = fmaxf(r.hi, x[i]);
     }
-    GridNodes grid = grid_nodes(q->p.g, v, grid_of_range(r, q->kind));
+    if (!known_as(known_grid(q->known, v->name, q->kind), q->kind, &same))
+        same = grid_of_range(r, q->kind);
+    GridNodes grid = grid_nodes(q->p.g, v, same);
     return fake_quant(q->p.g, v, &grid, -1, q->kind.qmin, q->kind.qmax);
 }
 
@@ -133,19 +142,6 @@ static void place(Quantiser *q)
 
 /* ---- ranges ------------------------------------------------------------------------- */
 
-/* Whether v has values of its own, not just those of others on its grid. */
-static bool is_source(const Placement *p, const Value *v)
-{
-    const Node *n = v->def;
-    if (!n) return true;
-    QuantRole role = placement_role(p, n);
-    if (role_moves(role)) return !p->grid[n->in[0]->id];
-    bool joined = n->op == OP_Concat;
-    for (int k = 0; joined && k < n->nin; k++)
-        joined = p->grid[n->in[k]->id] && placement_root(p, n->in[k]) == placement_root(p, v);
-    return !joined;
-}
-
 /* A list of the sources, by the grid they share; home[k] is a value on grid k. */
 typedef struct Sources {
     RangeGroups groups;
@@ -161,7 +157,7 @@ static void add_source(Sources *s, const Placement *p, Value *v)
         s->home[s->groups.groups++] = v;
         s->of_root[root] = s->groups.groups;
     }
-    if (!is_source(p, v)) return;
+    if (!placement_is_source(p, v)) return;
     s->groups.v[s->groups.n] = v;
     s->groups.group[s->groups.n++] = s->of_root[root] - 1;
 }
@@ -194,8 +190,8 @@ static bool known_range(const Sources *s, int k, GridKind kind, Range *r)
     return seen > 0;
 }
 
-/* A Clip in front of the grid is only redundant if the grid stays inside it: the limits that all
- * sources of grid k have in common. */
+/* A Relu or Clip in front of the grid is only redundant if the grid stays inside it: the limits
+ * that all sources of grid k have in common. */
 static Range clip_of(const Sources *s, int k)
 {
     Range all = {-INFINITY, INFINITY};
@@ -205,6 +201,7 @@ static Range clip_of(const Sources *s, int k)
         Range r = {-INFINITY, INFINITY};
         double x;
         if (s->groups.group[i] != k) continue;
+        if (n && n->op == OP_Relu) r.lo = 0;
         if (n && n->op == OP_Clip && node_in(n, 1) && value_scalar(n->in[1], &x)) r.lo = (float)x;
         if (n && n->op == OP_Clip && node_in(n, 2) && value_scalar(n->in[2], &x)) r.hi = (float)x;
         all.lo = first ? r.lo : fminf(all.lo, r.lo);
@@ -212,6 +209,24 @@ static Range clip_of(const Sources *s, int k)
         first = false;
     }
     return all;
+}
+
+/* The grid that all sources of grid k are on already, where the target can have it. */
+static bool one_known_grid(const Quantiser *q, const Sources *s, int k, Range clip, Grid *out)
+{
+    bool found = false;
+    for (int i = 0; i < s->groups.n; i++) {
+        const KnownGrid *g = known_grid(q->known, s->groups.v[i]->name, q->kind);
+        Grid grid;
+        if (s->groups.group[i] != k) continue;
+        if (!known_as(g, q->kind, &grid)) return false;
+        if (found && (grid.scale != out->scale || grid.zero != out->zero)) return false;
+        Range r = known_extent(g);
+        if (q->p.target->tight_relu && (r.lo < clip.lo || r.hi > clip.hi)) return false;
+        *out = grid;
+        found = true;
+    }
+    return found;
 }
 
 static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
@@ -224,6 +239,8 @@ static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
         fixed.least = fixed.most = grid.scale;
         return fixed;
     }
+    Grid same;
+    if (one_known_grid(q, s, k, clip, &same)) return grid_nodes(q->p.g, s->home[k], same);
     range.lo = fmaxf(range.lo, clip.lo);
     range.hi = fminf(range.hi, clip.hi);
     bool bounded = isfinite(clip.hi) && clip.hi > 0 && !kind.symmetric;
@@ -234,11 +251,49 @@ static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
     return nodes;
 }
 
+/* Widens the ranges by those of the sources that are known; error: one is neither known nor
+ * measured. */
+static int take_known(Range *range, const Quantiser *q, Context *c, const Sources *s)
+{
+    int missing = 0;
+    const char *names = "";
+    for (int i = 0; i < s->groups.n; i++) {
+        const Value *v = s->groups.v[i];
+        const KnownGrid *k = known_grid(q->known, v->name, q->kind);
+        Range *r = &range[s->groups.group[i]], none;
+        if (k) {
+            const Range e = known_extent(k);
+            *r = (Range){fminf(r->lo, e.lo), fmaxf(r->hi, e.hi)};
+        } else if (!c->data && !known_range(s, s->groups.group[i], q->kind, &none)) {
+            if (missing++ < 5) names = arena_printf(q->scratch, "%s '%s'", names, v->name);
+        }
+    }
+    if (!missing) return 0;
+    diag_error(c->diag, "%d values need ranges that the model does not hold:%s%s", missing, names,
+               missing > 5 ? " …" : "");
+    diag_note(c->diag, "--data measures them; --exclude NODES leaves those that read or make them "
+                       "in float");
+    return -1;
+}
+
+/* Ranges from samples where there are any; known ones count before those. */
+static int find_ranges(Range *range, const Quantiser *q, Context *c, const Sources *s)
+{
+    if (!q->known) return calibrate(range, c, q->p.g, &s->groups, CALIBRATION_SAMPLES, q->kind);
+    if (c->data) {
+        TRY(calibrate(range, c, q->p.g, &s->groups, CALIBRATION_SAMPLES, q->kind));
+        for (int i = 0; i < s->groups.n; i++)
+            if (known_grid(q->known, s->groups.v[i]->name, q->kind))
+                range[s->groups.group[i]] = (Range){0, 0};
+    }
+    return take_known(range, q, c, s);
+}
+
 static int find_grids(Quantiser *q, Context *c)
 {
     Sources s = find_sources(&q->p, q->scratch);
     Range *range = NEW_ARRAY(q->scratch, Range, s.groups.groups);
-    TRY(calibrate(range, c, q->p.g, &s.groups, CALIBRATION_SAMPLES, q->kind));
+    TRY(find_ranges(range, q, c, &s));
     for (uint32_t root = 0; root < q->p.n; root++)
         if (s.of_root[root])
             q->grid[root] = settle_grid(q, &s, s.of_root[root] - 1, range[s.of_root[root] - 1]);
@@ -266,13 +321,14 @@ static int check_graph(Context *c)
     return 0;
 }
 
-static int quantise(Context *c, const Target *t, int bits, const char *exclude)
+int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude, const Known *known)
 {
     Arena *scratch = arena_new();
     Quantiser q = {.p = placement_new(c->graph, t, exclude, scratch),
                    .scratch = scratch,
                    .kind = {t->activation_min, t->activation_max, t->symmetric, t->least_scale},
-                   .weight_max = (1 << (bits - 1)) - 1};
+                   .weight_max = (1 << (bits - 1)) - 1,
+                   .known = known};
     q.grid = NEW_ARRAY(scratch, GridNodes, q.p.n);
     q.quantised = NEW_ARRAY(scratch, Value *, q.p.n);
     int status = find_grids(&q, c);
@@ -310,7 +366,7 @@ static int judge_layers(Context *c, const Target *t, int bits, const Graph *plai
     if (list == c->opt.exclude) return 0;
     c->opt.exclude = list;
     c->graph = graph_clone(plain, c->arena, NULL);
-    TRY(quantise(c, t, bits, list));
+    TRY(place_fake_quant(c, t, bits, list, NULL));
     TRY(measure_sqnr(&again, &n, c, plain, c->graph, c->arena));
     for (int k = 0, at = 0; k < r->nquantised && at < n; k++)
         if (strcmp(r->quantised[k].node, again[at].node) == 0)
@@ -328,7 +384,7 @@ int pass_fake_quant(Context *c, const char *opt)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);
     TRY(check_graph(c));
     const Graph *plain = graph_clone(c->graph, c->arena, NULL);
-    TRY(quantise(c, t, bits, c->opt.exclude));
+    TRY(place_fake_quant(c, t, bits, c->opt.exclude, NULL));
     remark_small_convolutions(c, t);
     return judge_layers(c, t, bits, plain);
 }

@@ -207,3 +207,15 @@ Placement placement_new(Graph *g, const Target *t, const char *exclude, Arena *a
     mark_grids(&p);
     return p;
 }
+
+bool placement_is_source(const Placement *p, const Value *v)
+{
+    const Node *n = v->def;
+    if (!n) return true;
+    QuantRole role = placement_role(p, n);
+    if (role_moves(role)) return !p->grid[n->in[0]->id];
+    bool joined = n->op == OP_Concat;
+    for (int k = 0; joined && k < n->nin; k++)
+        joined = p->grid[n->in[k]->id] && placement_root(p, n->in[k]) == placement_root(p, v);
+    return !joined;
+}

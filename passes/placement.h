@@ -24,6 +24,8 @@ Placement placement_new(Graph *g, const Target *t, const char *exclude, Arena *a
 uint32_t placement_root(const Placement *p, const Value *v);
 /* Whether the node runs in integers on this placement. */
 bool placement_is_integer(const Placement *p, const Node *n);
+/* Whether v has values of its own, not just those of others on its grid. */
+bool placement_is_source(const Placement *p, const Value *v);
 /* As quant_role, but QUANT_FLOAT for excluded nodes. */
 QuantRole placement_role(const Placement *p, const Node *n);
 

@@ -268,6 +268,16 @@ static int do_quantize(ehap *e, const char *a, const char *b)
 
 int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
 
+static int do_requantize(ehap *e, const char *a, const char *b)
+{
+    (void)a, (void)b;
+    int status = begin(e, "requantize", true);
+    if (!status && e->data) status = pipeline_prepare(e);
+    return status ? status : pipeline_requantize(e);
+}
+
+int ehap_requantize(ehap *e) { return guarded(e, do_requantize, NULL, NULL); }
+
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;

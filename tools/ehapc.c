@@ -59,6 +59,8 @@ static int cmd_compress(Command *c)
 static int cmd_prune(Command *c) { return transform(c, ehap_prune); }
 static int cmd_quantize(Command *c) { return transform(c, ehap_quantize); }
 
+static int cmd_requantize(Command *c) { return transform(c, ehap_requantize); }
+
 static int cmd_inspect(Command *c)
 {
     int status = loaded(c, false);
@@ -106,6 +108,7 @@ static const struct {
     {"sensitivity", "IN -o S.json", "score every prunable channel", cmd_sensitivity},
     {"prune", "IN -o OUT", "remove channels and refit, in float", cmd_prune},
     {"quantize", "IN -o OUT", "calibrate, fine-tune and quantize", cmd_quantize},
+    {"requantize", "IN -o OUT", "lay a quantized model out for another --target", cmd_requantize},
     {"lint", "IN", "which nodes --target runs in integers, and why the rest is float", cmd_lint},
     {"run", "IN --data X.npz -o Y.npz", "inference; --test-data DIR compares", cmd_run},
     {"passes", "", "list the passes for --passes", cmd_passes},

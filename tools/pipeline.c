@@ -114,7 +114,15 @@ int pipeline_quantize(ehap *e)
     if (!status) status = run(e, "fake-quant", "");
     if (!status && c->opt.steps != 0) status = run(e, "train", "");
     if (!status) status = measure(e, &c->report.accuracy_trained);
+    if (!status) status = run(e, "record-ranges", "");
     if (!status) status = run(e, "quantize", "");
     if (!status) status = measure(e, &c->report.accuracy_output);
     return status;
+}
+
+int pipeline_requantize(ehap *e)
+{
+    Context *c = &e->c;
+    int status = run(e, "requantize", "");
+    return status || !c->data ? status : measure(e, &c->report.accuracy_output);
 }

@@ -56,6 +56,7 @@ int pipeline_prepare(ehap *e); /* samples, the original, accuracy of the input *
 int pipeline_prune(ehap *e);
 int pipeline_train(ehap *e);
 int pipeline_quantize(ehap *e);
+int pipeline_requantize(ehap *e);
 
 /* run_model.c, inspect.c */
 int run_arrays(ehap *e, const char *in_npz, const char *out_npz);
