@@ -1,7 +1,8 @@
 /* ONNX's own backend tests, run on every device.
  *
- *   run_onnx UNSUPPORTED DIR…   each DIR holds folders test_NAME (model.onnx, test_data_set_0)
- *   run_onnx --list DIR…        prints the list of cases that fail, with the reason
+ *   run_onnx UNSUPPORTED DIR…         each DIR holds folders test_NAME (model.onnx,
+ * test_data_set_0) run_onnx --list UNSUPPORTED DIR…  prints the list anew: what fails now, with the
+ * reason that UNSUPPORTED gives, or else the first error
  *
  * UNSUPPORTED names the cases that are known to fail, one a line, then the reason. It is kept true
  * in both directions: a listed case that passes is a failure too. */
@@ -173,8 +174,9 @@ static int check_case(const char *dir, Reason *why)
 /* ---- the list ----------------------------------------------------------------------- */
 
 typedef struct List {
-    char *name[MAX_CASES];
+    char *name[MAX_CASES], *reason[MAX_CASES];
     int n;
+    bool renew; /* the list is printed anew, comments first */
 } List;
 
 static int read_list(List *l, const char *path)
@@ -186,8 +188,12 @@ static int read_list(List *l, const char *path)
         return -1;
     }
     while (l->n < MAX_CASES && fgets(line, sizeof line, f)) {
-        line[strcspn(line, " \t\n")] = '\0';
-        if (line[0] && line[0] != '#') l->name[l->n++] = strdup(line);
+        line[strcspn(line, "\n")] = '\0';
+        if (line[0] == '#' && l->renew) printf("%s\n", line);
+        if (!line[0] || line[0] == '#') continue;
+        const size_t name = strcspn(line, " \t"), gap = strspn(line + name, " \t");
+        l->name[l->n] = strndup(line, name);
+        l->reason[l->n++] = strdup(line + name + gap);
     }
     fclose(f);
     return 0;
@@ -210,12 +216,13 @@ static void judge(const char *dir, const char *name, const List *known, Totals *
 {
     Reason why;
     const bool good = check_case(dir, &why) == 0;
+    const int at = listed(known, name);
     t->passed += good;
-    if (!known) {
-        if (!good) printf("%s %s\n", name, why.text);
+    if (known->renew) {
+        if (!good) printf("%s %s\n", name, at >= 0 ? known->reason[at] : why.text);
         return;
     }
-    const bool expected = listed(known, name) >= 0;
+    const bool expected = at >= 0;
     t->unsupported += expected && !good;
     if (good == !expected) return;
     t->failed++;
@@ -242,15 +249,19 @@ int main(int argc, char **argv)
 {
     static List list;
     Totals t = {0};
-    const bool list_only = argc > 1 && strcmp(argv[1], "--list") == 0;
-    if (argc < 3 || (!list_only && read_list(&list, argv[1]) < 0)) return 2;
-    if (access(argv[2], R_OK) != 0) {
-        printf("skipped: %s is not there (Debian package libonnx-testdata)\n", argv[2]);
+    list.renew = argc > 1 && strcmp(argv[1], "--list") == 0;
+    char **arg = argv + 1 + list.renew, **end = argv + argc;
+    if (end - arg < 2 || read_list(&list, *arg++) < 0) return 2;
+    if (access(*arg, R_OK) != 0) {
+        fprintf(stderr, "skipped: %s is not there (Debian package libonnx-testdata)\n", *arg);
         return SKIP;
     }
-    for (int k = 2; k < argc; k++) run_folder(argv[k], list_only ? NULL : &list, &t);
-    if (!list_only)
+    for (; arg < end; arg++) run_folder(*arg, &list, &t);
+    if (!list.renew)
         printf("%d pass, %d unsupported, %d wrong\n", t.passed, t.unsupported, t.failed);
-    for (int k = 0; k < list.n; k++) free(list.name[k]);
+    for (int k = 0; k < list.n; k++) {
+        free(list.name[k]);
+        free(list.reason[k]);
+    }
     return t.failed != 0;
 }
