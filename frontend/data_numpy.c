@@ -57,7 +57,7 @@ static size_t parse_header(Type *t, bool *fortran, Arena *a, Bytes b)
     const char *descr = header_value(header, "'descr'"),
                *order = header_value(header, "'fortran_order'");
     if (!descr || !order || parse_shape(t, header_value(header, "'shape'")) < 0) return 0;
-    for (size_t k = 0; k < sizeof descrs / sizeof *descrs; k++)
+    for (size_t k = 0; *descr && k < sizeof descrs / sizeof *descrs; k++)
         if (strncmp(descr + 1, descrs[k].descr, 3) == 0) t->dtype = descrs[k].dtype;
     *fortran = strncmp(order, "True", 4) == 0;
     return t->dtype ? at + n : 0;

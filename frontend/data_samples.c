@@ -236,6 +236,19 @@ static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *
     return 0;
 }
 
+/* Only inputs of type float have samples converted for them (samples_gather). */
+static int check_conversion(const SampleInput *in, const Value *input, Diag *d)
+{
+    const DType want = input->type.dtype;
+    if (want == DT_F32 || (in->type.dtype == want && !in->factor)) return 0;
+    if (in->type.dtype == want)
+        return diag_error(d, "--preprocess is for inputs of type float, '%s' takes %s", in->name,
+                          dtype_name(want));
+    return diag_error(d,
+                      "samples are %s, input '%s' takes %s, and only to float they are converted",
+                      dtype_name(in->type.dtype), in->name, dtype_name(want));
+}
+
 /* An input that is a single number has the same one for all samples. */
 static void repeat_numbers(Samples *s, Arena *a)
 {
@@ -256,14 +269,16 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
     for (int i = 0; i < s->ninputs; i++) {
         int64_t count;
         TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
+        bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
+        if (s->inputs[i].type.rank > 0 && pre && pre->given && is_float)
+            TRY(apply(&s->inputs[i], a, pre, ps, count));
+        TRY(check_conversion(&s->inputs[i], ps->graph->inputs[i], ps->diag));
         if (s->inputs[i].type.rank == 0) continue;
         if (counted && count != s->count)
             return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
                               (long long)s->count, counted, (long long)count, s->inputs[i].name);
         s->count = count;
         counted = s->inputs[i].name;
-        bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
-        if (pre && pre->given && is_float) TRY(apply(&s->inputs[i], a, pre, ps, count));
     }
     repeat_numbers(s, a);
     if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&

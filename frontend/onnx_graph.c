@@ -327,6 +327,9 @@ int import_graph(Import *im)
 {
     Order order = {.n = (int)im->proto->n_node};
     NameTable *symbols = table_new(im->tmp);
+    if (im->proto->n_node > MAX_NODES)
+        return diag_error(im->d, "the graph has %zu nodes, at most %d are read", im->proto->n_node,
+                          (int)MAX_NODES);
     Captures *captures = NEW_ARRAY(im->tmp, Captures, order.n);
     TRY(declare_inputs(im, symbols));
     for (int k = 0; k < order.n; k++) TRY(declare_node(im, k));

@@ -6,7 +6,7 @@
 #include "ir/names.h"
 #include "ir/op.h"
 
-enum { OLDEST_OPSET = 7, NEWEST_OPSET = 28 };
+enum { OLDEST_OPSET = 7, NEWEST_OPSET = 28, MAX_NODES = 1 << 20 };
 
 /* Names of one scope: the graph's, or a subgraph's. */
 typedef struct NameTable NameTable;

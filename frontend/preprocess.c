@@ -1,10 +1,11 @@
 /* --preprocess: how stored numbers become what the network was trained on. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "frontend/frontend.h"
 
-/* A number or a fraction: "0.5", "1/255". */
+/* A finite number or fraction: "0.5", "1/255". */
 static bool parse_number(const char **p, double *out)
 {
     char *end;
@@ -17,7 +18,7 @@ static bool parse_number(const char **p, double *out)
         *out /= by;
     }
     *p = end;
-    return true;
+    return isfinite(*out);
 }
 
 /* "0.485:0.456:0.406" into list; the count, or 0 if ill-formed. */

@@ -2,6 +2,7 @@
 #include "ir/process.h"
 
 #include <malloc.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -31,4 +32,28 @@ size_t process_peak_resident(void)
 {
     struct rusage u;
     return getrusage(RUSAGE_SELF, &u) == 0 ? (size_t)u.ru_maxrss * 1024 : 0;
+}
+
+/* The number in a file; SIZE_MAX: there is none ("max"). */
+static size_t number_in(const char *path)
+{
+    unsigned long long n;
+    FILE *f = fopen(path, "r");
+    if (!f) return SIZE_MAX;
+    if (fscanf(f, "%llu", &n) != 1) n = SIZE_MAX;
+    fclose(f);
+    return (size_t)n;
+}
+
+size_t process_memory(void)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    size_t least = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : SIZE_MAX;
+    const size_t group[] = {number_in("/sys/fs/cgroup/memory.max"),
+                            number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes")};
+    for (int k = 0; k < 2; k++)
+        if (group[k] < least) least = group[k];
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < least) least = space.rlim_cur;
+    return least;
 }

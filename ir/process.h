@@ -10,5 +10,8 @@ double process_seconds(void);
 size_t process_resident(void);
 /* The largest it has been. */
 size_t process_peak_resident(void);
+/* The memory there is: the machine's, or less where a control group or a limit on the address
+ * space says so; SIZE_MAX: unknown. */
+size_t process_memory(void);
 
 #endif

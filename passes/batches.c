@@ -76,12 +76,19 @@ void session_close(Session *s)
 
 static void release_session(void *p) { session_close(p); }
 
+/* What may be planned for: what --memory says; else what the CPU's programs can have at all. */
+static size_t memory_limit(const Options *o)
+{
+    return o->memory ? o->memory : runtime_is_parallel(o->device) ? SIZE_MAX : process_memory();
+}
+
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
 {
-    if (!o->memory || bytes <= o->memory) return 0;
-    return diag_error(d, "%lld sample%s at a time need%s %zu bytes, --memory allows %zu",
-                      (long long)samples, samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
-                      o->memory);
+    const size_t limit = memory_limit(o);
+    if (bytes <= limit) return 0;
+    return diag_error(d, "%lld sample%s at a time need%s %zu bytes, %s %zu", (long long)samples,
+                      samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
+                      o->memory ? "--memory allows" : "this machine has", limit);
 }
 
 static bool batch_is_open(const Graph *model)
@@ -170,7 +177,7 @@ int session_open(Session **out, Arena *a, const Graph *model, int64_t most, Shar
     s->shard = shard_size(model, most);
     TRY(plan(s, batch_is_open(model), make, ctx, o, d));
     s->threads = program_threads(s->program, o->threads);
-    while (o->memory && s->threads > 1 && bytes_with(s, s->threads) > o->memory) s->threads--;
+    while (s->threads > 1 && bytes_with(s, s->threads) > memory_limit(o)) s->threads--;
     s->bytes = bytes_with(s, s->threads);
     if (o->print_plan && ranks_index() == 0) print_plan(s, stderr);
     s->owner = NEW_ARRAY(a, _Atomic(Instance *), s->threads);

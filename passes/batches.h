@@ -59,7 +59,8 @@ int64_t shard_for_device(const Options *o, int64_t n);
 enum { MEMORY_THREADS = 4 };
 int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
                  void *ctx, const Options *o, Diag *d);
-/* Error if so many bytes, for what `samples` says, are above o->memory. */
+/* Error if so many bytes, for what `samples` says, are above o->memory or, if that is 0, above what
+ * the machine has. */
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d);
 void session_close(Session *s); /* NULL is allowed; may be repeated */
 typedef int ShardCallback(void *ctx, int64_t shard, Instance *inst);

@@ -200,6 +200,44 @@ static Message merges(void)
     return m;
 }
 
+/* Small ones, but more than any network has. */
+static Message many_nodes(void)
+{
+    Message g = graph_of(&good);
+    for (int k = 0; k < 1 << 20; k++) {
+        Message n = {0};
+        put_text(&n, 4, "Relu");
+        put_text(&n, 6, "so long that decoding is not refused");
+        put_message(&g, 1, &n);
+    }
+    return model_of(&g);
+}
+
+/* y = the sum over what is made of a shape of 2^40 elements: never known before it is computed. */
+static Message huge_constant(void)
+{
+    static const struct {
+        const char *in, *out, *type;
+    } nodes[] = {{"shape", "ones", "ConstantOfShape"}, {"ones", "y", "ReduceMax"}};
+    const int64_t shape[] = {(int64_t)1 << 40};
+    Message g = {0}, t = {0};
+    for (int k = 0; k < 2; k++) {
+        Message n = {0};
+        put_text(&n, 1, nodes[k].in);
+        put_text(&n, 2, nodes[k].out);
+        put_text(&n, 4, nodes[k].type);
+        put_message(&g, 1, &n);
+    }
+    put_text(&g, 2, "bad");
+    put_int(&t, 1, 1);
+    put_int(&t, 2, 7);
+    put_text(&t, 8, "shape");
+    put_bytes(&t, 9, shape, sizeof shape);
+    put_message(&g, 5, &t);
+    put_info(&g, 12, "y", 4, 8);
+    return model_of(&g);
+}
+
 /* A field that says it is 10^9 bytes long. */
 static Message long_field(void)
 {
@@ -229,11 +267,10 @@ static Message case_named(const char *name)
     static const struct {
         const char *name;
         Message (*make)(void);
-    } bombs[] = {{"nested", nested},
-                 {"empty-messages", empty_messages},
-                 {"merges", merges},
-                 {"long-field", long_field},
-                 {"random", random_bytes}};
+    } bombs[] = {
+        {"nested", nested},         {"empty-messages", empty_messages}, {"merges", merges},
+        {"many-nodes", many_nodes}, {"huge-constant", huge_constant},   {"long-field", long_field},
+        {"random", random_bytes}};
     Recipe r = good;
     for (size_t k = 0; k < sizeof bombs / sizeof *bombs; k++)
         if (strcmp(name, bombs[k].name) == 0) return bombs[k].make();

@@ -190,6 +190,22 @@ static void test_preprocess(void **state)
     assert_int_equal(preprocess_parse(&p, "mean=a", &f->d), -1);
     assert_int_equal(preprocess_parse(&p, "colour=1", &f->d), -1);
     assert_int_equal(preprocess_parse(&p, "scale", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "scale=nan", &f->d), -1);
+    assert_int_equal(preprocess_parse(&p, "std=1e999", &f->d), -1);
+}
+
+/* Only inputs of type float take other types, and --preprocess. */
+static void test_conversion(void **state)
+{
+    Fixture *f = *state;
+    const uint8_t bytes[13] = {1, 2, 3};
+    const char *path = put(f, "a.bin", bytes, sizeof bytes);
+    f->g->inputs[0]->type.dtype = DT_I64;
+    read_fails(f, path, "samples are uint8, input 'x' takes int64");
+    f->g->inputs[0]->type.dtype = DT_U8;
+    assert_int_equal(read_ok(f, path, "scale=1/255")->count, 1);
+    f->g->inputs[0]->type.dtype = DT_F16;
+    read_fails(f, path, "samples are uint8, input 'x' takes float16");
 }
 
 /* Files in the list, in a folder, and labels beside images all count; other files do not. */
@@ -217,7 +233,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_records),    TEST(test_idx),        TEST(test_gzip), TEST(test_npz),
-        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_stamp)};
+        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),       TEST(test_npz),
+        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_conversion), TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
