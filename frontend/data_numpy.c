@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zip.h>
 
@@ -97,6 +98,13 @@ int npy_parse(NamedArray *out, Arena *a, Bytes b, const char *what, Diag *d)
     return 0;
 }
 
+/* Deflate makes at most 1032 bytes of one: an archive that promises more lies. */
+static bool can_hold(const char *path, zip_uint64_t size)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && size / 1032 <= (zip_uint64_t)st.st_size;
+}
+
 static int zip_member(NamedArray *out, Arena *a, zip_t *z, zip_uint64_t i, const char *path,
                       Diag *d)
 {
@@ -105,6 +113,9 @@ static int zip_member(NamedArray *out, Arena *a, zip_t *z, zip_uint64_t i, const
         return diag_error(d, "'%s': damaged zip directory", path);
     if (st.size > (zip_uint64_t)4 << 30)
         return diag_error(d, "'%s': '%s' is over 4 GiB", path, st.name);
+    if (!can_hold(path, st.size))
+        return diag_error(d, "'%s': '%s' cannot be %llu bytes", path, st.name,
+                          (unsigned long long)st.size);
     char *bytes = arena_alloc(a, (size_t)st.size), *name = arena_strdup(a, st.name);
     zip_file_t *f = zip_fopen_index(z, i, 0);
     zip_int64_t got = f ? zip_fread(f, bytes, st.size) : -1;

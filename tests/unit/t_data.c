@@ -194,6 +194,24 @@ static void test_preprocess(void **state)
     assert_int_equal(preprocess_parse(&p, "std=1e999", &f->d), -1);
 }
 
+/* The size is believed only as far as so few bytes can go. */
+static void test_npz_bomb(void **state)
+{
+    Fixture *f = *state;
+    const float x[12] = {1};
+    uint8_t bytes[1024];
+    NamedArray array = {"x", type_of(DT_F32, 4, (int64_t[]){1, 2, 2, 3}), x};
+    char *path = arena_printf(f->a, "%s/bomb.npz", f->dir);
+    assert_int_equal(npz_write(path, &array, 1, &f->d), 0);
+    FILE *file = fopen(path, "rb");
+    size_t n = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    uint8_t *entry = memmem(bytes, n, "PK\1\2", 4);
+    assert_non_null(entry);
+    memcpy(entry + 24, &(uint32_t){3u << 30}, 4); /* of the directory: size when unpacked */
+    read_fails(f, put(f, "bomb.npz", bytes, n), "cannot be 3221225472 bytes");
+}
+
 /* Only inputs of type float take other types, and --preprocess. */
 static void test_conversion(void **state)
 {
@@ -233,7 +251,8 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),       TEST(test_npz),
-        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_conversion), TEST(test_stamp)};
+        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),
+        TEST(test_npz),        TEST(test_npy_damage), TEST(test_preprocess),
+        TEST(test_conversion), TEST(test_npz_bomb),   TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
