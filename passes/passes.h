@@ -29,6 +29,7 @@ typedef struct Options {
     int ndims;
     const char *keep_nodes, *exclude; /* comma-separated node names */
     const char *attention;            /* "heads": whole ones; NULL, "widths": of all together */
+    const char *distill;              /* values to train on, comma-separated; NULL: the outputs */
     const char *target;               /* a name from targets.c; NULL: "ort" */
     double quant_drop;                /* largest relative error one layer may cost; 0: any */
     const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */

@@ -4,7 +4,8 @@
  *              BatchNormalization becomes BatchNormTrain (statistics of the shard)
  *   teacher  = c->original, inlined on the same inputs
  *   loss     = (1 - a) CE(z, labels) + a T^2 CE(z / T, softmax(z_teacher / T))
- *              + h mean over residual sums s of |s - s_teacher|^2 / |s_teacher|^2
+ *              + h mean over residual sums s of |s - s_teacher|^2 / |s_teacher|^2;
+ *              with --distill, (1 - a) CE as before, and the relative squares of the values named
  *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain,
  *              least and largest element of activations whose range follows the data
  *
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "ir/op.h"
+#include "ir/text.h"
 #include "passes/batches.h"
 #include "passes/targets.h"
 
@@ -260,6 +262,7 @@ static Value *plus(Graph *g, Value *x, Value *y)
     return x && y ? build(g, OP_Add, IN(x, y), NO_ATTRS) : x ? x : y;
 }
 
+/* teacher NULL: the labels' part alone. */
 static Value *classifier_loss(Builder *b, Value *z, Value *teacher)
 {
     Graph *g = b->t->g;
@@ -273,7 +276,7 @@ static Value *classifier_loss(Builder *b, Value *z, Value *teacher)
         b->t->labels = g->ninputs - 1;
         hard = scaled(g, loss_cross_entropy(g, z, t, batch), 1 - a);
     }
-    if (a > 0) {
+    if (a > 0 && teacher) {
         Attr axis = attr_int("axis", -1);
         Value *p =
             build(g, OP_Softmax, 1, (Value *[]){scaled(g, teacher, 1 / temperature)}, 1, &axis);
@@ -359,6 +362,30 @@ static int find_hints(Builder *b, Graph *teacher, Hint *hints)
     return n;
 }
 
+/* The values that --distill names, in both networks. */
+static int find_named(Builder *b, Graph *teacher, Hint *hints, int *n)
+{
+    const Context *c = b->c;
+    const char *rest = c->opt.distill;
+    size_t length;
+    for (const char *p; (p = next_name(&rest, &length));) {
+        const char *name = arena_printf(b->a, "%.*s", (int)length, p);
+        Value *s = graph_computed(b->t->g, name), *t = graph_computed(teacher, name);
+        if (!s || !t) {
+            diag_error(c->diag, "--distill: %s has no value '%s'",
+                       t ? "the network" : "the original", name);
+            if (t) diag_note(c->diag, "it went into another node; name one behind it");
+            return -1;
+        }
+        if (s->type.dtype != DT_F32)
+            return diag_error(c->diag, "--distill: '%s' is %s, and floats can be learned", name,
+                              dtype_name(s->type.dtype));
+        hints[(*n)++] = (Hint){t->name, s, t};
+        graph_add_output(teacher, t);
+    }
+    return 0;
+}
+
 static Value *square_sum(Graph *g, Value *x)
 {
     Attr keep = attr_int("keepdims", 0);
@@ -366,11 +393,12 @@ static Value *square_sum(Graph *g, Value *x)
     return build(g, OP_ReduceSum, 1, &square, 1, &keep);
 }
 
-static Value *hint_loss(Builder *b, const Hint *h, int n, Value *const *teacher)
+/* `each`: the weight of one. */
+static Value *hint_loss(Builder *b, const Hint *h, int n, Value *const *teacher, double each)
 {
     Graph *g = b->t->g;
     Value *loss = NULL;
-    double weight = b->setup->hints * (double)b->t->shard / (double)b->setup->batch / n;
+    double weight = each * (double)b->t->shard / (double)b->setup->batch;
     for (int k = 0; k < n; k++) {
         Value *want = surviving(b, teacher[k], h[k].name);
         if (!type_equal(&want->type, &h[k].student->type)) continue;
@@ -381,31 +409,46 @@ static Value *hint_loss(Builder *b, const Hint *h, int n, Value *const *teacher)
     return loss;
 }
 
+/* What the outputs say: y of the student, wanted of the teacher. */
+static int output_loss(Builder *b, Value *z, Value *const *y, Value *const *wanted, int n,
+                       Value **loss)
+{
+    const Context *c = b->c;
+    bool named = c->opt.distill != NULL;
+    for (int o = 0; o < n && !b->t->classifies; o++)
+        if (!type_equal(&y[o]->type, &wanted[o]->type))
+            return diag_error(c->diag, "output '%s' of the two networks differ in type",
+                              y[o]->name);
+    if (b->t->classifies && (!named || c->data->labels))
+        *loss = classifier_loss(b, z, named ? NULL : wanted[0]);
+    return b->t->classifies || named ? 0 : regression_loss(b, y, wanted, n, loss);
+}
+
 static int build_loss(Builder *b, Value **loss)
 {
     Context *c = b->c;
     TrainGraph *t = b->t;
     Graph *teacher, *g = t->g;
-    int n = g->noutputs;
+    int n = g->noutputs, nhints = 0;
+    bool named = c->opt.distill != NULL;
     Value *z = graph_logits(g);
     TRY(shard_specialize(&teacher, c->original, b->a, c->data, t->shard, c->diag));
     Value **y = arena_memdup(b->a, g->outputs, sizeof(Value *) * (size_t)n);
-    Hint *hints = NEW_ARRAY(b->a, Hint, g->nnodes);
-    int nhints = find_hints(b, teacher, hints);
+    size_t length, names = 0;
+    for (const char *rest = c->opt.distill; next_name(&rest, &length);) names++;
+    Hint *hints = NEW_ARRAY(b->a, Hint, (size_t)g->nnodes + names);
+    if (named)
+        TRY(find_named(b, teacher, hints, &nhints));
+    else
+        nhints = find_hints(b, teacher, hints);
     Value **wanted = NEW_ARRAY(b->a, Value *, n + nhints);
     t->classifies = z && z->type.rank == 2 && z->type.dim[1] > 1 && n == 1;
     if (t->classifies) teacher->outputs[0] = graph_logits(teacher);
     graph_inline(g, teacher, g->inputs, wanted);
-    for (int o = 0; o < n && !t->classifies; o++)
-        if (!type_equal(&y[o]->type, &wanted[o]->type))
-            return diag_error(c->diag, "output '%s' of the two networks differ in type",
-                              y[o]->name);
     *loss = NULL;
-    if (t->classifies)
-        *loss = classifier_loss(b, z, wanted[0]);
-    else
-        TRY(regression_loss(b, y, wanted, n, loss));
-    *loss = plus(g, *loss, hint_loss(b, hints, nhints, wanted + n));
+    TRY(output_loss(b, z, y, wanted, n, loss));
+    double each = named ? 1 : b->setup->hints / nhints;
+    *loss = plus(g, *loss, hint_loss(b, hints, nhints, wanted + n, each));
     return *loss ? 0 : diag_error(c->diag, "the network has no float output to train");
 }
 

@@ -8,6 +8,7 @@
 #include "frontend/file.h"
 #include "ir/digest.h"
 #include "ir/process.h"
+#include "ir/text.h"
 #include "passes/checkpoint.h"
 #include "tools/session.h"
 
@@ -206,6 +207,27 @@ static int resume(ehap *e)
     return EHAP_OK;
 }
 
+/* Before hours of work: what --distill names is there. */
+static int check_distill(ehap *e)
+{
+    const char *rest = e->c.opt.distill;
+    size_t n;
+    for (const char *p; (p = next_name(&rest, &n));) {
+        const char *name = arena_printf(e->arena, "%.*s", (int)n, p);
+        const Value *v = graph_computed(e->c.original, name);
+        if (v && dtype_is_float(v->type.dtype)) continue;
+        diag_error(&e->diag,
+                   v ? "--distill: '%s' is %s, and only floats can be learned"
+                     : "--distill: the model has no value '%s'",
+                   name, v ? dtype_name(v->type.dtype) : "");
+        diag_note(&e->diag,
+                  "ehapc inspect lists the nodes; --print-ir-after=canonicalize shows all "
+                  "values");
+        return EHAP_USAGE;
+    }
+    return EHAP_OK;
+}
+
 /* The reference that everything is held against: the model in canonical form. */
 static int canonical(ehap *e)
 {
@@ -215,7 +237,7 @@ static int canonical(ehap *e)
     e->input.params = graph_params(c->original);
     if (sizes_choose(c) < 0) return EHAP_USAGE;
     e->input.flops = graph_flops_at(c->original, &c->opt);
-    return EHAP_OK;
+    return check_distill(e);
 }
 
 /* `runs`: the job runs the network, so that what cannot be planned has to be set aside. */

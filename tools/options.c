@@ -70,6 +70,8 @@ static const struct {
     {"steps", "N", LONG, OPT(steps), 0, 1e9, "training steps (0: none)"},
     {"epochs", "E", NUMBER, OPT(epochs), 0, 1e6, "training length in passes over the data"},
     {"time", "T", DURATION, OPT(seconds), 0, 1e9, "training length in time: 90s, 10m, 2h"},
+    {"distill", "A,B,...", LIST, OPT(distill), 0, 0,
+     "train on the difference at these values, inner ones or outputs (all float outputs)"},
     {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate"},
     {"target", target_names, CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,

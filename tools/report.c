@@ -161,6 +161,23 @@ static cJSON *quantised_json(const Report *r)
     return list;
 }
 
+/* Outputs that nothing can be learned from, and those that are set aside with the tail. */
+static cJSON *ignored_json(const ehap *e)
+{
+    cJSON *list = cJSON_CreateArray();
+    const Graph *g = e->c.original;
+    for (int o = 0; o < g->noutputs; o++)
+        if (!dtype_is_float(g->outputs[o]->type.dtype))
+            cJSON_AddItemToArray(list, cJSON_CreateString(g->outputs[o]->name));
+    for (int o = 0; e->tail && o < e->tail->noutputs; o++) {
+        bool kept = false;
+        for (int k = 0; k < g->noutputs; k++)
+            kept |= strcmp(g->outputs[k]->name, e->tail->outputs[o]) == 0;
+        if (!kept) cJSON_AddItemToArray(list, cJSON_CreateString(e->tail->outputs[o]));
+    }
+    return list;
+}
+
 int report_write(ehap *e, const char *path)
 {
     const Report *r = &e->c.report;
@@ -171,6 +188,7 @@ int report_write(ehap *e, const char *path)
     cJSON_AddItemToObject(root, "accuracy", accuracy_json(r));
     if (r->proof_max_diff >= 0) cJSON_AddNumberToObject(root, "proof_max_diff", r->proof_max_diff);
     if (e->c.chosen_by) cJSON_AddItemToObject(root, "scoring", scoring_json(e->c.chosen_by));
+    if (e->c.original) cJSON_AddItemToObject(root, "outputs_ignored", ignored_json(e));
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", layers_json(r));

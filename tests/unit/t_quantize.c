@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "ir/op.h"
+#include "passes/calibrate.h"
 #include "tests/unit/small_net.h"
 
 static const char *ops_of(Arena *a, const Graph *g)
@@ -204,6 +205,38 @@ static void costly_layers_stay_in_float(void **state)
     arena_free(a);
 }
 
+/* Sixteen times the samples: other ranges, the same memory. */
+static void calibration_streams(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    size_t peak[2];
+    Range range[2];
+    enum { TIMES = 16 };
+    for (int k = 0; k < 2; k++) {
+        Context c = small_context(a, &d, false);
+        Samples many = *c.data;
+        int64_t n = NET_SAMPLES * 2 * NET_SIZE * NET_SIZE;
+        float *x = NEW_ARRAY(a, float, TIMES *n);
+        for (int64_t i = 0; i < TIMES * n; i++)
+            x[i] = ((const float *)c.data->inputs[0].data)[i % n] * (float)(1 + i / n);
+        many.inputs = arena_memdup(a, many.inputs, sizeof *many.inputs);
+        many.inputs[0].data = x;
+        many.count = k ? TIMES * NET_SAMPLES : NET_SAMPLES;
+        c.data = &many;
+        int group = 0;
+        RangeGroups groups = {.n = 1, .groups = 1, .v = &c.graph->outputs[0], .group = &group};
+        const GridKind u8 = {0, 255, false, 0};
+        assert_int_equal(calibrate(&range[k], &c, c.graph, &groups, many.count, u8), 0);
+        peak[k] = c.peak_bytes;
+    }
+    assert_true(peak[0] > 0);
+    assert_true(peak[0] == peak[1]);
+    assert_true(range[1].hi > 4 * range[0].hi);
+    arena_free(a);
+}
+
 static void bad_options_are_refused(void **state)
 {
     (void)state;
@@ -230,6 +263,7 @@ int main(void)
         cmocka_unit_test(biases_are_at_the_scale_of_the_products),
         cmocka_unit_test(gradients_go_straight_through),
         cmocka_unit_test(costly_layers_stay_in_float),
+        cmocka_unit_test(calibration_streams),
         cmocka_unit_test(bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,116 @@
+/* Writes small networks of several kinds, for what trains without labels and without being a
+ * classifier: tasks NAME OUT.onnx. */
+#include <stdio.h>
+
+#include "backend/backend.h"
+#include "tests/unit/small_net.h"
+
+enum { WIDTH = 16, ANCHORS = NET_SIZE * NET_SIZE };
+
+static Value *relu(Graph *g, Value *x) { return build(g, OP_Relu, IN(x), NO_ATTRS); }
+
+static Value *named(Value *v, const char *name)
+{
+    v->name = value_new(v->graph, name, v->type)->name;
+    return v;
+}
+
+static Value *backbone(Graph *g)
+{
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    x = relu(g, net_conv(g, x, "stem", 2, WIDTH, false));
+    return named(relu(g, net_conv(g, x, "body", WIDTH, WIDTH, false)), "features");
+}
+
+static void regressor(Graph *g)
+{
+    Value *x = build(g, OP_GlobalAveragePool, IN(backbone(g)), NO_ATTRS);
+    x = build(g, OP_Flatten, IN(x), NO_ATTRS);
+    Value *w = net_const(g, "fc_w", 1, 2, DIMS(1, WIDTH));
+    graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "y"));
+}
+
+/* Down by a strided convolution, up by ConvTranspose and Resize; the mask is an index output. */
+static void segmenter(Graph *g)
+{
+    Value *top = backbone(g), *w = net_const(g, "down_w", 0.1f, 4, DIMS(WIDTH, WIDTH, 2, 2));
+    Value *x = build(g, OP_Conv, IN(top, w), ATTRS(attr_ints("strides", 2, DIMS(2, 2))));
+    Value *u = net_const(g, "up_w", 0.1f, 4, DIMS(WIDTH, WIDTH, 2, 2));
+    Value *a =
+        build(g, OP_ConvTranspose, IN(relu(g, x), u), ATTRS(attr_ints("strides", 2, DIMS(2, 2))));
+    static const float twice[4] = {1, 1, 2, 2};
+    Value *scales = value_const(g, "scales", type_of(DT_F32, 1, DIMS(4)), twice);
+    Value *b = build(g, OP_Resize, 3, (Value *[]){relu(g, x), NULL, scales},
+                     ATTRS(attr_str("mode", "nearest"),
+                           attr_str("coordinate_transformation_mode", "asymmetric"),
+                           attr_str("nearest_mode", "floor")));
+    b = build(g, OP_Concat, IN(relu(g, a), b), ATTRS(attr_int("axis", 1)));
+    Value *y = named(net_conv(g, b, "head", 2 * WIDTH, 3, false), "classes");
+    graph_add_output(g, y);
+    graph_add_output(
+        g, named(build(g, OP_ArgMax, IN(y), ATTRS(attr_int("axis", 1), attr_int("keepdims", 0))),
+                 "mask"));
+}
+
+/* [N,C,8,8] as [N,64,C] */
+static Value *by_anchor(Graph *g, Value *x, int64_t channels)
+{
+    x = build(g, OP_Transpose, IN(x), ATTRS(attr_ints("perm", 4, DIMS(0, 2, 3, 1))));
+    return build(g, OP_Reshape, IN(x, CONST_INTS(g, 0, ANCHORS, channels)), NO_ATTRS);
+}
+
+/* Boxes and scores, the best five by TopK, and all by NonMaxSuppression. */
+static void detector(Graph *g)
+{
+    Value *x = backbone(g);
+    Value *boxes = named(by_anchor(g, net_conv(g, x, "box", WIDTH, 4, false), 4), "boxes");
+    Value *scores = by_anchor(g, net_conv(g, x, "class", WIDTH, 3, false), 3);
+    scores = named(build(g, OP_Sigmoid, IN(scores), NO_ATTRS), "scores");
+    Value *best =
+        build(g, OP_ReduceMax, IN(scores, CONST_INTS(g, 2)), ATTRS(attr_int("keepdims", 0)));
+    Node *top = build_multi(g, OP_TopK, 2, IN(best, CONST_INTS(g, 5)), NO_ATTRS);
+    Value *turned = build(g, OP_Transpose, IN(scores), ATTRS(attr_ints("perm", 3, DIMS(0, 2, 1))));
+    int64_t five = 5;
+    float half = 0.5f;
+    Value *most =
+        value_const(g, "most", type_of(DT_I64, 0, NULL), arena_memdup(g->arena, &five, 8));
+    Value *over =
+        value_const(g, "over", type_of(DT_F32, 0, NULL), arena_memdup(g->arena, &half, 4));
+    Value *chosen = build(g, OP_NonMaxSuppression, IN(boxes, turned, most, over, over), NO_ATTRS);
+    graph_add_output(g, boxes);
+    graph_add_output(g, scores);
+    graph_add_output(g, named(top->out[1], "order"));
+    graph_add_output(g, named(chosen, "selected"));
+}
+
+static void classifier(Graph *g)
+{
+    Value *x = build(g, OP_GlobalAveragePool, IN(backbone(g)), NO_ATTRS);
+    x = build(g, OP_Flatten, IN(x), NO_ATTRS);
+    Value *w = net_const(g, "fc_w", 1, 2, DIMS(3, WIDTH));
+    graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "logits"));
+}
+
+static const struct {
+    const char *name;
+    void (*make)(Graph *g);
+} tasks[] = {{"regressor", regressor},
+             {"segmenter", segmenter},
+             {"detector", detector},
+             {"classifier", classifier}};
+
+int main(int argc, char **argv)
+{
+    Diag d = diag_stderr("tasks");
+    Arena *a = arena_new();
+    int status = 2;
+    for (size_t k = 0; argc == 3 && k < sizeof tasks / sizeof *tasks; k++) {
+        if (strcmp(argv[1], tasks[k].name) != 0) continue;
+        Graph *g = graph_new(a, tasks[k].name);
+        tasks[k].make(g);
+        status = onnx_write(g, argv[2], &(EmitOptions){0}, &d) < 0;
+    }
+    arena_free(a);
+    return status;
+}
