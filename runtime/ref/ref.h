@@ -82,6 +82,8 @@ REF_KERNEL(reverse_sequence);
 REF_KERNEL(eye_like);
 REF_KERNEL(range);
 REF_KERNEL(size);
+REF_KERNEL(window_function);
+REF_KERNEL(mel_weights);
 REF_KERNEL(recurrent);
 REF_KERNEL(matmul_integer);
 REF_KERNEL(conv_integer);
