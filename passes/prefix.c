@@ -48,11 +48,7 @@ static Value *find_value(const Graph *g, const char *name)
 {
     for (int i = 0; i < g->ninputs; i++)
         if (strcmp(g->inputs[i]->name, name) == 0) return g->inputs[i];
-    for (int i = 0; i < g->nnodes; i++)
-        for (int o = 0; o < g->nodes[i]->nout; o++)
-            if (g->nodes[i]->out[o] && strcmp(g->nodes[i]->out[o]->name, name) == 0)
-                return g->nodes[i]->out[o];
-    return NULL;
+    return graph_computed(g, name);
 }
 
 /* ---- the cut ------------------------------------------------------------------------ */

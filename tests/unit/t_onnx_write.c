@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "ehap.h"
 #include "ir/process.h"
 #include "onnx_build.h"
 #include "passes/passes.h"
@@ -471,6 +472,16 @@ static void external_attacks(void **state)
     arena_free(a);
 }
 
+/* What the commands that only look at a model do. */
+static void look_at(const char *path)
+{
+    ehap *e = ehap_new(NULL, NULL);
+    assert_int_equal(ehap_load(e, path), EHAP_OK);
+    assert_int_equal(ehap_lint(e), EHAP_NOTHING);
+    assert_int_equal(ehap_inspect(e), EHAP_OK);
+    ehap_free(e);
+}
+
 /* 1 GiB of weights, none of them needed: they stay in their file. */
 static void large_weights(void **state)
 {
@@ -497,6 +508,8 @@ static void large_weights(void **state)
     assert_int_equal(graph_params(x.graph), (int64_t)SIDE * SIDE);
     assert_in_range((int64_t)process_resident() - before, 0, 100 << 20);
     assert_true(before > 0);
+    look_at(path);
+    assert_in_range((int64_t)process_resident() - before, 0, 100 << 20);
     remove_folder(dir);
     arena_free(a);
 }
