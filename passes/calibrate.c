@@ -73,7 +73,7 @@ int calibrate(Range *range, Context *c, const Graph *g, const RangeGroups *group
     if (k.skipped)
         diag_warning(c->diag, "%lld activations are not finite: ranges leave them out",
                      (long long)k.skipped);
-    const int threads = c->opt.threads > 0 ? c->opt.threads : runtime_cpu_count();
+    const int threads = options_threads(&c->opt);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int i = 0; i < n; i++)
         range[i] = how == CALIBRATE_MOVING_AVERAGE ? k.average[i]

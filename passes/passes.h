@@ -46,6 +46,12 @@ typedef struct Options {
     bool print_plan; /* of every program that a session runs */
 } Options;
 
+/* How many threads may run. */
+static inline int options_threads(const Options *o)
+{
+    return o->threads > 0 ? o->threads : runtime_cpu_count();
+}
+
 /* One score per output channel of one weight, and its standard error. */
 typedef struct LayerScores {
     const char *node, *weight;

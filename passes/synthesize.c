@@ -9,6 +9,7 @@
 #include "passes/synthesize.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "passes/batches.h"
@@ -51,21 +52,31 @@ static bool planes_of(Planes *p, const Type *t)
     return p->channels <= 16 && p->height >= 4 && p->width >= 4;
 }
 
-/* Drawings number first … first + count - 1, as bytes. */
-static void make_drawings(uint8_t *out, const Planes *p, DrawStyle style, uint64_t seed,
+/* Drawing number `index`, as bytes; room: of an image and its mask. */
+static void make_drawing(uint8_t *out, float *room, const Planes *p, DrawStyle style, uint64_t seed,
+                         int64_t index)
+{
+    const int64_t area = p->height * p->width, n = p->channels * area;
+    draw_image(room, room + n, p->channels, p->height, p->width, style, seed ^ 0x5e7d,
+               (uint64_t)index);
+    for (int64_t k = 0; k < n; k++) {
+        int64_t to = p->channels_last ? k % area * p->channels + k / area : k;
+        out[to] = (uint8_t)lrintf(room[k] * 255);
+    }
+}
+
+/* Drawings number first … first + count - 1. */
+static void make_drawings(uint8_t *out, const Planes *p, DrawStyle style, const Options *o,
                           int64_t first, int64_t count)
 {
     Arena *scratch = arena_new();
-    int64_t area = p->height * p->width, n = p->channels * area;
-    float *image = NEW_ARRAY(scratch, float, n), *mask = NEW_ARRAY(scratch, float, area);
-    for (int64_t s = 0; s < count; s++) {
-        draw_image(image, mask, p->channels, p->height, p->width, style, seed ^ 0x5e7d,
-                   (uint64_t)(first + s));
-        for (int64_t k = 0; k < n; k++) {
-            int64_t to = p->channels_last ? k % area * p->channels + k / area : k;
-            out[s * n + to] = (uint8_t)lrintf(image[k] * 255);
-        }
-    }
+    const int threads = options_threads(o);
+    const int64_t area = p->height * p->width, n = p->channels * area;
+    float *room = NEW_ARRAY(scratch, float, threads *(n + area));
+#pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
+    for (int64_t s = 0; s < count; s++)
+        make_drawing(out + s * n, room + omp_get_thread_num() * (n + area), p, style, o->seed,
+                     first + s);
     arena_free(scratch);
 }
 
@@ -136,7 +147,7 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
     in->data = bytes;
     set_range(c->arena, in, &presets[0]);
     if (planes_of(&planes, &in->type)) {
-        make_drawings(bytes, &planes, DRAW_SCENES, c->opt.seed, 0, count);
+        make_drawings(bytes, &planes, DRAW_SCENES, &c->opt, 0, count);
     } else {
         make_noise(bytes, n, count, c->opt.seed);
         set_range(c->arena, in, &(Preset){"", 255.0f / 40, -128.0f / 40});
@@ -260,7 +271,7 @@ static int choose(Choice *k)
     find_norms(k);
     if (!k->nnorms && !classifies(k->c->original)) return 0;
     for (int style = DRAW_SCENES; style <= DRAW_ON_WHITE; style++) {
-        make_drawings(k->bytes, &k->planes, (DrawStyle)style, k->c->opt.seed, 0, trial);
+        make_drawings(k->bytes, &k->planes, (DrawStyle)style, &k->c->opt, 0, trial);
         for (int p = 0; p < NPRESETS; p++) {
             set_range(k->c->arena, &k->samples->inputs[0], &presets[p]);
             TRY(try_one(k, &score));
@@ -317,8 +328,7 @@ static int balance(Choice *k)
     q.out = NEW_ARRAY(c->arena, uint8_t, n * q.size);
     q.of_class = NEW_ARRAY(k->a, int64_t, q.classes);
     for (int batch = 0; batch <= BATCHES && q.accepted < n; batch++) {
-        if (batch < BATCHES)
-            make_drawings(k->bytes, &k->planes, k->style, c->opt.seed, batch * n, n);
+        if (batch < BATCHES) make_drawings(k->bytes, &k->planes, k->style, &c->opt, batch * n, n);
         TRY(forward_rows(&z, &classes, k->a, c->original, NULL, s, n, NULL, &c->opt, c->diag));
         accept_batch(&q, k->bytes, z, n, batch == BATCHES);
     }
