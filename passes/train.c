@@ -42,7 +42,8 @@ typedef struct Recipe {
     TrainSetup setup;
     OptimizerKind optimizer;
     double lr, range_lr, range_momentum;
-    int64_t steps;  /* 0: only time counts */
+    double total;   /* steps of the float and the integer phase; 0: only time counts */
+    int64_t steps;  /* of this phase; likewise */
     double seconds; /* 0: only steps count */
     bool augment;
     int64_t state_every; /* steps between states left for --resume */
@@ -135,15 +136,21 @@ static Recipe recipe_of(Context *c, const char *opt)
     if (o->steps > 0) total = (double)o->steps;
     bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
     r.seconds = o->seconds * share;
+    r.total = timed ? 0 : total;
     r.steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
-    if (pass_option(c, opt, "steps")) r.steps = (int64_t)number(c, opt, "steps", 1);
+    if (pass_option(c, opt, "steps")) {
+        r.steps = (int64_t)number(c, opt, "steps", 1);
+        r.total = (double)r.steps;
+    }
     return r;
 }
 
-/* With plain descent, networks with normalisations bear higher rates than folded ones. */
+/* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
+ * steps has no time to recover from large ones: the rate falls with their number (docs/results.md). */
 static double default_rate(const Recipe *r, const TrainGraph *t)
 {
-    return r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : t->nnorms ? 0.02 : 0.01;
+    const double rate = r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : t->nnorms ? 0.02 : 0.01;
+    return rate * (r->total > 0 ? fmin(1, pow(r->total / LEAST_STEPS, 0.75)) : 1);
 }
 
 /* ---- one step ----------------------------------------------------------------------- */

@@ -72,7 +72,7 @@ static const struct {
     {"time", "T", DURATION, OPT(seconds), 0, 1e9, "training length in time: 90s, 10m, 2h"},
     {"distill", "A,B,...", LIST, OPT(distill), 0, 0,
      "train on the difference at these values, inner ones or outputs (all float outputs)"},
-    {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate"},
+    {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate (0.002, less below 312 steps)"},
     {"target", target_names, CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
      "7 (safe where int8 products saturate) or 8 (VNNI, ARM); the target's default"},
