@@ -146,7 +146,8 @@ static Recipe recipe_of(Context *c, const char *opt)
 }
 
 /* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
- * steps has no time to recover from large ones: the rate falls with their number (docs/results.md). */
+ * steps has no time to recover from large ones: the rate falls with their number (docs/results.md).
+ */
 static double default_rate(const Recipe *r, const TrainGraph *t)
 {
     const double rate = r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : t->nnorms ? 0.02 : 0.01;
