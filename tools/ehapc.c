@@ -1,4 +1,5 @@
 /* The command line: words to calls of the public API. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -240,14 +241,35 @@ static void on_signal(int number)
     _exit(128 + number);
 }
 
+/* Files are mapped, and the system has no other way to say that one has ended early. */
+static void on_bus_error(int number)
+{
+    static const char said[] = "\nerror: a file became shorter, or could not be read, while it was "
+                               "in use; unfinished files are removed\n";
+    (void)number;
+    outfiles_remove();
+    if (write(STDERR_FILENO, said, sizeof said - 1) < 0) {
+    }
+    _exit(EHAP_BAD_INPUT);
+}
+
 static void catch_signals(void)
 {
+    signal(SIGBUS, on_bus_error);
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction act = {.sa_handler = on_signal}, was;
     for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
         if (sigaction(numbers[k], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
             sigaction(numbers[k], &act, NULL);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of write() */
+}
+
+/* What was printed has arrived. */
+static int flushed(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    fprintf(stderr, "error: cannot write to the standard output: %s\n", strerror(errno));
+    return status ? status : EHAP_BAD_INPUT;
 }
 
 int main(int argc, char **argv)
@@ -257,8 +279,10 @@ int main(int argc, char **argv)
     progress_init(&progress);
     ranks_start();
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return help(), EHAP_OK;
-        if (strcmp(argv[i], "--version") == 0) return printf("ehapc %s\n", ehap_version()), EHAP_OK;
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return help(), flushed(EHAP_OK);
+        if (strcmp(argv[i], "--version") == 0)
+            return printf("ehapc %s\n", ehap_version()), flushed(EHAP_OK);
     }
     Command c = {.e = ehap_new(on_message, &progress)};
     if (!c.e) {
@@ -273,7 +297,7 @@ int main(int argc, char **argv)
     progress_clear(&progress);
     if (ehap_crash_folder(c.e) && ranks_index() == 0) print_reproducer(&c, argv);
     ehap_free(c.e);
-    if (fflush(stdout) != 0 && !status) status = EHAP_BAD_INPUT;
+    status = flushed(status);
     ranks_finish(status);
     return status;
 }

@@ -8,6 +8,13 @@
 # Usage: run.sh EHAPC BAD_MODEL CASE.test…   (BLESS=1 rewrites the expectations)
 set -u
 ehapc=$(realpath "$1"); bad_model=$(realpath "$2"); shift 2
+# A command without root's rights; and one that goes on beside the test, once it has mapped file $1.
+nobody() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi; }
+running() {
+  local file=$1 tries=200; shift
+  env --default-signal=INT "$@" & pid=$!
+  until grep -q "/$file" /proc/$pid/maps 2>/dev/null || [ $((tries--)) = 0 ]; do sleep 0.05; done
+}
 bad() { "$bad_model" "$1" > bad.onnx; }
 export EXAMPLES=$(realpath "$(dirname "$0")/../../examples")
 scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
