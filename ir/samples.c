@@ -17,6 +17,14 @@ static double half_to_double(uint16_t h)
     return h & 0x8000 ? -x : x;
 }
 
+static double bf16_to_double(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
 /* Loads n stored elements from element `at` on as (x - shift) * factor. */
 #define LOAD_AS(T, value)                                                                          \
     for (int64_t i = 0; i < n; i++) {                                                              \
@@ -35,6 +43,8 @@ static void load_run(float *out, const void *data, DType t, int64_t at, int64_t 
         LOAD_AS(double, e);
     case DT_F16:
         LOAD_AS(uint16_t, half_to_double(e));
+    case DT_BF16:
+        LOAD_AS(uint16_t, bf16_to_double(e));
     case DT_U8:
     case DT_BOOL:
         LOAD_AS(uint8_t, (double)e);

@@ -194,6 +194,18 @@ static void test_preprocess(void **state)
     assert_int_equal(preprocess_parse(&p, "std=1e999", &f->d), -1);
 }
 
+/* A TensorProto of bfloat16[1,2,2,3], the first of its elements 1.5. */
+static void test_bfloat16(void **state)
+{
+    Fixture *f = *state;
+    uint8_t pb[36] = {8, 1, 8, 2, 8, 2, 8, 3, 0x10, DT_BF16, 0x4a, 24, 0xc0, 0x3f};
+    float x[12];
+    Samples *s = read_ok(f, put(f, "input_0.pb", pb, sizeof pb), NULL);
+    samples_gather(s, 0, (int64_t[]){0}, 1, DT_F32, x);
+    assert_float_equal(x[0], 1.5f, 0);
+    assert_float_equal(x[1], 0, 0);
+}
+
 /* The size is believed only as far as so few bytes can go. */
 static void test_npz_bomb(void **state)
 {
@@ -251,8 +263,8 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),
-        TEST(test_npz),        TEST(test_npy_damage), TEST(test_preprocess),
-        TEST(test_conversion), TEST(test_npz_bomb),   TEST(test_stamp)};
+        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),       TEST(test_npz),
+        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_conversion), TEST(test_npz_bomb),
+        TEST(test_bfloat16),   TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
