@@ -221,18 +221,22 @@ def refit():
 
 # ---- the result, the program -------------------------------------------------------------------------
 
+# One session at a time: the threads of an idle one spin, and on two cores they take the next one's.
 LATENCY = """
 import sys, time, numpy as np, onnxruntime as ort
 def session(path):
     so = ort.SessionOptions(); so.intra_op_num_threads = int(sys.argv[1]); so.log_severity_level = 3
     return ort.InferenceSession(path, so, providers=["CPUExecutionProvider"])
-sessions = [session(p) for p in sys.argv[3:]]
 x = np.random.default_rng(0).standard_normal((int(sys.argv[2]), 3, 32, 32)).astype(np.float32)
-times = [[] for _ in sessions]
-for k in range(60):
-    for s, t in zip(sessions, times):
-        b = time.perf_counter(); s.run(None, {s.get_inputs()[0].name: x}); t.append(time.perf_counter() - b)
-print(*[np.median(t[10:]) for t in times])
+times = [[] for _ in sys.argv[3:]]
+for turn in range(5):
+    for path, t in zip(sys.argv[3:], times):
+        s = session(path)
+        for k in range(20):
+            b = time.perf_counter(); s.run(None, {s.get_inputs()[0].name: x}); e = time.perf_counter()
+            if k >= 5: t.append(e - b)
+        del s
+print(*[np.median(t) for t in times])
 """
 STATIC = """
 import sys, numpy as np
