@@ -1,7 +1,7 @@
 # A few lines over CMake: what README's commands call.
 #   make        the release build
 #   make demo   the main job on examples/fashion_resnet.onnx, with the before/after table
-#   make check  every test, in a release build and under the sanitizers
+#   make check  every test, in a release build and under the sanitizers; fuzzers and benches compile
 #   make bench  us and PyTorch, Torch-Pruning, ONNX Runtime in turn (an hour; wants quiet cores)
 JOBS ?= $(shell nproc)
 FASHION = /usr/share/datasets/fashion-mnist
@@ -20,6 +20,8 @@ demo: all
 
 check: all
 	cmake --preset dev && cmake --build --preset dev -j $(JOBS)
+	cmake --build --preset release -j $(JOBS) --target bench_kernels roofline
+	if command -v clang; then cmake --preset fuzz && cmake --build --preset fuzz -j $(JOBS) --target fuzzers; fi
 	ctest --test-dir build/dev -LE slow -j $(JOBS) --output-on-failure
 	ctest --test-dir build/release -j $(JOBS) --output-on-failure
 

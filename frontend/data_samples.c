@@ -141,6 +141,10 @@ static void planes_to_nhwc(SampleInput *in, Arena *a, int64_t count)
 static int check_part(const Parts *ps, const Part *p, const Type *want)
 {
     char a[128], b[128];
+    if (type_count(&p->sample) == 0) /* a short file could claim any number of them */
+        return diag_error(ps->diag, "samples for input '%s' have no elements: %s",
+                          ps->graph->inputs[p->input]->name,
+                          type_print(NULL, &p->sample, a, sizeof a));
     bool fits = type_is_static(want) ? type_count(&p->sample) == type_count(want)
                                      : p->sample.rank == want->rank;
     for (int i = 0; fits && !type_is_static(want) && i < want->rank; i++)

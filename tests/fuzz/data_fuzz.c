@@ -8,20 +8,12 @@
 #include <unistd.h>
 
 #include "frontend/frontend.h"
+#include "tests/fuzz/folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const names[] = {"a.bin", "a-images-idx3-ubyte", "a.npy", "a.npz", "input_0.pb"};
 enum { FORMATS = sizeof names / sizeof *names, MOST_ELEMENTS = 1 << 16 };
-
-static const char *folder(void)
-{
-    static char dir[] = "/tmp/ehapc-fuzz-XXXXXX";
-    static bool made;
-    if (!made && !mkdtemp(dir)) abort();
-    made = true;
-    return dir;
-}
 
 static void put(const char *path, const void *p, size_t n)
 {
@@ -71,7 +63,7 @@ static void read_samples(Arena *a, const uint8_t *p, size_t n, Diag *d)
         if (preprocess_parse(&pre, text, d) < 0) return;
         p += length + 1, n -= length + 1;
     }
-    char *path = arena_printf(a, "%s/%s", folder(), names[kind % FORMATS]);
+    char *path = arena_printf(a, "%s/%s", scratch_folder(), names[kind % FORMATS]);
     Samples *s;
     Graph *g = model(a, which);
     put(path, p, n);

@@ -14,6 +14,7 @@
 #include "backend/backend.h"
 #include "ehap.h"
 #include "frontend/frontend.h"
+#include "tests/fuzz/folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int ehapc_main(int argc, char **argv); /* tools/ehapc.c, its main renamed */
@@ -48,10 +49,8 @@ static void write_model(void)
 /* Into a folder of its own, and back: the fuzzer's paths may be relative. */
 static void enter_folder(void)
 {
-    static char dir[] = "/tmp/ehapc-fuzz-XXXXXX";
     static bool made;
-    if (!made && !mkdtemp(dir)) abort();
-    if (chdir(dir) < 0) abort();
+    if (chdir(scratch_folder()) < 0) abort();
     if (!made) write_model();
     made = true;
 }

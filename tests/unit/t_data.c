@@ -206,6 +206,15 @@ static void test_bfloat16(void **state)
     assert_float_equal(x[1], 0, 0);
 }
 
+/* 2^40 samples of no element each are no samples. */
+static void test_nothing(void **state)
+{
+    Fixture *f = *state;
+    const uint8_t pb[] = {8, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 8, 0, 0x10, DT_F32};
+    f->g->inputs[0]->type = type_of(DT_F32, 2, (int64_t[]){DIM_SYM_BASE, graph_symbol(f->g, "S")});
+    read_fails(f, put(f, "input_0.pb", pb, sizeof pb), "samples for input 'x' have no elements");
+}
+
 /* The size is believed only as far as so few bytes can go. */
 static void test_npz_bomb(void **state)
 {
@@ -265,6 +274,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_records),    TEST(test_idx),        TEST(test_gzip),       TEST(test_npz),
         TEST(test_npy_damage), TEST(test_preprocess), TEST(test_conversion), TEST(test_npz_bomb),
-        TEST(test_bfloat16),   TEST(test_stamp)};
+        TEST(test_bfloat16),   TEST(test_nothing),    TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
