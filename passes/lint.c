@@ -135,7 +135,7 @@ static const char *wide_enough(const Lint *l, const Node *n)
 static bool is_data(const Node *n, int k)
 {
     return n->in[k] && n->in[k]->type.dtype == DT_F32 && !(quant_weight_axis(n) >= 0 && k >= 1) &&
-           k < (n->op == OP_Gemm || n->op == OP_Conv ? 2 : 64);
+           !(n->op == OP_Resize && k >= 1) && k < (n->op == OP_Gemm || n->op == OP_Conv ? 2 : 64);
 }
 
 static const char *inputs_dequantised(const Lint *l, const Node *n)
@@ -150,6 +150,15 @@ static const char *inputs_dequantised(const Lint *l, const Node *n)
             return arena_printf(l->a, "its input '%s' has a scale per channel", n->in[k]->name);
     }
     return NULL;
+}
+
+/* ONNX Runtime on x64 has convolutions and products of uint8 alone, and rewrites int8 only where
+ * one node reads it. */
+static const char *rewritten(const Lint *l, const Node *n)
+{
+    if (!l->t->int8_to_uint8 || grid_type(l, dequantiser(l, n->in[0])) != DT_I8) return NULL;
+    return arena_printf(l->a, "its input '%s' is int8 and several nodes read it: uint8 is wanted",
+                        n->in[0]->name);
 }
 
 static const char *weight_dequantised(const Lint *l, const Node *n)
@@ -182,6 +191,15 @@ static const char *types_agree(const Lint *l, const Node *n)
                                 n->in[k]->name, dtype_name(t), zero_of(l, dq));
     }
     return NULL;
+}
+
+static const char *second_factor(const Lint *l, const Node *n)
+{
+    const Node *dq =
+        l->t->constant_factor && quant_weight_axis(n) < 0 ? dequantiser(l, n->in[1]) : NULL;
+    if (!dq || zero_of(l, dq) == 0) return NULL;
+    return arena_printf(l->a, "'%s', the second of two activations, has zero point %g: 0 is wanted",
+                        n->in[1]->name, zero_of(l, dq));
 }
 
 /* An int32 bias at scale s_x s_w, or a float one where the runtime converts it. */
@@ -230,6 +248,14 @@ static bool delivers_float(const Lint *l, const Node *n)
     return true;
 }
 
+static const char *types_differ(const Lint *l, const Node *dq, const Node *q)
+{
+    bool same = stored_type(dq) == stored_type(q);
+    return arena_printf(l->a, "its input is %s, its output %s%s", dtype_name(grid_type(l, dq)),
+                        dtype_name(grid_type(l, q)),
+                        same ? ": int8 with one reader is rewritten, with several it stays" : "");
+}
+
 static const char *output_quantised(const Lint *l, const Node *n)
 {
     const Node *other, *clip = only_reader(&l->uses, n->out[0]);
@@ -253,11 +279,7 @@ static const char *output_quantised(const Lint *l, const Node *n)
     }
     const Node *dq = dequantiser(l, n->in[0]);
     if (!dq || grid_type(l, dq) == grid_type(l, q)) return NULL;
-    bool rewritten = stored_type(dq) == stored_type(q);
-    return arena_printf(l->a, "its input is %s, its output %s%s", dtype_name(grid_type(l, dq)),
-                        dtype_name(grid_type(l, q)),
-                        rewritten ? ": int8 with one reader is rewritten, with several it stays"
-                                  : "");
+    return types_differ(l, dq, q);
 }
 
 /* Pools of the targets without grids on outputs: the result must be wanted in integers. */
@@ -292,6 +314,7 @@ static const char *same_in_and_out(const Lint *l, const Node *n)
         if (!n->out[o] || (!q && commutes(l, n))) continue;
         if (!q) return not_quantised(l, n->out[o], other);
         if (!same_grid(dq, q)) return "its output is on another grid than its input";
+        if (grid_type(l, dq) != grid_type(l, q)) return types_differ(l, dq, q);
     }
     return NULL;
 }
@@ -302,6 +325,7 @@ static const char *shortcut_dequantised(const Lint *l, const Node *n)
     for (int k = 0; k < n->nin; k++) {
         const Value *v = n->in[k];
         bool product = v->def && target_role(l->t, v->def->op) == QUANT_WEIGHTED;
+        if (value_is_const(behind_grid(v))) continue; /* a bias */
         if (!product && !dequantiser(l, v))
             return arena_printf(l->a, "its shortcut '%s' does not come from a DequantizeLinear",
                                 v->name);
@@ -309,9 +333,9 @@ static const char *shortcut_dequantised(const Lint *l, const Node *n)
     return NULL;
 }
 
-static Rule *const product_rules[] = {wide_enough, inputs_dequantised, weight_dequantised,
-                                      types_agree, bias_fits,          output_quantised,
-                                      NULL};
+static Rule *const product_rules[] = {wide_enough,        inputs_dequantised, rewritten,
+                                      weight_dequantised, types_agree,        second_factor,
+                                      bias_fits,          output_quantised,   NULL};
 static Rule *const arith_rules[] = {inputs_dequantised, types_agree,   one_scale,
                                     output_quantised,   result_wanted, NULL};
 static Rule *const move_rules[] = {inputs_dequantised, same_in_and_out, NULL};
@@ -354,6 +378,7 @@ static bool takes_part(const Lint *l, const Node *n)
     QuantRole role = target_role(l->t, n->op);
     if (!n->nout || !n->out[0] || n->out[0]->type.dtype != DT_F32 || !node_in(n, 0)) return false;
     if (!behind_grid(n->in[0]) || value_is_const(behind_grid(n->in[0]))) return false;
+    if (n->op == OP_Resize && quant_role(l->t, n) == QUANT_FLOAT) return false;
     if (role == QUANT_WEIGHTED) return quant_weight_axis(n) >= 0 || dequantiser(l, n->in[0]);
     if (role == QUANT_RESIDUAL) {
         for (int k = 0; k < n->nin; k++)

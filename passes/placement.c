@@ -54,8 +54,8 @@ bool placement_is_integer(const Placement *p, const Node *n)
 {
     QuantRole role = placement_role(p, n);
     if (role == QUANT_WEIGHTED && is_activation(n->in[0]))
-        return quant_weight_axis(n) >= 0 ||
-               (n->op == OP_MatMul && is_activation(n->in[1]) && fed_by_integer(p, n));
+        return quant_weight_axis(n) >= 0 || (n->op == OP_MatMul && is_activation(n->in[1]) &&
+                                             fed_by_integer(p, n) && !p->target->constant_factor);
     return role == QUANT_ARITH && fed_by_integer(p, n) && any_output(n, p->leads);
 }
 

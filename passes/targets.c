@@ -10,6 +10,9 @@
     [OP_Identity] = QUANT_COMMUTES, [OP_Dropout] = QUANT_COMMUTES
 #define MORE_MOVES(role)                                                                           \
     [OP_Flatten] = role, [OP_Gather] = role, [OP_Split] = role, [OP_Expand] = role
+/* What gives elements more or other places. */
+#define SPREADS(role)                                                                              \
+    [OP_Resize] = role, [OP_DepthToSpace] = role, [OP_SpaceToDepth] = role, [OP_Tile] = role
 #define PRODUCTS                                                                                   \
     [OP_Conv] = QUANT_WEIGHTED, [OP_Gemm] = QUANT_WEIGHTED, [OP_MatMul] = QUANT_WEIGHTED
 #define POOLS [OP_AveragePool] = QUANT_ARITH, [OP_GlobalAveragePool] = QUANT_ARITH
@@ -27,6 +30,7 @@ static const uint8_t ort_roles[OP_COUNT] = {
     POOLS,
     MOVES,
     MORE_MOVES(QUANT_SAME),
+    SPREADS(QUANT_SAME),
     CLIPS,
     FLOAT_UNARY,
     [OP_Add] = QUANT_ARITH,
@@ -44,6 +48,7 @@ static const uint8_t input_roles[OP_COUNT] = {
     POOLS,
     MOVES,
     MORE_MOVES(QUANT_COMMUTES),
+    SPREADS(QUANT_THROUGH),
     CLIPS,
     FLOAT_UNARY,
     [OP_ConvTranspose] = QUANT_WEIGHTED,
@@ -61,6 +66,7 @@ static const uint8_t qnn_roles[OP_COUNT] = {
     POOLS,
     MOVES,
     MORE_MOVES(QUANT_SAME),
+    SPREADS(QUANT_SAME),
     CLIPS,
     [OP_ConvTranspose] = QUANT_WEIGHTED,
     [OP_Add] = QUANT_ARITH,
@@ -106,6 +112,7 @@ const Target targets[] = {
      .weight_bits = 7,
      .shared_concat = true,
      .float_result = true,
+     .constant_factor = true,
      .role = input_roles},
     {.name = "qnn",
      .activation_min = 0,
@@ -174,9 +181,12 @@ int quant_weight_axis(const Node *n)
     return n->op == OP_MatMul ? w->type.rank - 1 : -1;
 }
 
-static bool keeps_zero(const Node *n)
+/* Whether the result has a place on the grid of the input: zero must survive what moves or clips,
+ * and what resizes must copy (ONNX Runtime interpolates in float). */
+static bool keeps_grid(const Node *n)
 {
     double x;
+    if (n->op == OP_Resize) return strcmp(node_str(n, "mode", "nearest"), "nearest") == 0;
     if (n->op == OP_Pad && node_in(n, 2)) return value_scalar(n->in[2], &x) && x == 0;
     if (n->op != OP_Clip) return true;
     if (node_in(n, 1) && (!value_scalar(n->in[1], &x) || x > 0)) return false;
@@ -195,6 +205,6 @@ QuantRole quant_role(const Target *t, const Node *n)
 {
     const Value *x = node_in(n, 0);
     if (!n->nout || !n->out[0] || n->out[0]->type.dtype != DT_F32) return QUANT_FLOAT;
-    if (!x || x->type.dtype != DT_F32 || !keeps_zero(n)) return QUANT_FLOAT;
+    if (!x || x->type.dtype != DT_F32 || !keeps_grid(n)) return QUANT_FLOAT;
     return below_least_channels(t, n) ? QUANT_FLOAT : target_role(t, n->op);
 }

@@ -23,14 +23,16 @@ typedef struct Target {
     int activation_min, activation_max; /* the integers of the activations' grid */
     bool symmetric;                     /* activations have zero point 0 */
     int weight_bits;                    /* unless --weight-bits says otherwise */
-    bool output_grids;  /* results of integer ops are on grids; else only what they read is */
-    bool float_result;  /* a Gemm or MatMul whose bias is int32 or absent may deliver float */
-    bool int32_bias;    /* biases are int32 at scale s_x s_w, else float */
-    bool shared_concat; /* inputs and output of a Concat have one scale */
-    bool tight_relu;    /* Relu and Clip vanish only where the grid ends where they do */
-    bool int8_to_uint8; /* the runtime rewrites int8 pairs with one reader to uint8 */
-    bool static_shapes; /* no symbolic dimensions */
-    int least_channels; /* convolutions with fewer, in or out, stay in float */
+    bool output_grids;    /* results of integer ops are on grids; else only what they read is */
+    bool float_result;    /* a Gemm or MatMul whose bias is int32 or absent may deliver float */
+    bool int32_bias;      /* biases are int32 at scale s_x s_w, else float */
+    bool shared_concat;   /* inputs and output of a Concat have one scale */
+    bool tight_relu;      /* Relu and Clip vanish only where the grid ends where they do */
+    bool constant_factor; /* a product of two activations is one of floats, unless the second has
+                             zero point 0 */
+    bool int8_to_uint8;   /* the runtime rewrites int8 pairs with one reader to uint8 */
+    bool static_shapes;   /* no symbolic dimensions */
+    int least_channels;   /* convolutions with fewer, in or out, stay in float */
     float least_scale;
     const uint8_t *role; /* QuantRole by Op */
 } Target;
@@ -49,7 +51,7 @@ bool fixed_range(Op op, float *lo, float *hi);
 const Value *behind_grid(const Value *v);
 /* The axis of a weighted op's outputs in its weight, -1 if in[1] is not a constant weight. */
 int quant_weight_axis(const Node *n);
-/* The node's role on the target given its operands: zero must survive what moves or clips. */
+/* The node's role on the target given its operands and attributes. */
 QuantRole quant_role(const Target *t, const Node *n);
 /* Whether a convolution has fewer channels than the target wants. */
 bool below_least_channels(const Target *t, const Node *n);

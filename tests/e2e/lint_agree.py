@@ -98,7 +98,60 @@ def se(n):
     return n.relu(n.conv(x, 32, 32)), 32
 
 
-FAMILY = [residual, depthwise, swish, concat, se]
+def mobile(n):
+    """MobileNetV3: depthwise, hard-swish, squeeze and excite, a linear bottleneck with its sum."""
+    x = n.op("HardSwish", n.conv("x", 3, 16, stride=2))
+    y = n.op("HardSwish", n.conv(x, 16, 64, k=1))
+    y = n.op("HardSwish", n.conv(y, 64, 64, group=64))
+    g = n.relu(n.conv(n.op("GlobalAveragePool", y), 64, 16, k=1))
+    y = n.op("Mul", y, n.op("HardSigmoid", n.conv(g, 16, 64, k=1), alpha=1 / 6, beta=0.5))
+    x = n.op("Add", n.conv(y, 64, 16, k=1), x)
+    return n.op("HardSwish", n.conv(x, 16, 32, k=1)), 32
+
+
+def attention(n):
+    """A ViT block on 16 patches of width 32, two heads."""
+    def shape(*dims):
+        return n.const(np.array(dims, np.int64))
+
+    def linear(x, i, o):
+        return n.op("Add", n.op("MatMul", x, n.weight(i, o)), n.const(n.rng.standard_normal(o).astype(np.float32) * 0.1))
+
+    def norm(x):
+        return n.op("LayerNormalization", x, n.const(np.ones(32, np.float32)), n.const(np.zeros(32, np.float32)), axis=-1)
+
+    def gelu(x):
+        half, one, root = (n.const(np.float32(v)) for v in (0.5, 1, np.sqrt(2)))
+        return n.op("Mul", n.op("Mul", x, n.op("Add", n.op("Erf", n.op("Div", x, root)), one)), half)
+
+    def heads(x, perm):
+        return n.op("Transpose", n.op("Reshape", linear(x, 32, 32), shape(0, 16, 2, 16)), perm=perm)
+
+    patches = n.op("Conv", "x", n.weight(32, 3, 4, 4), n.const(np.zeros(32, np.float32)), strides=[4, 4])
+    x = n.op("Transpose", n.op("Reshape", patches, shape(0, 32, 16)), perm=[0, 2, 1])
+    y = norm(x)
+    q, k, v = (heads(y, p) for p in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    a = n.op("Softmax", n.op("Mul", n.op("MatMul", q, k), n.const(np.float32(0.25))), axis=-1)
+    a = n.op("Reshape", n.op("Transpose", n.op("MatMul", a, v), perm=[0, 2, 1, 3]), shape(0, 16, 32))
+    x = n.op("Add", x, linear(a, 32, 32))
+    x = n.op("Add", x, linear(gelu(linear(norm(x), 32, 64)), 64, 32))
+    return n.op("Reshape", n.op("Transpose", norm(x), perm=[0, 2, 1]), shape(0, 32, 4, 4)), 32
+
+
+def decoder(n):
+    """Down and up again: Resize, ConvTranspose, DepthToSpace, joined."""
+    x = n.relu(n.conv("x", 3, 32, stride=2))
+    d = n.relu(n.conv(x, 32, 32, stride=2))
+    scales = n.const(np.array([1, 1, 2, 2], np.float32))
+    a = n.relu(n.conv(n.op("Resize", d, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
+                           nearest_mode="floor"), 32, 32))
+    b = n.relu(n.op("ConvTranspose", d, n.weight(32, 32, 2, 2), strides=[2, 2]))
+    c = n.op("DepthToSpace", n.relu(n.conv(d, 32, 64)), blocksize=2)
+    x = n.relu(n.conv(n.op("Concat", a, b, c, x, axis=1), 112, 32))
+    return n.relu(n.conv(n.op("Resize", x, "", scales, mode="linear"), 32, 32)), 32
+
+
+FAMILY = [residual, depthwise, swish, concat, se, mobile, attention, decoder]
 
 
 class Reader(CalibrationDataReader):
