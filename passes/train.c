@@ -40,6 +40,7 @@ static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, RANGE_PAST = 0
 /* What to do, from options, defaults and the graph. */
 typedef struct Recipe {
     TrainSetup setup;
+    int64_t most; /* samples of a shard where the graph leaves it open; 0: the usual */
     OptimizerKind optimizer;
     double lr, range_lr, range_momentum;
     double total;   /* steps of the float and the integer phase; 0: only time counts */
@@ -121,6 +122,8 @@ static Recipe recipe_of(Context *c, const char *opt)
     Recipe r = {.optimizer = sgd ? OPTIMIZER_SGD : OPTIMIZER_ADAMW};
     int64_t shard = shard_size(c->graph, 0), batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
     r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
+    r.most = shard_for_device(o, r.setup.batch);
+    while (r.most > SHARD_SAMPLES && r.setup.batch % r.most) r.most /= 2;
     r.setup.distill = number(c, opt, "distill", 0.7);
     r.setup.temperature = number(c, opt, "temperature", 1);
     r.setup.hints = number(c, opt, "hints", 40);
@@ -607,7 +610,7 @@ static int train_in(Arena *a, Context *c, const char *opt)
     if (!target_find(c->opt.target))
         return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
-    TRY(session_open(&t->session, a, c->graph, 0, build_shard, t, &c->opt, c->diag));
+    TRY(session_open(&t->session, a, c->graph, t->recipe.most, build_shard, t, &c->opt, c->diag));
     double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);
     if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
     t->recipe.lr = number(c, opt, "lr", lr);

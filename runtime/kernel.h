@@ -67,6 +67,12 @@ enum KernelFlags {
     KF_MAP = 1 << 5,       /* element by element: the device may fuse it with its neighbours */
 };
 
+/* Reshape and kin where neither side need be row-major, by a device's copy between equal shapes:
+ * row-major memory has the input's shape and the output's alike. prepare asks for the scratch. */
+typedef void TensorCopy(const Tensor *dst, const Tensor *src);
+int tensor_reshape_prepare(Prepare *p);
+void tensor_reshape(TensorCopy *copy, const Tensor *in, const Tensor *out, void *scratch);
+
 /* For device tables. Copy: equal shapes, any layouts and types (Identity, Cast). View: the same
  * elements in row-major order under another shape (Reshape and kin, where the plan could not make
  * an alias). */
@@ -102,14 +108,16 @@ struct Device {
     bool channels_last;    /* the plan may choose that layout */
     bool threads;
     bool tf32;                  /* products of floats may round operands to 10 bits */
+    bool deterministic;         /* the same bytes in every run */
     const DeviceMemory *memory; /* NULL: the host's */
 };
 
 /* ref_last ("ref-last") is ref with channels-last values, for testing the plan. */
 extern const Device device_ref, device_ref_last, device_cpu;
 
-/* The device of that name: "ref", "ref-last", "cpu", "cuda", "cuda-tf32", "auto". NULL after an
- * error, which for cuda says what is missing. */
+/* The device of that name: "ref" (naive, double arithmetic), "ref-last", "cpu", "cuda", "auto". The
+ * last two may end in "-tf32", then "-deterministic". NULL after an error, which for cuda says what
+ * is missing. */
 const Device *device_find(const char *name, Diag *d);
 
 #endif

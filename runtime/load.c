@@ -14,7 +14,7 @@
 #endif
 
 /* What the module exports as ehap_cuda_device: the device, or NULL and in *why what is missing. */
-typedef const Device *ModuleEntry(bool tf32, const char **why);
+typedef const Device *ModuleEntry(bool tf32, bool deterministic, const char **why);
 
 static const char MODULE[] = "libehap_cuda.so", ENTRY[] = "ehap_cuda_device";
 
@@ -56,53 +56,67 @@ static void *open_module(char *why, size_t n)
 }
 
 /* NULL and a reason: no module, no driver, no device. The module stays loaded. */
-static const Device *cuda_device(bool tf32, char *why, size_t n)
+static const Device *cuda_device(bool tf32, bool deterministic, char *why, size_t n)
 {
     static void *module;
-    static const Device *found[2];
-    const Device *d;
+    const Device *d = NULL;
 #pragma omp critical(ehap_cuda_module)
     {
         const char *reason = NULL;
         ModuleEntry *entry = NULL;
         if (!module) module = open_module(why, n);
-        if (module && !found[tf32]) {
+        if (module) {
             void *symbol = dlsym(module, ENTRY);
             memcpy(&entry, &symbol, sizeof entry);
-            if (entry) found[tf32] = entry(tf32, &reason);
-            if (!found[tf32]) snprintf(why, n, "%s", reason ? reason : "its module has no entry");
+            if (entry) d = entry(tf32, deterministic, &reason);
+            if (!d) snprintf(why, n, "%s", reason ? reason : "its module has no entry");
         }
-        d = found[tf32];
     }
     return d;
 }
 
-/* The GPU if there is one; else the CPU, and, where the module is installed, one remark why. */
-static const Device *device_auto(Diag *d)
+/* Whether the machine has an NVIDIA device, usable or not: its driver's node says so. */
+static bool has_device_node(void) { return access("/dev/nvidia0", F_OK) == 0; }
+
+/* The GPU if there is one; else the CPU, and, where there is a GPU that cannot be used, one remark
+ * why. */
+static const Device *device_auto(bool tf32, bool deterministic, Diag *d)
 {
     static bool told;
     char why[512];
-    const Device *cuda = cuda_device(false, why, sizeof why);
+    const Device *cuda = cuda_device(tf32, deterministic, why, sizeof why);
     if (cuda) return cuda;
-    if (*why && !told && d->sink) {
+    if (*why && !told && d->sink && has_device_node()) {
         diag_remark(d, "computing on the CPU: %s", why);
         told = true;
     }
     return &device_cpu;
 }
 
+/* Takes `suffix` off the end of a name of *n characters. */
+static bool take_suffix(const char *name, size_t *n, const char *suffix)
+{
+    const size_t m = strlen(suffix);
+    if (*n < m || strncmp(name + *n - m, suffix, m) != 0) return false;
+    *n -= m;
+    return true;
+}
+
 const Device *device_find(const char *name, Diag *d)
 {
     static const Device *const all[] = {&device_ref, &device_ref_last, &device_cpu};
     char why[512];
-    if (strcmp(name, "auto") == 0) return device_auto(d);
+    size_t n = strlen(name);
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         if (strcmp(all[k]->name, name) == 0) return all[k];
-    if (strcmp(name, "cuda") != 0 && strcmp(name, "cuda-tf32") != 0) {
+    const bool deterministic = take_suffix(name, &n, "-deterministic");
+    const bool tf32 = take_suffix(name, &n, "-tf32");
+    if (n == 4 && strncmp(name, "auto", n) == 0) return device_auto(tf32, deterministic, d);
+    if (n != 4 || strncmp(name, "cuda", n) != 0) {
         diag_error(d, "there is no device '%s'", name);
         return NULL;
     }
-    const Device *cuda = cuda_device(strcmp(name, "cuda-tf32") == 0, why, sizeof why);
+    const Device *cuda = cuda_device(tf32, deterministic, why, sizeof why);
     if (cuda) return cuda;
     if (*why)
         diag_error(d, "device 'cuda' cannot be used: %s", why);

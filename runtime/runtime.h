@@ -23,7 +23,7 @@ typedef struct Program Program;
 typedef struct Instance Instance;
 
 typedef struct ProgramOptions {
-    const char *device;   /* "ref" (naive, double arithmetic), "cpu", "cuda", "cuda-tf32", "auto" */
+    const char *device;   /* a name of device_find (runtime/kernel.h): "cpu", "cuda-tf32", "auto" */
     const uint8_t *stage; /* one per graph input; NULL: all 0 */
     bool no_reuse;        /* every value keeps its own memory (debugging, dumps) */
 } ProgramOptions;

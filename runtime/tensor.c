@@ -114,3 +114,38 @@ void tensor_copy(const Tensor *src, const Tensor *dst)
         to += dst->stride[axis];
     }
 }
+
+/* ---- reshape ------------------------------------------------------------------------ */
+
+static bool through_scratch(const Tensor *in, const Tensor *out)
+{
+    return !tensor_is_row_major(in) && !tensor_is_row_major(out);
+}
+
+int tensor_reshape_prepare(Prepare *p)
+{
+    if (through_scratch(&p->in[0], &p->out[0]))
+        p->scratch = (size_t)tensor_count(&p->in[0]) * dtype_size(p->in[0].dtype);
+    return 0;
+}
+
+static Tensor row_major(const Tensor *t, void *data)
+{
+    Tensor r = *t;
+    r.data = data;
+    tensor_set_strides(&r, false);
+    return r;
+}
+
+void tensor_reshape(TensorCopy *copy, const Tensor *in, const Tensor *out, void *scratch)
+{
+    void *between = in->data;
+    if (!tensor_is_row_major(in)) {
+        between = through_scratch(in, out) ? scratch : out->data;
+        const Tensor y = row_major(in, between);
+        copy(&y, in);
+        if (between == out->data) return;
+    }
+    const Tensor x = row_major(out, between);
+    copy(out, &x);
+}

@@ -30,7 +30,7 @@ static void defaults(ehap *e)
     o->criterion = "gate-ggn";
     o->precision = "fp32";
     o->target = "ort";
-    o->device = "auto";
+    o->device = e->device = "auto";
     e->preprocess = (Preprocess){.scale = 1};
     Report *r = &e->c.report;
     r->accuracy_input = r->accuracy_pruned = r->accuracy_reconstructed = -1;

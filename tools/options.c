@@ -85,8 +85,12 @@ static const struct {
     {"seed", "N", LONG, OPT(seed), 0, 9e15, "of everything random (0)"},
     {"threads", "N", INT, OPT(threads), 1, 4096,
      "at most so many (all); the output does not depend on it"},
-    {"device", "auto|cpu|cuda|cuda-tf32|ref", CHOICE, OPT(device), 0, 0,
+    {"device", "auto|cpu|cuda|ref", CHOICE, offsetof(ehap, device), 0, 0,
      "where to compute; ref is naive and exact"},
+    {"tf32", NULL, SWITCH, offsetof(ehap, tf32), 0, 0,
+     "on a GPU, products of floats may round operands to 10 bits"},
+    {"deterministic", NULL, SWITCH, offsetof(ehap, deterministic), 0, 0,
+     "on a GPU, the same bytes in every run: no timed choice of algorithms"},
     {"memory", "SIZE", SIZE, OPT(memory), 0, 0,
      "take at most so much: 512M, 2G (smaller shards, then fewer threads)"},
     {"resume", "DIR", STRING, offsetof(ehap, resume), 0, 0,
@@ -265,10 +269,20 @@ static bool changes_nothing(const char *name)
     return false;
 }
 
+/* The device's name with its flags (runtime/kernel.h, device_find); others than GPUs have none. */
+static const char *full_device(ehap *e)
+{
+    if (strcmp(e->device, "cuda") != 0 && strcmp(e->device, "auto") != 0) return e->device;
+    return arena_printf(e->arena, "%s%s%s", e->device, e->tf32 ? "-tf32" : "",
+                        e->deterministic ? "-deterministic" : "");
+}
+
 int option_set(ehap *e, const char *name, const char *value)
 {
     int status = set(e, name, value);
-    if (status || changes_nothing(name)) return status;
+    if (status) return status;
+    e->c.opt.device = full_device(e);
+    if (changes_nothing(name)) return status;
     e->options = digest(e->options, name, strlen(name) + 1);
     if (value) e->options = digest(e->options, value, strlen(value) + 1);
     return EHAP_OK;

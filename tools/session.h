@@ -19,6 +19,8 @@ struct ehap {
     Context c;
     Tail *tail; /* what cannot be planned, set aside; NULL: nothing */
     const char *in_path, *data, *eval, *scores;
+    const char *device; /* as asked for; c.opt.device has the flags below in its name */
+    bool tf32, deterministic;
     const char *resume; /* folder; NULL: none */
     const char *crash;  /* folder with the state before the pass that broke; NULL: none */
     bool broken;        /* a call was left by a trap: the graph may be half-rewritten */

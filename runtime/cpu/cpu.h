@@ -61,7 +61,6 @@ CPU_RUN(fake_quant_grad);
 CPU_RUN(identity);
 CPU_RUN(plan_copy);
 CPU_RUN(dropout);
-CPU_PREPARE(reshape);
 CPU_RUN(reshape);
 CPU_RUN(transpose);
 CPU_RUN(concat);

@@ -7,6 +7,7 @@
 #define UNARY(op) [OP_##op] = {cpu_unary_prepare, cpu_unary_run, cpu_free_release, MAP}
 #define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags}
 #define PREP(op, name, flags) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags}
+#define VIEW(op) [OP_##op] = {tensor_reshape_prepare, cpu_reshape_run, NULL, HALF}
 #define POOL(op) [OP_##op] = {cpu_pool_prepare, cpu_pool_run, cpu_free_release, 0}
 #define DNNL(op, name, flags)                                                                      \
     [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, flags}
@@ -136,10 +137,10 @@ static const Kernel kernels[OP_COUNT] = {
     PREP(ReduceLogSum, reduce, HALF),
     PREP(ReduceLogSumExp, logsumexp, HALF),
     [OP_SumProduct] = {cpu_reduce_prepare, cpu_sum_product_run, NULL, HALF},
-    PREP(Reshape, reshape, HALF),
-    PREP(Flatten, reshape, HALF),
-    PREP(Squeeze, reshape, HALF),
-    PREP(Unsqueeze, reshape, HALF),
+    VIEW(Reshape),
+    VIEW(Flatten),
+    VIEW(Squeeze),
+    VIEW(Unsqueeze),
     RUN(Transpose, transpose, HALF),
     RUN(Expand, identity, HALF),
     NAIVE(Shape),

@@ -31,34 +31,11 @@ void cpu_plan_copy_run(const Node *n, const void *state, const Tensor *in, const
 
 /* ---- shapes -------------------------------------------------------------------------- */
 
-static bool through_scratch(const Tensor *in, const Tensor *out)
-{
-    return !tensor_is_row_major(in) && !tensor_is_row_major(out);
-}
-
-int cpu_reshape_prepare(Prepare *p)
-{
-    if (through_scratch(&p->in[0], &p->out[0]))
-        p->scratch = (size_t)tensor_count(&p->in[0]) * dtype_size(p->in[0].dtype);
-    return 0;
-}
-
-/* Row-major memory has the input's shape and the output's alike. */
 void cpu_reshape_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                      void *scratch)
 {
     (void)n, (void)state;
-    if (tensor_is_row_major(&in[0])) {
-        Tensor x = dense_like(&out[0], out[0].dtype, in[0].data);
-        cpu_copy(&out[0], &x);
-        return;
-    }
-    bool twice = through_scratch(&in[0], &out[0]);
-    Tensor y = dense_like(&in[0], in[0].dtype, twice ? scratch : out[0].data);
-    cpu_copy(&y, &in[0]);
-    if (!twice) return;
-    Tensor x = dense_like(&out[0], out[0].dtype, scratch);
-    cpu_copy(&out[0], &x);
+    tensor_reshape(cpu_copy, &in[0], &out[0], scratch);
 }
 
 void cpu_transpose_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,

@@ -28,7 +28,7 @@ typedef struct Formula {
 } Formula;
 
 /* Whether the node is a map that code can be generated for with these operands. */
-bool map_can(const Node *n, const Tensor *in, const Tensor *out);
+bool map_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out);
 /* 0; -1 if the formula has no room left for the node: nothing is added then. A bad attribute is
  * reported and traps nothing: *error is set. */
 int formula_add(Formula *f, const Node *n, const char *y, const char *const *x, int *error,

@@ -141,7 +141,7 @@ static void set_pads(GpuConv *g, const Window *w, Stage *role, int64_t *lead)
 
 /* The library's problem and the stages; false if it is none of its. */
 static bool describe(GpuConv *g, Stage *role, const Node *n, const Tensor *in, const Tensor *out,
-                     bool tf32)
+                     const Device *device)
 {
     static const int64_t none[2] = {0, 0};
     Window w;
@@ -157,10 +157,10 @@ static bool describe(GpuConv *g, Stage *role, const Node *n, const Tensor *in, c
     const bool half = storage != DT_F32;
     const int64_t group = node_int(n, "group", 1), c = role[SRC].own.dim[1],
                   o = role[DST].own.dim[1],
-                  multiple = group > 1 ? 1
-                             : half    ? 8
-                             : tf32    ? 4
-                                       : 1;
+                  multiple = group > 1      ? 1
+                             : half         ? 8
+                             : device->tf32 ? 4
+                                            : 1;
     const int64_t c8 = rounded_up(c, multiple), o8 = rounded_up(o, multiple);
     set_stage(&role[SRC], role[SRC].own.dim[0], c8, storage);
     set_stage(&role[WEIGHTS], o8, c8 / group, storage);
@@ -169,7 +169,8 @@ static bool describe(GpuConv *g, Stage *role, const Node *n, const Tensor *in, c
     const int64_t *s = role[SRC].staged.dim, *d = role[DST].staged.dim;
     *g = (GpuConv){.kind = kind_of(n),
                    .storage = storage,
-                   .tf32 = tf32,
+                   .tf32 = device->tf32,
+                   .deterministic = device->deterministic,
                    .n = (int)s[0],
                    .c = (int)s[1],
                    .h = (int)s[2],
@@ -189,12 +190,12 @@ static bool describe(GpuConv *g, Stage *role, const Node *n, const Tensor *in, c
            finish_stage(&role[DST], none);
 }
 
-bool conv_can(const Node *n, const Tensor *in, const Tensor *out)
+bool conv_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
     GpuConv g;
     Stage role[ROLES] = {0};
     size_t scratch;
-    if (!describe(&g, role, n, in, out, false)) return false;
+    if (!describe(&g, role, n, in, out, d)) return false;
     GpuConvPlan *plan = gpu_conv_create(&g, &scratch);
     if (plan) gpu_conv_destroy(plan);
     return plan != NULL;
@@ -250,7 +251,7 @@ int cuda_conv_prepare(Prepare *p)
     size_t library = 0, at = 0;
     p->state = s;
     s->kind = kind_of(p->node);
-    if (!describe(&g, s->role, p->node, p->in, p->out, p->device->tf32) ||
+    if (!describe(&g, s->role, p->node, p->in, p->out, p->device) ||
         !(s->plan = gpu_conv_create(&g, &library)))
         return node_error(p->diag, p->node, "the GPU's library has no algorithm for this shape");
     const int result = result_role(s->kind);

@@ -1,9 +1,10 @@
 /* Convolutions by cuDNN's legacy interface, which is all that forward, data and filter need;
  * another (its graph interface) would replace this file alone.
  *
- * Algorithms come from cuDNN's heuristic: the first that is deterministic, fits the memory and
- * works in the math asked for. Timed search would pick another one from run to run. The choice is
- * kept per problem. */
+ * The algorithm is the fastest that cuDNN measures; under --deterministic, where two runs must not
+ * choose differently, and where there is no memory to measure with, it is the first of its
+ * heuristic. Either way it must work in the math asked for, and under --deterministic be
+ * deterministic. The choice is kept per problem. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,43 +30,60 @@ typedef struct Choice {
 
 enum { MAX_ALGORITHMS = 16 };
 
-/* Whether the problem allows the math of an algorithm that the heuristic offers. */
-static bool allowed(const GpuConv *c, cudnnMathType_t math)
+/* Whether the problem allows an algorithm that the library offers. */
+static bool allowed(const GpuConv *c, cudnnMathType_t math, cudnnDeterminism_t determinism)
 {
-    if (c->storage != DT_F32) return true;
-    return c->tf32 ||
-           (math != CUDNN_TENSOR_OP_MATH && math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION);
+    if (c->deterministic && determinism != CUDNN_DETERMINISTIC) return false;
+    if (c->storage != DT_F32 || c->tf32) return true;
+    return math != CUDNN_TENSOR_OP_MATH && math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
 }
 
-#define CHOOSE(Perf, call)                                                                         \
+/* Whether algorithms could be timed: that takes memory for the operands, too. */
+static bool measured(cudnnStatus_t status, const char *call)
+{
+    if (status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+        status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+        CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED)
+        return false;
+    gpu_check(cudnn_text(status), call);
+    return true;
+}
+
+/* The first that is allowed, of a list by measured time or, if it has none, by the heuristic. */
+#define CHOOSE(Perf, Name, x, y, z)                                                                \
     do {                                                                                           \
         Perf perf[MAX_ALGORITHMS];                                                                 \
         int n = 0;                                                                                 \
-        CHECK(cudnn, call);                                                                        \
+        if (timed) {                                                                               \
+            const cudnnStatus_t status =                                                           \
+                cudnnFind##Name##Algorithm(gpu.cudnn, x, y, p->conv, z, MAX_ALGORITHMS, &n, perf); \
+            if (!measured(status, "cudnnFind" #Name "Algorithm")) n = 0;                           \
+        } else {                                                                                   \
+            CHECK(cudnn, cudnnGet##Name##Algorithm_v7(gpu.cudnn, x, y, p->conv, z, MAX_ALGORITHMS, \
+                                                      &n, perf));                                  \
+        }                                                                                          \
         for (int k = 0; k < n && best.algorithm < 0; k++)                                          \
-            if (perf[k].status == CUDNN_STATUS_SUCCESS &&                                          \
-                perf[k].determinism == CUDNN_DETERMINISTIC && allowed(&p->c, perf[k].mathType))    \
+            if (perf[k].status == CUDNN_STATUS_SUCCESS && perf[k].memory <= room &&                \
+                allowed(&p->c, perf[k].mathType, perf[k].determinism))                             \
                 best = (Choice){(int)perf[k].algo, (int)perf[k].mathType, perf[k].memory};         \
     } while (0)
 
-static Choice ask(const GpuConvPlan *p)
+/* A workspace takes at most a quarter of what is left. */
+static Choice ask(const GpuConvPlan *p, bool timed)
 {
     Choice best = {.algorithm = -1};
+    const size_t room = gpu_available() / 4;
     switch (p->c.kind) {
     case GPU_FORWARD:
-        CHOOSE(cudnnConvolutionFwdAlgoPerf_t,
-               cudnnGetConvolutionForwardAlgorithm_v7(gpu.cudnn, p->src, p->weights, p->conv,
-                                                      p->dst, MAX_ALGORITHMS, &n, perf));
+        CHOOSE(cudnnConvolutionFwdAlgoPerf_t, ConvolutionForward, p->src, p->weights, p->dst);
         break;
     case GPU_BY_DATA:
-        CHOOSE(cudnnConvolutionBwdDataAlgoPerf_t,
-               cudnnGetConvolutionBackwardDataAlgorithm_v7(gpu.cudnn, p->weights, p->dst, p->conv,
-                                                           p->src, MAX_ALGORITHMS, &n, perf));
+        CHOOSE(cudnnConvolutionBwdDataAlgoPerf_t, ConvolutionBackwardData, p->weights, p->dst,
+               p->src);
         break;
     default:
-        CHOOSE(cudnnConvolutionBwdFilterAlgoPerf_t,
-               cudnnGetConvolutionBackwardFilterAlgorithm_v7(gpu.cudnn, p->src, p->dst, p->conv,
-                                                             p->weights, MAX_ALGORITHMS, &n, perf));
+        CHOOSE(cudnnConvolutionBwdFilterAlgoPerf_t, ConvolutionBackwardFilter, p->src, p->dst,
+               p->weights);
     }
     return best;
 }
@@ -82,9 +100,12 @@ static Choice choose(const GpuConvPlan *p)
     static Known *all;
     for (const Known *k = all; k; k = k->next)
         if (memcmp(&k->c, &p->c, sizeof k->c) == 0) return k->choice;
+    Choice choice = {.algorithm = -1};
+    if (!p->c.deterministic) choice = ask(p, true);
+    if (choice.algorithm < 0) choice = ask(p, false);
     Known *k = calloc(1, sizeof *k);
     if (!k) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
-    k->choice = ask(p);
+    k->choice = choice;
     k->c = p->c;
     k->next = all;
     all = k;
@@ -120,22 +141,41 @@ static void describe(GpuConvPlan *p)
     CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, math));
 }
 
+/* What may trap of making a plan. */
+static bool set_up(GpuConvPlan *p)
+{
+    describe(p);
+    const Choice choice = choose(p);
+    if (choice.algorithm < 0) return false;
+    /* "Default" would let TF32 in: plain floats keep the math that describe() asked for. */
+    if (p->c.storage != DT_F32 || p->c.tf32)
+        CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
+    p->algorithm = choice.algorithm;
+    p->scratch = choice.scratch;
+    return true;
+}
+
+/* Leaves nothing behind a trap. */
+static bool set_up_or_destroy(GpuConvPlan *p)
+{
+    Trap t;
+    if (trap_enter(&t)) {
+        gpu_conv_destroy(p);
+        trap(t.kind, "%s", t.message);
+    }
+    const bool ready = set_up(p);
+    trap_leave(&t);
+    if (!ready) gpu_conv_destroy(p);
+    return ready;
+}
+
 GpuConvPlan *gpu_conv_create(const GpuConv *c, size_t *scratch)
 {
     GpuConvPlan *p = calloc(1, sizeof *p);
     if (!p) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
     p->c = *c;
-    describe(p);
-    const Choice choice = choose(p);
-    if (choice.algorithm < 0) {
-        gpu_conv_destroy(p);
-        return NULL;
-    }
-    /* "Default" would let TF32 in: plain floats keep the math that describe() asked for. */
-    if (c->storage != DT_F32 || c->tf32)
-        CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
-    p->algorithm = choice.algorithm;
-    *scratch = p->scratch = choice.scratch;
+    if (!set_up_or_destroy(p)) return NULL;
+    *scratch = p->scratch;
     return p;
 }
 

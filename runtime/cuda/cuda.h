@@ -29,7 +29,8 @@ CUDA_KERNEL(layernorm);
 CUDA_KERNEL(softmax);
 CUDA_KERNEL(fake_quant_grad);
 CUDA_KERNEL(transpose);
-CUDA_KERNEL(reshape);
+void cuda_reshape_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                      void *scratch);
 CUDA_KERNEL(concat);
 CUDA_KERNEL(split);
 CUDA_KERNEL(slice);
@@ -40,7 +41,7 @@ void cuda_free_release(void *state);
 
 /* Whether the kernel of the node's op takes these operands (constants have their data on the host);
  * otherwise cuda_host_kernel does. */
-typedef bool CudaCan(const Node *n, const Tensor *in, const Tensor *out);
+typedef bool CudaCan(const Device *d, const Node *n, const Tensor *in, const Tensor *out);
 CudaCan conv_can, matmul_can, floats_can, pool_can, moves_can, cuda_can_run;
 extern const Kernel cuda_host_kernel;
 

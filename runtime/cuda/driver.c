@@ -1,8 +1,10 @@
 /* The device, its memory, launches and recordings.
  *
- * Everything is queued on one stream of our own. Uploads go through a ring of pinned buffers, so
- * that the caller's data may change and nobody waits; downloads wait. A recording is a CUDA graph,
- * captured from the stream. */
+ * Kernels are queued on one stream of our own, uploads on a second one: through a ring of pinned
+ * buffers, so that the caller's data may change, into a ring on the device, from where the first
+ * stream copies them to their place. So data cross the bus while earlier kernels run, and nobody
+ * waits but for a free buffer. Downloads wait. A recording is a CUDA graph, captured from the first
+ * stream. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,11 +28,11 @@ void gpu_fail(const char *call, const char *status)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-enum { RING = 4, CHUNK = 4 << 20 };
+enum { RING = 16, CHUNK = 4 << 20 };
 
 static struct {
-    char *chunk[RING];
-    cudaEvent_t free[RING]; /* the copy out of it is done */
+    char *pinned[RING], *arrival[RING];   /* on the host, on the device */
+    cudaEvent_t there[RING], taken[RING]; /* arrival is full; is copied to its place */
     int next;
 } ring;
 
@@ -50,8 +52,10 @@ static const char *say(const char *what, const char *status)
 static const char *open_ring(void)
 {
     for (int k = 0; k < RING; k++) {
-        OPEN(cuda, cudaMallocHost((void **)&ring.chunk[k], CHUNK));
-        OPEN(cuda, cudaEventCreateWithFlags(&ring.free[k], cudaEventDisableTiming));
+        OPEN(cuda, cudaMallocHost((void **)&ring.pinned[k], CHUNK));
+        OPEN(cuda, cudaMalloc((void **)&ring.arrival[k], CHUNK));
+        OPEN(cuda, cudaEventCreateWithFlags(&ring.there[k], cudaEventDisableTiming));
+        OPEN(cuda, cudaEventCreateWithFlags(&ring.taken[k], cudaEventDisableTiming));
     }
     return "";
 }
@@ -95,6 +99,7 @@ static const char *open_all(void)
     gpu.capability = 10 * properties.major + properties.minor;
     if (gpu.capability < 70) return "the device is older than compute capability 7.0";
     OPEN(cuda, cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
+    OPEN(cuda, cudaStreamCreateWithFlags(&gpu.uploads, cudaStreamNonBlocking));
     OPEN(cudnn, cudnnCreate(&gpu.cudnn));
     OPEN(cudnn, cudnnSetStream(gpu.cudnn, gpu.stream));
     const char *why = open_cublas();
@@ -118,7 +123,7 @@ void *gpu_alloc(size_t n)
         (void)cudaGetLastError(); /* not sticky: forget it */
         return NULL;
     }
-    CHECK(cuda, status);
+    gpu_check(cuda_text(status), "cudaMalloc");
     return p;
 }
 
@@ -143,11 +148,15 @@ void gpu_upload(void *to, const void *from, size_t n)
         const size_t part = n - done < CHUNK ? n - done : CHUNK;
         const int k = ring.next;
         ring.next = (k + 1) % RING;
-        CHECK(cuda, cudaEventSynchronize(ring.free[k]));
-        memcpy(ring.chunk[k], (const char *)from + done, part);
-        CHECK(cuda, cudaMemcpyAsync((char *)to + done, ring.chunk[k], part, cudaMemcpyHostToDevice,
-                                    gpu.stream));
-        CHECK(cuda, cudaEventRecord(ring.free[k], gpu.stream));
+        CHECK(cuda, cudaEventSynchronize(ring.taken[k]));
+        memcpy(ring.pinned[k], (const char *)from + done, part);
+        CHECK(cuda, cudaMemcpyAsync(ring.arrival[k], ring.pinned[k], part, cudaMemcpyHostToDevice,
+                                    gpu.uploads));
+        CHECK(cuda, cudaEventRecord(ring.there[k], gpu.uploads));
+        CHECK(cuda, cudaStreamWaitEvent(gpu.stream, ring.there[k], 0));
+        CHECK(cuda, cudaMemcpyAsync((char *)to + done, ring.arrival[k], part,
+                                    cudaMemcpyDeviceToDevice, gpu.stream));
+        CHECK(cuda, cudaEventRecord(ring.taken[k], gpu.stream));
         done += part;
     }
 }
@@ -196,8 +205,9 @@ void *gpu_recorded(void)
     cudaGraph_t graph;
     cudaGraphExec_t ready;
     CHECK(cuda, cudaStreamEndCapture(gpu.stream, &graph));
-    CHECK(cuda, cudaGraphInstantiate(&ready, graph, 0));
-    CHECK(cuda, cudaGraphDestroy(graph));
+    const cudaError_t status = cudaGraphInstantiate(&ready, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    gpu_check(cuda_text(status), "cudaGraphInstantiate");
     return ready;
 }
 

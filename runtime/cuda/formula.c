@@ -183,9 +183,10 @@ static int data_inputs(const Node *n)
     return n->op == OP_Expand || n->op == OP_Dropout ? 1 : n->nin;
 }
 
-bool map_can(const Node *n, const Tensor *in, const Tensor *out)
+bool map_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
     const MapOp *m = &map_ops[n->op];
+    (void)d;
     if (!m->write || !(cuda_is_float(out[0].dtype) || (m->byte_out && is_byte(out[0].dtype))))
         return false;
     for (int o = 1; o < n->nout; o++)

@@ -227,7 +227,7 @@ static void send_to_host(Program *p)
         Step *s = &p->steps[k];
         Tensor *t = NEW_ARRAY(p->arena, Tensor, s->nin + s->nout + 1);
         for (int i = 0; i < s->nin + s->nout; i++) t[i] = s->slot[i].t;
-        if (!s->copy && s->node && !cuda_can_run(s->node, t, t + s->nin))
+        if (!s->copy && s->node && !cuda_can_run(p->device, s->node, t, t + s->nin))
             s->kernel = &cuda_host_kernel;
     }
 }

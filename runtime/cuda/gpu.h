@@ -46,15 +46,15 @@ typedef enum GpuConvKind { GPU_FORWARD, GPU_BY_DATA, GPU_BY_WEIGHTS } GpuConvKin
 typedef struct GpuConv {
     GpuConvKind kind;
     DType storage;
-    bool tf32;
+    bool tf32, deterministic;
     int n, h, w, c, o, p, q, kh, kw, group;
     int stride[2], dilation[2], pad[2];
 } GpuConv;
 
 typedef struct GpuConvPlan GpuConvPlan;
 
-/* NULL if the library has no deterministic algorithm for it. *scratch: bytes wanted while running.
- */
+/* NULL if the library has no algorithm for it (under `deterministic`: none that is).
+ * *scratch: bytes wanted while running. */
 GpuConvPlan *gpu_conv_create(const GpuConv *c, size_t *scratch);
 /* result = convolution + beta result, where x is the operand of [src, weights, dst] that comes
  * first of those not computed. */

@@ -9,7 +9,10 @@
     }
 #define MAPS(op) K(op, map, free, map_can, MAP)
 #define MOVE(op, name) K(op, name, free, moves_can, ANY)
-#define VIEW(op) K(op, reshape, free, NULL, ANY)
+#define VIEW(op)                                                                                   \
+    {                                                                                              \
+        OP_##op, {tensor_reshape_prepare, cuda_reshape_run, cuda_free_release, ANY}, NULL          \
+    }
 
 enum { ANY = KF_F16 | KF_BF16, MAP = ANY | KF_INPLACE | KF_MAP };
 
@@ -97,9 +100,9 @@ static const struct {
 static Kernel kernels[OP_COUNT];
 static CudaCan *can[OP_COUNT];
 
-bool cuda_can_run(const Node *n, const Tensor *in, const Tensor *out)
+bool cuda_can_run(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
-    return !can[n->op] || can[n->op](n, in, out);
+    return !can[n->op] || can[n->op](d, n, in, out);
 }
 
 /* Ops of the CPU without a line run there, and take what that kernel takes. */
@@ -149,23 +152,22 @@ static const DeviceMemory memory = {
 static const Kernel plan_copy = {cuda_copy_prepare, cuda_copy_run, cuda_free_release, ANY};
 
 /* What runtime/load.c looks for. */
-__attribute__((visibility("default"))) const Device *ehap_cuda_device(bool tf32, const char **why);
+__attribute__((visibility("default"))) const Device *ehap_cuda_device(bool tf32, bool deterministic,
+                                                                      const char **why);
 
-const Device *ehap_cuda_device(bool tf32, const char **why)
+const Device *ehap_cuda_device(bool tf32, bool deterministic, const char **why)
 {
-    static const Device devices[2] = {{.name = "cuda",
-                                       .kernels = kernels,
-                                       .copy = &plan_copy,
-                                       .channels_last = true,
-                                       .memory = &memory},
-                                      {.name = "cuda-tf32",
-                                       .kernels = kernels,
-                                       .copy = &plan_copy,
-                                       .channels_last = true,
-                                       .tf32 = true,
-                                       .memory = &memory}};
+    static Device devices[2][2]; /* one per pair of flags: equal names are equal devices */
     *why = gpu_open();
     if (**why) return NULL;
     fill();
-    return &devices[tf32];
+    Device *d = &devices[tf32][deterministic];
+    *d = (Device){.name = tf32 ? "cuda-tf32" : "cuda",
+                  .kernels = kernels,
+                  .copy = &plan_copy,
+                  .channels_last = true,
+                  .tf32 = tf32,
+                  .deterministic = deterministic,
+                  .memory = &memory};
+    return d;
 }

@@ -61,9 +61,10 @@ static void set_views(Tensor *v, const Node *n, const Tensor *in, const Tensor *
     while (v[B].rank < v[Y].rank) insert_axis(&v[B], 0);
 }
 
-bool matmul_can(const Node *n, const Tensor *in, const Tensor *out)
+bool matmul_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
     const Tensor *t[] = {&in[0], &in[1], &out[0]};
+    (void)d;
     for (int k = 0; k < 3; k++)
         if (!cuda_is_float(t[k]->dtype) || tensor_count(t[k]) == 0 ||
             tensor_count(t[k]) > INT32_MAX)

@@ -30,10 +30,10 @@ void cuda_zero(const Tensor *dst)
 }
 
 /* Arguments that say where must be constants, and padding constant. */
-bool moves_can(const Node *n, const Tensor *in, const Tensor *out)
+bool moves_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
     const int first = n->op == OP_Concat || n->op == OP_Transpose ? n->nin : 1;
-    (void)out;
+    (void)d, (void)out;
     if (n->op == OP_Pad && strcmp(node_str(n, "mode", "constant"), "constant") != 0) return false;
     if (n->op == OP_Split) return true; /* sizes are those of the outputs */
     for (int i = first; i < n->nin; i++)
@@ -59,35 +59,11 @@ void cuda_transpose_run(const Node *n, const void *state, const Tensor *in, cons
     cuda_copy(&out[0], &x);
 }
 
-/* ---- reshape: row-major memory has the input's shape and the output's alike -------------- */
-
-static bool through_scratch(const Tensor *in, const Tensor *out)
-{
-    return !tensor_is_row_major(in) && !tensor_is_row_major(out);
-}
-
-int cuda_reshape_prepare(Prepare *p)
-{
-    if (through_scratch(&p->in[0], &p->out[0]))
-        p->scratch = (size_t)tensor_count(&p->in[0]) * dtype_size(p->in[0].dtype);
-    return 0;
-}
-
 void cuda_reshape_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                       void *scratch)
 {
     (void)n, (void)state;
-    if (tensor_is_row_major(&in[0])) {
-        const Tensor x = dense_like(&out[0], out[0].dtype, in[0].data);
-        cuda_copy(&out[0], &x);
-        return;
-    }
-    const bool twice = through_scratch(&in[0], &out[0]);
-    const Tensor y = dense_like(&in[0], in[0].dtype, twice ? scratch : out[0].data);
-    cuda_copy(&y, &in[0]);
-    if (!twice) return;
-    const Tensor x = dense_like(&out[0], out[0].dtype, scratch);
-    cuda_copy(&out[0], &x);
+    tensor_reshape(cuda_copy, &in[0], &out[0], scratch);
 }
 
 /* ---- joining and cutting ------------------------------------------------------------------ */

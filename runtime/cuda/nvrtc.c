@@ -96,22 +96,44 @@ static void compile(nvrtcProgram program, int capability)
     gpu_fail("nvrtcCompileProgram", *log ? log : nvrtcGetErrorString(status));
 }
 
-char *gpu_compile(const char *source, int capability, size_t *n)
+/* What may trap between creating the program and destroying it. */
+static char *code_of(nvrtcProgram program, int capability, size_t *n)
+{
+    compile(program, capability);
+    CHECK(nvrtc, nvrtcGetCUBINSize(program, n));
+    char *code = malloc(*n);
+    if (!code) trap(TRAP_NO_MEMORY, "out of memory for generated code");
+    const nvrtcResult status = nvrtcGetCUBIN(program, code);
+    if (status != NVRTC_SUCCESS) free(code);
+    gpu_check(nvrtc_text(status), "nvrtcGetCUBIN");
+    return code;
+}
+
+static nvrtcProgram program_of(const char *source)
 {
     const size_t length = strlen(gpu_prelude) + strlen(gpu_scalar) + strlen(source) + 1;
     char *text = malloc(length);
     if (!text) trap(TRAP_NO_MEMORY, "out of memory for generated code");
     snprintf(text, length, "%s%s%s", gpu_prelude, gpu_scalar, source);
     nvrtcProgram program;
-    CHECK(nvrtc, nvrtcCreateProgram(&program, text, "generated.cu",
-                                    sizeof headers / sizeof *headers, headers, header_names));
-    compile(program, capability);
-    free(text);
-    CHECK(nvrtc, nvrtcGetCUBINSize(program, n));
-    char *code = malloc(*n);
-    if (!code) trap(TRAP_NO_MEMORY, "out of memory for generated code");
-    CHECK(nvrtc, nvrtcGetCUBIN(program, code));
-    CHECK(nvrtc, nvrtcDestroyProgram(&program));
+    const nvrtcResult status = nvrtcCreateProgram(
+        &program, text, "generated.cu", sizeof headers / sizeof *headers, headers, header_names);
+    free(text); /* the program has its own copy */
+    gpu_check(nvrtc_text(status), "nvrtcCreateProgram");
+    return program;
+}
+
+char *gpu_compile(const char *source, int capability, size_t *n)
+{
+    Trap t;
+    nvrtcProgram program = program_of(source);
+    if (trap_enter(&t)) {
+        (void)nvrtcDestroyProgram(&program);
+        trap(t.kind, "%s", t.message);
+    }
+    char *code = code_of(program, capability, n);
+    trap_leave(&t);
+    (void)nvrtcDestroyProgram(&program);
     return code;
 }
 
@@ -127,8 +149,9 @@ void *gpu_build(const char *source)
         code = gpu_compile(source, gpu.capability, &n);
         if (cached) write_cache(path, code, n);
     }
-    CHECK(cuda, cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0));
-    CHECK(cuda, cudaLibraryGetKernel(&kernel, library, "generated"));
+    const cudaError_t status = cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0);
     free(code); /* the library has its own copy */
+    gpu_check(cuda_text(status), "cudaLibraryLoadData");
+    CHECK(cuda, cudaLibraryGetKernel(&kernel, library, "generated"));
     return (void *)kernel;
 }

@@ -5,8 +5,9 @@
 enum { SPATIAL = 3 };
 
 /* Up to three dimensions, floats, no positions of maxima. */
-bool pool_can(const Node *n, const Tensor *in, const Tensor *out)
+bool pool_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
+    (void)d;
     return in[0].rank >= 3 && in[0].rank - 2 <= SPATIAL && cuda_is_float(in[0].dtype) &&
            cuda_is_float(out[0].dtype) && !(n->nout > 1 && n->out[1]);
 }

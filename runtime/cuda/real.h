@@ -11,7 +11,7 @@
 #include "runtime/cuda/gpu.h"
 
 typedef struct Gpu {
-    cudaStream_t stream;
+    cudaStream_t stream, uploads;
     cudnnHandle_t cudnn;
     cublasHandle_t cublas;
     int capability; /* 90: 9.0 */

@@ -78,8 +78,9 @@ void reduce_run(const Reduce *r, const void *const *x, void *y, void *scratch)
 /* ---- the ops -------------------------------------------------------------------------------- */
 
 /* Float operands; and lists of axes, which are constants. */
-bool floats_can(const Node *n, const Tensor *in, const Tensor *out)
+bool floats_can(const Device *d, const Node *n, const Tensor *in, const Tensor *out)
 {
+    (void)d;
     for (int o = 0; o < n->nout; o++)
         if (out[o].rank >= 0 && !cuda_is_float(out[o].dtype)) return false;
     for (int i = 0; i < n->nin; i++)

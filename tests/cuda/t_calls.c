@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -38,38 +40,47 @@ static void must_say(const char *text)
  */
 
 static cudaError_t next_status;
+
+/* Calls are counted; the one of this number fails, if it is not 0. */
+static int calls, failing;
+
+static bool fails(void) { return ++calls == failing; }
+
 static cudaError_t result(void)
 {
     const cudaError_t s = next_status;
     next_status = cudaSuccess;
-    return s;
+    return fails() ? (cudaError_t)700 : s;
 }
 
 cudaError_t cudaGetDeviceCount(int *count) { return *count = 2, result(); }
-cudaError_t cudaSetDevice(int device) { return note("device %d\n", device), cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return note("device %d\n", device), result(); }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 {
     (void)device;
     memset(p, 0, sizeof *p);
     p->major = 9;
-    return cudaSuccess;
+    return result();
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 {
-    *s = (cudaStream_t)1;
-    return note("stream %u\n", flags), cudaSuccess;
+    static intptr_t count;
+    *s = (cudaStream_t)++count;
+    return note("stream %u\n", flags), result();
 }
-cudaError_t cudaMallocHost(void **p, size_t n) { return *p = malloc(n), cudaSuccess; }
+cudaError_t cudaMallocHost(void **p, size_t n) { return *p = malloc(n), result(); }
 cudaError_t cudaMalloc(void **p, size_t n)
 {
     const cudaError_t s = result();
     *p = s ? NULL : malloc(n ? n : 1);
     return s;
 }
-cudaError_t cudaMemGetInfo(size_t *left, size_t *total)
+static size_t left = (size_t)1 << 30;
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
-    *left = *total = (size_t)1 << 30;
-    return cudaSuccess;
+    *free_bytes = left;
+    *total = (size_t)1 << 30;
+    return result();
 }
 cudaError_t cudaFree(void *p) { return free(p), cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
@@ -77,26 +88,32 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
     static intptr_t count;
     (void)flags;
     *e = (cudaEvent_t)++count;
-    return cudaSuccess;
+    return result();
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t e) { return note("wait %d\n", (int)(intptr_t)e), 0; }
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    return note("wait %d\n", (int)(intptr_t)e), result();
+}
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
-    (void)s;
-    return note("event %d\n", (int)(intptr_t)e), cudaSuccess;
+    return note("event %d on %d\n", (int)(intptr_t)e, (int)(intptr_t)s), result();
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
+{
+    (void)flags;
+    return note("stream %d waits for %d\n", (int)(intptr_t)s, (int)(intptr_t)e), result();
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
-    (void)s;
     memcpy(to, from, n);
-    return note("copy %zu kind %d\n", n, (int)kind), result();
+    return note("copy %zu kind %d on %d\n", n, (int)kind, (int)(intptr_t)s), result();
 }
 cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s)
 {
     (void)s;
     memset(p, value, n);
-    return note("set %zu\n", n), cudaSuccess;
+    return note("set %zu\n", n), result();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) { return (void)s, note("sync\n"), result(); }
 cudaError_t cudaGetLastError(void) { return cudaSuccess; }
@@ -110,19 +127,19 @@ cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
 {
     (void)s;
-    return note("capture %d\n", (int)mode), cudaSuccess;
+    return note("capture %d\n", (int)mode), result();
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 {
     (void)s;
     *g = (cudaGraph_t)7;
-    return note("captured\n"), cudaSuccess;
+    return note("captured\n"), result();
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long flags)
 {
     (void)g, (void)flags;
     *e = (cudaGraphExec_t)8;
-    return note("instantiate\n"), cudaSuccess;
+    return note("instantiate\n"), result();
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
@@ -131,7 +148,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s)
 {
     (void)s;
-    return note("replay %d\n", (int)(intptr_t)e), cudaSuccess;
+    return note("replay %d\n", (int)(intptr_t)e), result();
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return (void)e, note("drop\n"), cudaSuccess; }
 
@@ -142,7 +159,12 @@ const void *const gpu_kernel_table[GPU_KERNEL_COUNT] = {(void *)1, (void *)2, (v
 /* ---- cuDNN ------------------------------------------------------------------------------------
  */
 
-#define OK return CUDNN_STATUS_SUCCESS
+static cudnnStatus_t status(void)
+{
+    return fails() ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
+}
+
+#define OK return status()
 cudnnStatus_t cudnnCreate(cudnnHandle_t *h)
 {
     *h = (cudnnHandle_t)1;
@@ -172,17 +194,17 @@ cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *d)
 cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t d)
 {
     free(d);
-    OK;
+    return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t d)
 {
     free(d);
-    OK;
+    return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyConvolutionDescriptor(cudnnConvolutionDescriptor_t d)
 {
     free(d);
-    OK;
+    return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t d, cudnnTensorFormat_t f,
                                          cudnnDataType_t t, int n, int c, int h, int w)
@@ -224,7 +246,7 @@ cudnnStatus_t cudnnSetConvolutionMathType(cudnnConvolutionDescriptor_t d, cudnnM
     OK;
 }
 
-/* The heuristic's list: fast but not deterministic; tensor math; plain. */
+/* A list of algorithms: fast but not deterministic; tensor math; plain. */
 #define LIST(Perf, name)                                                                           \
     static void list_##name(Perf *p, int *n)                                                       \
     {                                                                                              \
@@ -238,7 +260,6 @@ cudnnStatus_t cudnnSetConvolutionMathType(cudnnConvolutionDescriptor_t d, cudnnM
         p[1].mathType = CUDNN_TENSOR_OP_MATH;                                                      \
         p[2].algo = 3;                                                                             \
         p[2].mathType = CUDNN_DEFAULT_MATH;                                                        \
-        note("heuristic\n");                                                                       \
         *n = 3;                                                                                    \
     }
 LIST(cudnnConvolutionFwdAlgoPerf_t, forward)
@@ -252,6 +273,7 @@ cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(
 {
     (void)h, (void)x, (void)w, (void)c, (void)y, (void)most;
     list_forward(p, n);
+    note("heuristic\n");
     OK;
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(
@@ -261,6 +283,7 @@ cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(
 {
     (void)h, (void)w, (void)dy, (void)c, (void)dx, (void)most;
     list_data(p, n);
+    note("heuristic\n");
     OK;
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
@@ -270,7 +293,47 @@ cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
 {
     (void)h, (void)x, (void)dy, (void)c, (void)dw, (void)most;
     list_filter(p, n);
+    note("heuristic\n");
     OK;
+}
+
+/* The same list as if it were measured; without memory there is none. */
+static bool no_memory;
+
+static cudnnStatus_t measured(void)
+{
+    const cudnnStatus_t s = status();
+    note("measured\n");
+    return no_memory ? CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED : s;
+}
+
+cudnnStatus_t cudnnFindConvolutionForwardAlgorithm(cudnnHandle_t h, const cudnnTensorDescriptor_t x,
+                                                   const cudnnFilterDescriptor_t w,
+                                                   const cudnnConvolutionDescriptor_t c,
+                                                   const cudnnTensorDescriptor_t y, const int most,
+                                                   int *n, cudnnConvolutionFwdAlgoPerf_t *p)
+{
+    (void)h, (void)x, (void)w, (void)c, (void)y, (void)most;
+    list_forward(p, n);
+    return measured();
+}
+cudnnStatus_t cudnnFindConvolutionBackwardDataAlgorithm(
+    cudnnHandle_t h, const cudnnFilterDescriptor_t w, const cudnnTensorDescriptor_t dy,
+    const cudnnConvolutionDescriptor_t c, const cudnnTensorDescriptor_t dx, const int most, int *n,
+    cudnnConvolutionBwdDataAlgoPerf_t *p)
+{
+    (void)h, (void)w, (void)dy, (void)c, (void)dx, (void)most;
+    list_data(p, n);
+    return measured();
+}
+cudnnStatus_t cudnnFindConvolutionBackwardFilterAlgorithm(
+    cudnnHandle_t h, const cudnnTensorDescriptor_t x, const cudnnTensorDescriptor_t dy,
+    const cudnnConvolutionDescriptor_t c, const cudnnFilterDescriptor_t dw, const int most, int *n,
+    cudnnConvolutionBwdFilterAlgoPerf_t *p)
+{
+    (void)h, (void)x, (void)dy, (void)c, (void)dw, (void)most;
+    list_filter(p, n);
+    return measured();
 }
 
 static void note_run(const char *what, int algorithm, const void *first, const void *second,
@@ -319,14 +382,26 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t h, const void *alpha,
 /* ---- cuBLAS -----------------------------------------------------------------------------------
  */
 
-cublasStatus_t cublasCreate_v2(cublasHandle_t *h) { return *h = (cublasHandle_t)1, 0; }
-cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s) { return (void)h, (void)s, 0; }
+static cublasStatus_t cublas_status(void)
+{
+    return fails() ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasCreate_v2(cublasHandle_t *h)
+{
+    *h = (cublasHandle_t)1;
+    return cublas_status();
+}
+cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s)
+{
+    return (void)h, (void)s, cublas_status();
+}
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t h, void *p, size_t n)
 {
     static void *volatile kept; /* cuBLAS would, too */
     (void)h;
     kept = p;
-    return note("workspace %zu%s\n", n, kept ? "" : " nowhere"), 0;
+    return note("workspace %zu%s\n", n, kept ? "" : " nowhere"), cublas_status();
 }
 cublasStatus_t cublasSetMathMode(cublasHandle_t h, cublasMath_t m) { return (void)h, (void)m, 0; }
 const char *cublasGetStatusString(cublasStatus_t s) { return (void)s, "bad"; }
@@ -344,7 +419,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta
          (int)ta, (int)tb, m, n, k, (int)(intptr_t)a, lda, sa, (int)(intptr_t)b, ldb, sb,
          (int)(intptr_t)c, ldc, sc, batch, compute == CUBLAS_COMPUTE_32F ? "float sums" : "tf32",
          at == CUDA_R_16F ? "half" : "float", ct == CUDA_R_16F ? "half" : "float");
-    return 0;
+    return cublas_status();
 }
 
 /* ---- tests ------------------------------------------------------------------------------------
@@ -379,7 +454,8 @@ static void test_half_descriptors(void **state)
     (void)state;
     forget();
     size_t scratch;
-    const GpuConv c = problem(GPU_FORWARD, DT_F16);
+    GpuConv c = problem(GPU_FORWARD, DT_F16);
+    c.deterministic = true;
     GpuConvPlan *p = gpu_conv_create(&c, &scratch);
     must_say("tensor nhwc half 4,8,16,16\n");
     must_say("tensor nhwc half 4,24,8,8\n");
@@ -403,7 +479,8 @@ static void test_float_is_float(void **state)
     for (int kind = 0; kind < 3; kind++) {
         forget();
         size_t scratch;
-        const GpuConv c = problem((GpuConvKind)kind, DT_F32);
+        GpuConv c = problem((GpuConvKind)kind, DT_F32);
+        c.deterministic = true;
         GpuConvPlan *p = gpu_conv_create(&c, &scratch);
         must_say("math fma\n");
         assert_null(strstr(log_text, "math default"));
@@ -419,7 +496,7 @@ static void test_tf32_on_request(void **state)
     forget();
     size_t scratch;
     GpuConv c = problem(GPU_FORWARD, DT_F32);
-    c.tf32 = true;
+    c.tf32 = c.deterministic = true;
     GpuConvPlan *p = gpu_conv_create(&c, &scratch);
     gpu_conv_run(p, address(1), address(2), 0, address(3), NULL);
     must_say("forward algorithm 1");
@@ -437,8 +514,46 @@ static void test_choices_are_kept(void **state)
     assert_null(strstr(log_text, "heuristic"));
     c.group = 2;
     gpu_conv_destroy(gpu_conv_create(&c, &scratch));
-    must_say("heuristic\n");
+    must_say("measured\n");
     must_say("groups 2\n");
+}
+
+/* Measured, the first algorithm wins though it is not deterministic; else the heuristic's first
+ * that is. What does not fit in a quarter of the memory is passed over. */
+static void test_deterministic(void **state)
+{
+    (void)state;
+    size_t scratch;
+    GpuConv c = problem(GPU_BY_WEIGHTS, DT_F16);
+    forget();
+    c.dilation[0] = 3;
+    gpu_conv_destroy(gpu_conv_create(&c, &scratch));
+    assert_int_equal(scratch, 0);
+    assert_null(strstr(log_text, "heuristic"));
+    forget();
+    c.deterministic = true;
+    gpu_conv_destroy(gpu_conv_create(&c, &scratch));
+    assert_int_equal(scratch, 1000);
+    must_say("heuristic\n");
+    assert_null(strstr(log_text, "measured"));
+    left = 4 * 999;
+    c.dilation[0] = 2;
+    assert_null(gpu_conv_create(&c, &scratch));
+    left = (size_t)1 << 30;
+}
+
+/* No memory to measure with: the heuristic. */
+static void test_no_memory_to_measure(void **state)
+{
+    (void)state;
+    size_t scratch;
+    GpuConv c = problem(GPU_FORWARD, DT_F16);
+    forget();
+    c.dilation[0] = 4;
+    no_memory = true;
+    gpu_conv_destroy(gpu_conv_create(&c, &scratch));
+    no_memory = false;
+    must_say("measured\nheuristic\n");
 }
 
 /* Row-major [5,7] x [7,3] is column-major [3,7] x [7,5]. */
@@ -497,10 +612,16 @@ static void test_upload(void **state)
     forget();
     from[n - 1] = 42;
     gpu_upload(to, from, n);
-    must_say("copy 4194304 kind 1\nevent 1\nwait 2\ncopy 4194304 kind 1\nevent 2\n"
-             "wait 3\ncopy 1048581 kind 1\nevent 3\n");
+    /* Events 2k + 1 (there) and 2k + 2 (taken) belong to buffer k; kernels run on stream 1. */
+    assert_string_equal(log_text,
+                        "wait 2\ncopy 4194304 kind 1 on 2\nevent 1 on 2\nstream 1 waits for 1\n"
+                        "copy 4194304 kind 3 on 1\nevent 2 on 1\n"
+                        "wait 4\ncopy 4194304 kind 1 on 2\nevent 3 on 2\nstream 1 waits for 3\n"
+                        "copy 4194304 kind 3 on 1\nevent 4 on 1\n"
+                        "wait 6\ncopy 1048581 kind 1 on 2\nevent 5 on 2\nstream 1 waits for 5\n"
+                        "copy 1048581 kind 3 on 1\nevent 6 on 1\n");
     gpu_download(back, to, n);
-    must_say("kind 2\nsync\n");
+    must_say("kind 2 on 1\nsync\n");
     assert_int_equal(back[n - 1], 42);
     free(from);
     free(back);
@@ -525,18 +646,121 @@ static void test_errors(void **state)
     assert_string_equal(t.message, "node 'conv7' (Conv): cudaLaunchKernel failed: illegal access");
 }
 
+/* ---- failures -------------------------------------------------------------------------------- */
+
+static void a_convolution(void)
+{
+    static int dilation = 10; /* a problem that is not known yet */
+    size_t scratch;
+    GpuConv c = problem((GpuConvKind)(dilation % 3), DT_F16);
+    c.dilation[0] = dilation++;
+    GpuConvPlan *p = gpu_conv_create(&c, &scratch);
+    gpu_conv_destroy(p);
+}
+
+static GpuConvPlan *a_plan;
+static char device_bytes[64];
+static void *a_recording;
+
+static void running(void)
+{
+    const GpuGemm g = {.storage = DT_F16, .result = DT_F16, .m = 1, .n = 1, .k = 1, .batch = 1};
+    gpu_conv_run(a_plan, address(1), address(2), 0, address(3), NULL);
+    gpu_gemm(&g, address(1), address(2), address(3));
+}
+
+static void moving_data(void)
+{
+    char host[64] = {0};
+    gpu_upload(device_bytes, host, sizeof host);
+    gpu_zero(device_bytes, 8);
+    gpu_download(host, device_bytes, sizeof host);
+    (void)gpu_available();
+}
+
+static void recording(void)
+{
+    const CopyArgs a = {.threads = 1};
+    gpu_record();
+    gpu_launch(GPU_copy, &a);
+    a_recording = gpu_recorded();
+    gpu_replay(a_recording);
+}
+
+/* Runs f once for each call that it makes, with that call failing. Every time it must trap and name
+ * the node. */
+static void every_call_fails(void (*f)(void), int at_least)
+{
+    static const Node n = {.op = OP_Conv, .name = "conv7"};
+    calls = failing = 0;
+    gpu_begin(&n);
+    f();
+    const int all = calls;
+    assert_true(all >= at_least);
+    for (int k = 1; k <= all; k++) {
+        Trap t;
+        calls = 0;
+        failing = k;
+        if (trap_enter(&t) == 0) {
+            f();
+            if (calls >= k) fail_msg("nobody noticed that call %d of %d failed", k, all);
+            trap_leave(&t);
+        }
+        failing = 0;
+        assert_int_equal(t.kind, TRAP_DEVICE);
+        if (!strstr(t.message, "node 'conv7' (Conv): cu")) fail_msg("%s", t.message);
+    }
+}
+
+static void test_every_call_fails(void **state)
+{
+    (void)state;
+    size_t scratch;
+    const GpuConv c = problem(GPU_FORWARD, DT_F16);
+    every_call_fails(a_convolution, 10);
+    a_plan = gpu_conv_create(&c, &scratch);
+    every_call_fails(running, 2);
+    gpu_conv_destroy(a_plan);
+    every_call_fails(moving_data, 9);
+    every_call_fails(recording, 4);
+}
+
+/* In processes of their own, as a device is opened once. */
+static void test_opening_fails(void **state)
+{
+    (void)state;
+    int all = 0, status;
+    for (int k = 1; !all; k++) {
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            failing = k;
+            const bool opened = !*gpu_open();
+            _exit(calls < k ? 2 : opened ? 1 : 0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+        if (WEXITSTATUS(status) == 2) all = k - 1;
+    }
+    assert_true(all > 70); /* the ring alone makes 64 calls */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_opening_fails),
         cmocka_unit_test(test_open),
         cmocka_unit_test(test_half_descriptors),
         cmocka_unit_test(test_float_is_float),
         cmocka_unit_test(test_tf32_on_request),
         cmocka_unit_test(test_choices_are_kept),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_no_memory_to_measure),
         cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_upload),
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_every_call_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
