@@ -299,6 +299,13 @@ int value_floats(const Value *v, double *out, int max)
 
 bool value_scalar(const Value *v, double *out) { return value_floats(v, out, 1) == 1; }
 
+const char *node_describe(const Node *n, Arena *a)
+{
+    if (n->name) return arena_printf(a, "node '%s' (%s)", n->name, node_op_name(n));
+    const char *made = n->nout && n->out[0] ? n->out[0]->name : "";
+    return arena_printf(a, "node of '%s' (%s)", made, node_op_name(n));
+}
+
 const char *node_op_name(const Node *n)
 {
     return n->op == OP_Opaque && n->op_type ? n->op_type : op_info[n->op].name;

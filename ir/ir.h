@@ -76,6 +76,7 @@ typedef struct Value {
     Bytes declared;    /* serialized TypeProto that the file declares; written back while it
                           agrees with `type` */
     Bytes extra;       /* unknown protobuf fields of its ValueInfo, kept verbatim */
+    const Node *aside; /* a graph output: what reads it among the nodes that are set aside */
 } Value;
 
 typedef enum AttrKind {
@@ -241,6 +242,8 @@ int64_t type_bytes(const Type *t);
 /* "node 'conv1' (Conv)" errors; return -1. */
 int node_error(Diag *d, const Node *n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const char *node_op_name(const Node *n);
+/* "node 'conv1' (Conv)", in arena `a`. */
+const char *node_describe(const Node *n, Arena *a);
 /* "float[N,64,8,8]" into buf; returns buf. */
 const char *type_print(const Graph *g, const Type *t, char *buf, size_t size);
 

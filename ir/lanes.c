@@ -228,7 +228,8 @@ static void run_rules(Lanes *l)
             if (n->out[o]) l->made[n->out[o]->id] = true;
     }
     l->now = 0;
-    for (int o = 0; o < l->g->noutputs; o++) lanes_pin_value(l, l->g->outputs[o], NULL);
+    for (int o = 0; o < l->g->noutputs; o++)
+        lanes_pin_value(l, l->g->outputs[o], l->g->outputs[o]->aside);
 }
 
 int lanes_split(Lanes *l, const Value *x, int axis, int candidates)
@@ -294,6 +295,22 @@ const Node *lanes_pinned_by(Lanes *l, int class_, bool *pinned)
     int32_t r = l->class_root[class_];
     *pinned = l->pinned[r];
     return l->pinned[r] ? l->by[r] : NULL;
+}
+
+const char *lanes_keep(Lanes *l, const Value *v, int axis, Arena *a)
+{
+    const char *why = NULL;
+    for (int64_t i = 0; i < v->type.dim[axis]; i++) {
+        bool pinned = false;
+        int c = lanes_class(l, v, axis, i);
+        const Node *by = c < 0 ? NULL : lanes_pinned_by(l, c, &pinned);
+        if (c >= 0 && !pinned) return NULL;
+        if (!why)
+            why = by      ? node_describe(by, a)
+                  : c < 0 ? "an axis that no rule follows"
+                          : "an input or output of the network";
+    }
+    return why;
 }
 
 void lanes_set_removed(Lanes *l, const bool *removed) { l->removed = removed; }

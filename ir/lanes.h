@@ -45,8 +45,11 @@ void lanes_pin_lane(Lanes *l, const Value *v, int axis, int64_t i, const Node *b
 /* ---- after lanes_run ---------------------------------------------------------------- */
 int lanes_count_classes(Lanes *l); /* classes are numbered 0 … n-1 in order of first lane */
 int lanes_class(Lanes *l, const Value *v, int axis, int64_t i); /* -1: axis not open */
-/* Pinned by which node: NULL node with *pinned for graph inputs and outputs. */
+/* Pinned by which node: NULL node with *pinned for graph inputs and outputs that
+ * no node set aside reads. */
 const Node *lanes_pinned_by(Lanes *l, int class_, bool *pinned);
+/* What keeps all lanes of an axis, in words: the first that pins one; NULL if some may go. */
+const char *lanes_keep(Lanes *l, const Value *v, int axis, Arena *a);
 
 /* ---- while removing ----------------------------------------------------------------- */
 /* Marks classes as removed; `removed` has one flag per class and is borrowed. */

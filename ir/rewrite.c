@@ -54,6 +54,7 @@ void rewrite_end(Rewrite *r)
         to->doc = from->doc;
         to->declared = from->declared;
         to->extra = from->extra;
+        to->aside = from->aside;
         g->outputs[o] = to;
     }
 }
@@ -69,6 +70,7 @@ static Value *clone_value(Graph *g, const Value *v, Value **map)
         w->opaque_type = v->opaque_type;
         w->declared = v->declared;
         w->extra = v->extra;
+        w->aside = v->aside;
         map[v->id] = w;
     }
     return map[v->id];

@@ -57,17 +57,6 @@ static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed
 
 /* ---- the report --------------------------------------------------------------------- */
 
-/* The first thing that pins a channel of layer k, if all its channels are pinned. */
-static const char *layer_pinned_by(const Groups *gr, int k)
-{
-    const char *by = NULL, *first = NULL;
-    for (int i = gr->first[k]; i < gr->first[k + 1]; i++) {
-        if (group_is_free(gr, gr->of[i], &by)) return NULL;
-        if (!first) first = by ? by : "an axis that no rule follows";
-    }
-    return first;
-}
-
 static int64_t channels_before(const ScoredLayer *layers, int n, const ScoredLayer *now)
 {
     for (int k = 0; k < n; k++)
@@ -86,7 +75,7 @@ static void report_layers(Context *c, const Groups *gr, const bool *removed)
         LayerReport *r = &c->report.layers[k];
         *r = (LayerReport){.node = l->node->name ? l->node->name : l->weight->name,
                            .before = channels_before(old, nold, l),
-                           .pinned_by = layer_pinned_by(gr, k)};
+                           .pinned_by = lanes_keep(gr->lanes, l->weight, l->axis, c->arena)};
         for (int i = gr->first[k]; i < gr->first[k + 1]; i++)
             r->after += gr->of[i] >= gr->nclasses || !removed[gr->of[i]];
     }
@@ -126,7 +115,7 @@ int allocate_possible(Context *c)
     Groups *gr = groups_find(c->graph, &c->opt, c->arena);
     bool *none = NEW_ARRAY(c->arena, bool, gr->n + 1);
     for (int k = 0; k < gr->first[gr->nlayers]; k++)
-        if (group_is_free(gr, gr->of[k], NULL)) return 0;
+        if (group_is_free(gr, gr->of[k])) return 0;
     report_layers(c, gr, none);
     return nothing_to_remove(c);
 }

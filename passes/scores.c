@@ -29,11 +29,10 @@ Groups *groups_find(Graph *g, const Options *o, Arena *a)
     return gr;
 }
 
-bool group_is_free(const Groups *gr, int group, const char **by)
+bool group_is_free(const Groups *gr, int group)
 {
     bool pinned = group >= gr->nclasses;
-    const Node *n = pinned ? NULL : lanes_pinned_by(gr->lanes, group, &pinned);
-    if (pinned && by) *by = n ? (n->name ? n->name : node_op_name(n)) : "the network's outputs";
+    if (!pinned) lanes_pinned_by(gr->lanes, group, &pinned);
     return !pinned;
 }
 

@@ -19,8 +19,8 @@ typedef struct Groups {
 
 /* o NULL: the usual. */
 Groups *groups_find(Graph *g, const Options *o, Arena *a);
-/* Whether the group may be removed; if not and `by` is given, what pins it. */
-bool group_is_free(const Groups *gr, int group, const char **by);
+/* Whether the group may be removed; */
+bool group_is_free(const Groups *gr, int group);
 
 /* One score per group: that of any member when the criterion scores groups, the sum over
  * members otherwise; NaN where no member has one. Error: the scores are of another network. */

@@ -147,7 +147,7 @@ static void find_families(Plan *p, const Graph *g, const Groups *gr, const doubl
     p->families = NEW_ARRAY(p->arena, Family, gr->nclasses);
     for (int c = 0; c < gr->nclasses; c++) {
         family[c] = -1;
-        if (isnan(score[c]) || (fixed && fixed[c]) || !group_is_free(gr, c, NULL)) continue;
+        if (isnan(score[c]) || (fixed && fixed[c]) || !group_is_free(gr, c)) continue;
         family[c] = family_of(p, uses[c]);
         p->families[family[c]].n++;
     }

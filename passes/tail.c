@@ -160,12 +160,6 @@ static void drop_nodes(Split *s)
     rewrite_end(&r);
 }
 
-static const char *describe(const Node *n, Arena *a)
-{
-    if (n->name) return arena_printf(a, "node '%s' (%s)", n->name, node_op_name(n));
-    return arena_printf(a, "node of '%s' (%s)", n->out[0] ? n->out[0]->name : "", node_op_name(n));
-}
-
 static Tail *detach(Split *s)
 {
     Tail *t = NEW(s->a, Tail);
@@ -178,7 +172,7 @@ static Tail *detach(Split *s)
     for (int k = g->nnodes - 1; k >= 0; k--)
         for (int o = 0; o < g->nodes[k]->nout && s->tail[k]; o++) {
             if (g->nodes[k]->out[o]) s->in_tail[g->nodes[k]->out[o]->id] = true;
-            if (o == 0) t->first = describe(g->nodes[k], s->a);
+            if (o == 0) t->first = node_describe(g->nodes[k], s->a);
         }
     t->nodes = tail_graph(s);
     set_outputs(s);
@@ -207,6 +201,19 @@ int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d)
                 "are",
                 (*out)->first, count, count == 1 ? "" : "s");
     return 0;
+}
+
+void tail_name_readers(Graph *g, const Tail *t)
+{
+    for (int o = 0; o < g->noutputs; o++) {
+        Value *v = g->outputs[o];
+        v->aside = NULL;
+        for (int k = 0; k < t->nodes->nnodes && !v->aside; k++) {
+            const Node *n = t->nodes->nodes[k];
+            for (int i = 0; i < n->nin && !v->aside; i++)
+                if (n->in[i] && strcmp(n->in[i]->name, v->name) == 0) v->aside = n;
+        }
+    }
 }
 
 /* ---- putting it back ---------------------------------------------------------------- */

@@ -17,6 +17,9 @@ typedef struct Tail {
 /* Takes the tail out of g. *out is NULL if there is none. The tail lives in `a`. STATUS_NOTHING,
  * after a message, if the rest has no float output. */
 int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d);
+/* Notes at g's outputs which node of the tail reads them (Value.aside): what pins their channels.
+ */
+void tail_name_readers(Graph *g, const Tail *t);
 /* Appends the tail to g, whose outputs and inputs have kept their names. */
 int tail_attach(Graph *g, const Tail *t, Diag *d);
 

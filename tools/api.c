@@ -233,7 +233,10 @@ static int canonical(ehap *e)
 {
     Context *c = &e->c;
     if (pass_run(c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
-    if (!c->original) c->original = graph_clone(c->graph, e->arena, NULL);
+    Graph *original = graph_clone(c->original ? c->original : c->graph, e->arena, NULL);
+    if (e->tail) tail_name_readers(c->graph, e->tail);
+    if (e->tail) tail_name_readers(original, e->tail);
+    c->original = original;
     e->input.params = graph_params(c->original);
     if (sizes_choose(c) < 0) return EHAP_USAGE;
     e->input.flops = graph_flops_at(c->original, &c->opt);

@@ -25,24 +25,6 @@ static const Node *node_named(const Graph *g, const char *name)
     return NULL;
 }
 
-/* NULL if some channel of the axis may go; else what keeps all of them. */
-static const char *pinned_by(Arena *a, Lanes *l, const Value *v, int axis)
-{
-    const char *why = NULL;
-    for (int64_t i = 0; i < v->type.dim[axis]; i++) {
-        bool pinned = false;
-        int c = lanes_class(l, v, axis, i);
-        const Node *by = c < 0 ? NULL : lanes_pinned_by(l, c, &pinned);
-        if (c >= 0 && !pinned) return NULL;
-        if (why) continue;
-        if (by)
-            why = arena_printf(a, "node '%s' (%s)", by->name ? by->name : "", node_op_name(by));
-        else
-            why = c < 0 ? "no rule follows its channels" : "a graph input or output";
-    }
-    return why;
-}
-
 void report_layers(ehap *e)
 {
     Arena *a = e->arena;
@@ -65,7 +47,7 @@ void report_layers(ehap *e)
             .before = was,
             .flops = node_flops(sized->nodes[i]),
             .after = now_axis >= 0 ? now->out[0]->type.dim[now_axis] : was,
-            .pinned_by = pinned_by(a, l, n->out[0], axis),
+            .pinned_by = lanes_keep(l, n->out[0], axis, a),
         };
     }
 }
