@@ -43,7 +43,8 @@ static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed
     size_t length;
     for (const char *at; (at = next_name(&list, &length));) {
         const char *name = arena_printf(c->arena, "%.*s", (int)length, at);
-        bool found = has_node(c->graph, name) || has_node(c->original, name);
+        bool found =
+            has_node(c->graph, name) || has_node(c->original, name) || has_node(c->apart, name);
         for (int k = 0; k < gr->nlayers; k++) {
             const Node *n = gr->layers[k].node;
             if (!n->name || strcmp(n->name, name) != 0) continue;
@@ -110,12 +111,20 @@ int allocate_layers(Context *c)
     return scored_layers(c->graph, c->arena, &layers);
 }
 
+static bool any_free(const Groups *gr)
+{
+    for (int k = 0; k < gr->first[gr->nlayers]; k++)
+        if (group_is_free(gr, gr->of[k])) return true;
+    return false;
+}
+
+bool allocate_free(Context *c) { return any_free(groups_find(c->graph, &c->opt, c->arena)); }
+
 int allocate_possible(Context *c)
 {
     Groups *gr = groups_find(c->graph, &c->opt, c->arena);
     bool *none = NEW_ARRAY(c->arena, bool, gr->n + 1);
-    for (int k = 0; k < gr->first[gr->nlayers]; k++)
-        if (group_is_free(gr, gr->of[k])) return 0;
+    if (any_free(gr)) return 0;
     report_layers(c, gr, none);
     return nothing_to_remove(c);
 }

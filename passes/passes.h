@@ -121,6 +121,7 @@ typedef struct Context {
     Arena *arena;               /* of the run */
     Graph *graph;               /* what passes rewrite; they may replace it by another */
     const Graph *original;      /* canonical, untouched: the teacher, and the proof's reference */
+    const Graph *apart;         /* nodes compressed in another context; NULL: none */
     const Samples *data, *eval; /* eval NULL: none given */
     Options opt;
     Scores *scores;       /* of `graph`, by the latest sensitivity */
@@ -221,6 +222,8 @@ int64_t graph_flops_at(const Graph *g, const Options *o);
 
 /* allocate.c. STATUS_NOTHING, with the reasons as messages, if no channel of `graph` is free. */
 int allocate_possible(Context *c);
+/* Whether one is, without a word. */
+bool allocate_free(Context *c);
 /* How many layers have channels of their own. */
 int allocate_layers(Context *c);
 /* Of the original's value `name`, along `axis` (-1: any); NULL: it has lost nothing there. */

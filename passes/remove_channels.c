@@ -353,6 +353,9 @@ static int run_both(double *worst, const Graph *a, const Graph *b, const Draw *d
 
 static bool all_static(const Graph *g)
 {
+    for (int i = 0; i < g->ninputs; i++)
+        if (!type_is_static(&g->inputs[i]->type) || !dtype_size(g->inputs[i]->type.dtype))
+            return false;
     for (int i = 0; i < g->nnodes; i++)
         for (int o = 0; o < g->nodes[i]->nout; o++)
             if (g->nodes[i]->out[o] && !type_is_static(&g->nodes[i]->out[o]->type)) return false;

@@ -72,6 +72,9 @@ static bool is_open(const Open *open, const Value *v)
            bsearch(&v->name, open->name, (size_t)open->n, sizeof *open->name, by_name);
 }
 
+/* Strings are carried, never computed. */
+static bool is_text(const Value *v) { return v && v->type.dtype == DT_STRING; }
+
 /* By node index: what is not known, what has no fixed size, and what reads their results. */
 static int mark_tail(const Graph *g, bool *tail, Arena *a)
 {
@@ -81,8 +84,10 @@ static int mark_tail(const Graph *g, bool *tail, Arena *a)
     for (int k = 0; k < g->nnodes; k++) {
         const Node *n = g->nodes[k];
         tail[k] = n->op == OP_Opaque;
-        for (int i = 0; i < n->nin; i++) tail[k] |= n->in[i] && made[n->in[i]->id];
-        for (int o = 0; o < n->nout; o++) tail[k] |= is_open(&open, n->out[o]);
+        for (int i = 0; i < n->nin; i++)
+            tail[k] |= is_text(n->in[i]) || (n->in[i] && made[n->in[i]->id]);
+        for (int o = 0; o < n->nout; o++)
+            tail[k] |= is_text(n->out[o]) || is_open(&open, n->out[o]);
         for (int o = 0; o < n->nout && tail[k]; o++)
             if (n->out[o]) made[n->out[o]->id] = true;
         count += tail[k];
@@ -152,6 +157,20 @@ static Graph *tail_graph(const Split *s)
     return t;
 }
 
+/* Samples are not asked for what no sample can be and only the tail reads. */
+static void drop_inputs(Split *s)
+{
+    Graph *g = s->g;
+    const Uses uses = graph_uses(g, s->a);
+    int n = 0;
+    for (int i = 0; i < g->ninputs; i++) {
+        const Type *t = &g->inputs[i]->type;
+        const bool feedable = t->rank > 0 && dtype_size(t->dtype) > 0;
+        if (feedable || uses.n[g->inputs[i]->id] > 0) g->inputs[n++] = g->inputs[i];
+    }
+    g->ninputs = n;
+}
+
 static void drop_nodes(Split *s)
 {
     Rewrite r = rewrite_begin(s->g);
@@ -174,9 +193,13 @@ static Tail *detach(Split *s)
             if (g->nodes[k]->out[o]) s->in_tail[g->nodes[k]->out[o]->id] = true;
             if (o == 0) t->first = node_describe(g->nodes[k], s->a);
         }
+    t->ninputs = g->ninputs;
+    t->inputs = NEW_ARRAY(s->a, const char *, g->ninputs + 1);
+    for (int i = 0; i < g->ninputs; i++) t->inputs[i] = g->inputs[i]->name;
     t->nodes = tail_graph(s);
     set_outputs(s);
     drop_nodes(s);
+    drop_inputs(s);
     return t;
 }
 
@@ -190,10 +213,10 @@ int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d)
     bool real = false;
     for (int o = 0; o < g->noutputs; o++) real |= dtype_is_float(g->outputs[o]->type.dtype);
     if (!real) {
-        diag_error(d,
-                   "%s is not known or of no fixed size, and nothing in front of it can be "
-                   "compressed",
-                   (*out)->first);
+        diag_remark(d,
+                    "%s is not known or of no fixed size, and nothing in front of it can be "
+                    "compressed",
+                    (*out)->first);
         return STATUS_NOTHING;
     }
     diag_remark(d,
@@ -238,6 +261,41 @@ static void translate(Graph *g, const Graph *from, int64_t *to, Type *t)
     }
 }
 
+/* An input that only the tail has. */
+static Value *add_input(Graph *g, const Graph *from, int64_t *to, const Value *v)
+{
+    Type t = v->type;
+    translate(g, from, to, &t);
+    Value *in = graph_add_input(g, v->name, t);
+    in->name = arena_strdup(g->arena, v->name);
+    in->doc = v->doc;
+    in->opaque_type = v->opaque_type;
+    in->declared = v->declared;
+    in->extra = v->extra;
+    return in;
+}
+
+static bool is_model_input(const Tail *t, const char *name)
+{
+    for (int i = 0; i < t->ninputs; i++)
+        if (strcmp(t->inputs[i], name) == 0) return true;
+    return false;
+}
+
+/* Inputs as the model had them. */
+static void order_inputs(Graph *g, const Tail *t)
+{
+    int at = 0;
+    for (int i = 0; i < t->ninputs; i++)
+        for (int k = at; k < g->ninputs; k++) {
+            Value *v = g->inputs[k];
+            if (strcmp(v->name, t->inputs[i]) != 0) continue;
+            g->inputs[k] = g->inputs[at];
+            g->inputs[at++] = v;
+            break;
+        }
+}
+
 int tail_attach(Graph *g, const Tail *t, Diag *d)
 {
     const Graph *nodes = t->nodes;
@@ -246,9 +304,13 @@ int tail_attach(Graph *g, const Tail *t, Diag *d)
     int64_t *to = NEW_ARRAY(g->arena, int64_t, nodes->nsymbols + 1);
     Value **in = NEW_ARRAY(g->arena, Value *, nodes->ninputs + 1);
     Value **made = NEW_ARRAY(g->arena, Value *, nodes->noutputs + 1);
-    for (int i = 0; i < nodes->ninputs; i++)
-        if (!(in[i] = named(g, nodes->inputs[i]->name)))
-            return diag_error(d, "'%s', which %s reads, is gone", nodes->inputs[i]->name, t->first);
+    for (int i = 0; i < nodes->ninputs; i++) {
+        const Value *v = nodes->inputs[i];
+        if (!(in[i] = named(g, v->name)) && is_model_input(t, v->name))
+            in[i] = add_input(g, nodes, to, v);
+        if (!in[i]) return diag_error(d, "'%s', which %s reads, is gone", v->name, t->first);
+    }
+    order_inputs(g, t);
     graph_inline(g, nodes, in, made);
     for (int k = first; k < g->nnodes; k++) {
         Node *n = g->nodes[k];

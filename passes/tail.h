@@ -11,6 +11,8 @@ typedef struct Tail {
     Graph *nodes;         /* reads, by name, outputs and inputs of the rest */
     const char **outputs; /* the whole model's, in order */
     int noutputs;
+    const char **inputs; /* likewise; those that only the tail reads may be its own */
+    int ninputs;
     const char *first; /* of `nodes`, for messages: "node 'nms' (NonMaxSuppression)" */
 } Tail;
 

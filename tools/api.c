@@ -237,10 +237,19 @@ static int canonical(ehap *e)
     if (e->tail) tail_name_readers(c->graph, e->tail);
     if (e->tail) tail_name_readers(original, e->tail);
     c->original = original;
-    e->input.params = graph_params(c->original);
+    e->input.params = graph_params(c->original) + e->apart.params;
     if (sizes_choose(c) < 0) return EHAP_USAGE;
-    e->input.flops = graph_flops_at(c->original, &c->opt);
+    e->input.flops = graph_flops_at(c->original, &c->opt) + e->apart.flops;
     return check_distill(e);
+}
+
+/* What the tail counts for in the statistics. */
+static void set_apart(ehap *e)
+{
+    if (!e->tail) return;
+    e->c.apart = e->tail->nodes;
+    e->apart.params = graph_params(e->tail->nodes);
+    e->apart.flops = graph_flops(e->tail->nodes);
 }
 
 /* `runs`: the job runs the network, so that what cannot be planned has to be set aside. */
@@ -250,7 +259,9 @@ static int begin(ehap *e, const char *job, bool runs)
     if (status || e->c.original) return status;
     e->c.opt.whole_process = true;
     if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
-    if (detached) return detached < 0 ? EHAP_BAD_INPUT : EHAP_NOTHING;
+    if (detached < 0) return EHAP_BAD_INPUT;
+    e->only_tail = detached == STATUS_NOTHING;
+    set_apart(e);
     if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
     e->job = arena_strdup(e->arena, job);
     status = resume(e);
@@ -261,15 +272,28 @@ static int begin(ehap *e, const char *job, bool runs)
 static int begin_removal(ehap *e, const char *job)
 {
     int status = begin(e, job, true);
-    if (!status && !e->c.skip && allocate_possible(&e->c)) status = EHAP_NOTHING;
-    return status;
+    if (status || e->c.skip || e->only_tail) return status;
+    if (e->tail) return allocate_free(&e->c) ? EHAP_OK : (e->only_tail = true, EHAP_OK);
+    return allocate_possible(&e->c) ? EHAP_NOTHING : EHAP_OK;
+}
+
+/* Compresses the tail, where there is one; to remove nothing at all is EHAP_NOTHING. */
+static int compress_tail(ehap *e, int what)
+{
+    int status = e->tail ? behind_compress(&e->behind, &e->c, e->tail, what) : STATUS_NOTHING;
+    if (status < 0) return EHAP_BAD_INPUT;
+    if (status == 0 || !e->only_tail) return EHAP_OK;
+    behind_explain(e->behind);
+    return EHAP_NOTHING;
 }
 
 static int do_prune(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = begin_removal(e, "prune");
-    if (!status) status = pipeline_prepare(e);
+    if (!status) status = compress_tail(e, BEHIND_PRUNE);
+    if (status || e->only_tail) return status;
+    status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
         status = pipeline_train(e);
@@ -282,6 +306,11 @@ static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = begin(e, "quantize", true);
+    if (!status && e->only_tail) {
+        diag_error(&e->diag, "nothing can be quantized: nothing that can be run, behind inputs of "
+                             "the model, has a float result");
+        return EHAP_NOTHING;
+    }
     if (!status && !e->c.skip && allocate_layers(&e->c) == 0) {
         diag_error(&e->diag, "nothing can be quantized: no node that is understood has a constant "
                              "weight");
@@ -307,7 +336,9 @@ static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = begin_removal(e, "compress");
-    if (!status) status = pipeline_prepare(e);
+    if (!status) status = compress_tail(e, BEHIND_PRUNE);
+    if (status || e->only_tail) return status;
+    status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
     return status ? status : pipeline_quantize(e);
@@ -339,6 +370,9 @@ static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
     int status = begin_removal(e, "score");
+    if (!status && e->only_tail) status = compress_tail(e, BEHIND_SCORE);
+    if (!status && e->only_tail)
+        return scores_write(e->behind->scores, path, &e->diag) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
     if (!status) status = pipeline_prepare(e);
     if (status) return status;
     if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;
@@ -384,6 +418,8 @@ static int do_save(ehap *e, const char *path, const char *unused)
     if (onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
                              graph_flops_at(c->graph, &c->opt), written};
+    if (e->tail) e->output.params += graph_params(e->tail->nodes);
+    if (e->tail) e->output.flops += graph_flops(e->tail->nodes);
     return EHAP_OK;
 }
 

@@ -70,7 +70,7 @@ int pipeline_prepare(ehap *e)
     }
     c->data = s;
     sizes_of_samples(c, s);
-    e->input.flops = graph_flops_at(c->original, &c->opt);
+    e->input.flops = graph_flops_at(c->original, &c->opt) + e->apart.flops;
     return measure_input(e);
 }
 

@@ -128,6 +128,20 @@ static cJSON *layers_json(const Report *r)
     return list;
 }
 
+/* Layers of the model, then of what lies behind unknown operators. */
+static cJSON *all_layers_json(const ehap *e)
+{
+    cJSON *list = layers_json(&e->c.report), *o;
+    if (!e->behind) return list;
+    cJSON *more = layers_json(&e->behind->report);
+    while ((o = cJSON_DetachItemFromArray(more, 0))) {
+        cJSON_AddStringToObject(o, "criterion", e->behind->opt.criterion);
+        cJSON_AddItemToArray(list, o);
+    }
+    cJSON_Delete(more);
+    return list;
+}
+
 static cJSON *quantised_json(const Report *r)
 {
     cJSON *list = cJSON_CreateArray();
@@ -173,7 +187,7 @@ int report_write(ehap *e, const char *path)
     if (e->c.original) cJSON_AddItemToObject(root, "outputs_ignored", ignored_json(e));
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
-    cJSON_AddItemToObject(root, "layers", layers_json(r));
+    cJSON_AddItemToObject(root, "layers", all_layers_json(e));
     if (r->nquantised) cJSON_AddItemToObject(root, "quantized", quantised_json(r));
     cJSON_AddNumberToObject(root, "seconds", process_seconds() - e->start);
     cJSON_AddNumberToObject(root, "peak_rss_bytes", (double)process_peak_resident());

@@ -4,6 +4,7 @@
 
 #include "ehap.h"
 #include "frontend/frontend.h"
+#include "passes/behind.h"
 #include "passes/passes.h"
 #include "passes/tail.h"
 
@@ -17,7 +18,10 @@ struct ehap {
     Arena *arena; /* of everything below */
     Diag diag;
     Context c;
-    Tail *tail; /* what cannot be planned, set aside; NULL: nothing */
+    Tail *tail;       /* what cannot be planned, set aside; NULL: nothing */
+    bool only_tail;   /* nothing in front of it can be compressed */
+    Context *behind;  /* where the tail was compressed; NULL: it was not */
+    ModelStats apart; /* of the tail as it was */
     const char *in_path, *data, *eval, *scores;
     const char *device; /* as asked for; c.opt.device has the flags below in its name */
     bool tf32, deterministic;
