@@ -260,7 +260,7 @@ static int begin(ehap *e, const char *job, bool runs)
     e->c.opt.whole_process = true;
     if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
     if (detached < 0) return EHAP_BAD_INPUT;
-    e->only_tail = detached == STATUS_NOTHING;
+    e->no_front = detached == STATUS_NOTHING;
     set_apart(e);
     if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
     e->job = arena_strdup(e->arena, job);
@@ -268,22 +268,30 @@ static int begin(ehap *e, const char *job, bool runs)
     return status ? status : canonical(e);
 }
 
-/* For jobs that remove channels: samples are only wanted where some can go. */
+/* For jobs that remove channels: samples are only wanted where some can go. The original tells, as
+ * resumed work has removed some already. */
 static int begin_removal(ehap *e, const char *job)
 {
     int status = begin(e, job, true);
-    if (status || e->c.skip || e->only_tail) return status;
-    if (e->tail) return allocate_free(&e->c) ? EHAP_OK : (e->only_tail = true, EHAP_OK);
-    return allocate_possible(&e->c) ? EHAP_NOTHING : EHAP_OK;
+    if (status || e->no_front) return status;
+    Context whole = e->c;
+    whole.graph = graph_clone(e->c.original, e->arena, NULL);
+    e->front_fixed = !allocate_free(&whole);
+    return e->front_fixed && !e->tail ? (allocate_possible(&e->c), EHAP_NOTHING) : EHAP_OK;
 }
+
+static bool front_stays(const ehap *e) { return e->no_front || e->front_fixed; }
 
 /* Compresses the tail, where there is one; to remove nothing at all is EHAP_NOTHING. */
 static int compress_tail(ehap *e, int what)
 {
     int status = e->tail ? behind_compress(&e->behind, &e->c, e->tail, what) : STATUS_NOTHING;
     if (status < 0) return EHAP_BAD_INPUT;
-    if (status == 0 || !e->only_tail) return EHAP_OK;
-    behind_explain(e->behind);
+    if (status == 0 || !front_stays(e)) return EHAP_OK;
+    if (e->front_fixed)
+        allocate_possible(&e->c);
+    else
+        behind_explain(e->behind);
     return EHAP_NOTHING;
 }
 
@@ -292,7 +300,7 @@ static int do_prune(ehap *e, const char *a, const char *b)
     (void)a, (void)b;
     int status = begin_removal(e, "prune");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
-    if (status || e->only_tail) return status;
+    if (status || front_stays(e)) return status;
     status = pipeline_prepare(e);
     if (!status) status = pipeline_prune(e);
     if (!status && (e->c.opt.steps > 0 || e->c.opt.epochs > 0 || e->c.opt.seconds > 0))
@@ -306,7 +314,7 @@ static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = begin(e, "quantize", true);
-    if (!status && e->only_tail) {
+    if (!status && e->no_front) {
         diag_error(&e->diag, "nothing can be quantized: nothing that can be run, behind inputs of "
                              "the model, has a float result");
         return EHAP_NOTHING;
@@ -337,10 +345,10 @@ static int do_compress(ehap *e, const char *a, const char *b)
     (void)a, (void)b;
     int status = begin_removal(e, "compress");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
-    if (status || e->only_tail) return status;
+    if (status || e->no_front) return status;
     status = pipeline_prepare(e);
-    if (!status) status = pipeline_prune(e);
-    if (!status && e->c.opt.steps != 0) status = pipeline_train(e);
+    if (!status && !e->front_fixed) status = pipeline_prune(e);
+    if (!status && !e->front_fixed && e->c.opt.steps != 0) status = pipeline_train(e);
     return status ? status : pipeline_quantize(e);
 }
 
@@ -370,9 +378,11 @@ static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
     int status = begin_removal(e, "score");
-    if (!status && e->only_tail) status = compress_tail(e, BEHIND_SCORE);
-    if (!status && e->only_tail)
+    if (!status && front_stays(e)) {
+        status = compress_tail(e, BEHIND_SCORE);
+        if (status) return status;
         return scores_write(e->behind->scores, path, &e->diag) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
+    }
     if (!status) status = pipeline_prepare(e);
     if (status) return status;
     if (pass_run(&e->c, pass_find("sensitivity"), "") < 0) return EHAP_BAD_INPUT;

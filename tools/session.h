@@ -19,7 +19,8 @@ struct ehap {
     Diag diag;
     Context c;
     Tail *tail;       /* what cannot be planned, set aside; NULL: nothing */
-    bool only_tail;   /* nothing in front of it can be compressed */
+    bool no_front;    /* nothing in front of it can be run */
+    bool front_fixed; /* no channel in front of it can go */
     Context *behind;  /* where the tail was compressed; NULL: it was not */
     ModelStats apart; /* of the tail as it was */
     const char *in_path, *data, *eval, *scores;
