@@ -315,8 +315,7 @@ static int check_graph(Context *c)
 {
     for (int i = 0; i < c->graph->nnodes; i++) {
         const Node *n = c->graph->nodes[i];
-        if (n->op == OP_FakeQuant || n->op == OP_QuantizeLinear)
-            return node_error(c->diag, n, "the graph is quantised already");
+        if (n->op == OP_FakeQuant) return node_error(c->diag, n, "the graph is quantised already");
     }
     return 0;
 }

@@ -131,11 +131,24 @@ static bool is_absorbed(const Placement *p, const Value *v)
     return n && placement_role(p, n) == QUANT_ABSORBED;
 }
 
+/* Between a DequantizeLinear and a QuantizeLinear of the model's own, values are on grids as it is.
+ */
+static bool has_own_grid(const Placement *p, const Value *v)
+{
+    bool own = p->uses.n[v->id] > 0;
+    if (v->def && v->def->op == OP_DequantizeLinear) return true;
+    for (int k = 0; k < p->uses.n[v->id]; k++) {
+        const Node *n = p->uses.at[v->id][k];
+        own &= n && n->op == OP_QuantizeLinear;
+    }
+    return own;
+}
+
 static bool needs_grid(const Placement *p, const Value *v)
 {
     const Target *t = p->target;
     bool wanted = p->wanted[v->id], integer = p->integer[v->id];
-    if (!is_activation(v)) return false;
+    if (!is_activation(v) || has_own_grid(p, v)) return false;
     if (!v->def) return wanted;
     QuantRole role = placement_role(p, v->def);
     if (!t->output_grids)

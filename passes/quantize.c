@@ -16,6 +16,14 @@ static Node *fake_quant_of(const Value *v)
     return v && v->def && v->def->op == OP_FakeQuant ? v->def : NULL;
 }
 
+/* What puts an activation on a grid: a FakeQuant, or a DequantizeLinear that the model came with.
+ * The scale is input 1 of either. */
+static const Node *grid_of(const Value *v)
+{
+    bool own = v && v->def && v->def->op == OP_DequantizeLinear && value_is_const(v->def->in[1]);
+    return own && v->type.dtype == DT_F32 ? v->def : fake_quant_of(v);
+}
+
 /* ---- biases ------------------------------------------------------------------------- */
 
 /* A node whose bias can be an integer: both factors are on grids, and the bias is a vector with an
@@ -26,7 +34,7 @@ static bool has_integer_bias(const Node *n, const Node **x, Node **w)
     bool biased = n->op == OP_Conv || n->op == OP_ConvTranspose || n->op == OP_Gemm;
     if (!biased || !b || !value_is_const(b)) return false;
     if (b->type.dtype != DT_F32 || b->type.rank != 1) return false;
-    *x = fake_quant_of(node_in(n, 0));
+    *x = grid_of(node_in(n, 0));
     *w = fake_quant_of(node_in(n, 1));
     return *x && *w && value_is_const((*w)->in[0]) && type_count(&(*x)->in[1]->type) == 1 &&
            type_count(&(*w)->in[1]->type) == b->type.dim[0] && node_float(n, "beta", 1) == 1 &&

@@ -75,15 +75,29 @@ static bool is_open(const Open *open, const Value *v)
 /* Strings are carried, never computed. */
 static bool is_text(const Value *v) { return v && v->type.dtype == DT_STRING; }
 
-/* By node index: what is not known, what has no fixed size, and what reads their results. */
-static int mark_tail(const Graph *g, bool *tail, Arena *a)
+/* Rounds what is then computed on as integers: nothing in front of it could learn from what comes
+ * behind. (The pair of QuantizeLinear and DequantizeLinear is a float in between.) */
+static bool goes_integer(const Node *n, const Uses *u)
+{
+    bool pair = n->op == OP_QuantizeLinear;
+    for (int k = 0; pair && k < u->n[n->out[0]->id]; k++) {
+        const Node *r = u->at[n->out[0]->id][k];
+        pair = r && r->op == OP_DequantizeLinear;
+    }
+    return n->op == OP_DynamicQuantizeLinear || (n->op == OP_QuantizeLinear && !pair);
+}
+
+/* By node index: what is not known, what has no fixed size, what goes integer if `integers` are to
+ * be left alone, and what reads their results. */
+static int mark_tail(const Graph *g, bool integers, bool *tail, Arena *a)
 {
     const Open open = find_open(g, a);
+    const Uses uses = graph_uses(g, a);
     bool *made = NEW_ARRAY(a, bool, g->nvalues); /* by value id: by the tail */
     int count = 0;
     for (int k = 0; k < g->nnodes; k++) {
         const Node *n = g->nodes[k];
-        tail[k] = n->op == OP_Opaque;
+        tail[k] = n->op == OP_Opaque || (integers && goes_integer(n, &uses));
         for (int i = 0; i < n->nin; i++)
             tail[k] |= is_text(n->in[i]) || (n->in[i] && made[n->in[i]->id]);
         for (int o = 0; o < n->nout; o++)
@@ -203,26 +217,25 @@ static Tail *detach(Split *s)
     return t;
 }
 
-int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d)
+int tail_detach(Tail **out, Graph *g, bool integers, Arena *a, Diag *d)
 {
     Split s = {.g = g, .tail = NEW_ARRAY(a, bool, g->nnodes), .a = a};
-    const int count = mark_tail(g, s.tail, a);
+    const int count = mark_tail(g, integers, s.tail, a);
     *out = NULL;
     if (count == 0) return 0;
     *out = detach(&s);
+    const Op op = (*out)->nodes->nodes[0]->op;
+    const bool rounds = op == OP_QuantizeLinear || op == OP_DynamicQuantizeLinear;
+    const char *why = rounds ? "in integers already" : "not known or of no fixed size";
     bool real = false;
     for (int o = 0; o < g->noutputs; o++) real |= dtype_is_float(g->outputs[o]->type.dtype);
     if (!real) {
-        diag_remark(d,
-                    "%s is not known or of no fixed size, and nothing in front of it can be "
-                    "compressed",
-                    (*out)->first);
+        diag_remark(d, "%s is %s, and nothing in front of it can be compressed", (*out)->first,
+                    why);
         return STATUS_NOTHING;
     }
-    diag_remark(d,
-                "%s is not known or of no fixed size: it and what follows, %d node%s, stay as they "
-                "are",
-                (*out)->first, count, count == 1 ? "" : "s");
+    diag_remark(d, "%s is %s: it and what follows, %d node%s, stay as they are", (*out)->first, why,
+                count, count == 1 ? "" : "s");
     return 0;
 }
 

@@ -16,9 +16,10 @@ typedef struct Tail {
     const char *first; /* of `nodes`, for messages: "node 'nms' (NonMaxSuppression)" */
 } Tail;
 
-/* Takes the tail out of g. *out is NULL if there is none. The tail lives in `a`. STATUS_NOTHING,
- * after a message, if the rest has no float output. */
-int tail_detach(Tail **out, Graph *g, Arena *a, Diag *d);
+/* Takes the tail out of g; with `integers`, what computes in integers is part of it. *out is NULL
+ * if there is none. The tail lives in `a`. STATUS_NOTHING, after a message, if the rest has no
+ * float output. */
+int tail_detach(Tail **out, Graph *g, bool integers, Arena *a, Diag *d);
 /* Notes at g's outputs which node of the tail reads them (Value.aside): what pins their channels.
  */
 void tail_name_readers(Graph *g, const Tail *t);

@@ -258,7 +258,8 @@ static int begin(ehap *e, const char *job, bool runs)
     int status = need_weights(e), detached = 0;
     if (status || e->c.original) return status;
     e->c.opt.whole_process = true;
-    if (runs) detached = tail_detach(&e->tail, e->c.graph, e->arena, &e->diag);
+    const bool integers = !strstr(job, "requantize"); /* which makes floats of them */
+    if (runs) detached = tail_detach(&e->tail, e->c.graph, integers, e->arena, &e->diag);
     if (detached < 0) return EHAP_BAD_INPUT;
     e->no_front = detached == STATUS_NOTHING;
     set_apart(e);

@@ -71,6 +71,27 @@ int vjp_fake_quant(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
+/* The same slope, 0 or 1. Scales do not move along a direction. */
+int jvp_fake_quant(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    if (dx[1] || dx[2]) return node_error(ad->diag, n, "its grid has no tangent");
+    if (!dx[0]) return 0;
+    dy[0] = build(ad->g, OP_FakeQuantGrad, IN(dx[0], n->in[0], n->in[1], n->in[2]), n->nattrs,
+                  n->attrs);
+    return 0;
+}
+
+/* Linear in dy; the slope is constant but for jumps. */
+int jvp_fake_quant_grad(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    if (dx[2] || dx[3]) return node_error(ad->diag, n, "its grid has no tangent");
+    if (!dx[0]) return 0;
+    Node *m = build_multi(ad->g, OP_FakeQuantGrad, n->nout, IN(dx[0], n->in[1], n->in[2], n->in[3]),
+                          n->nattrs, n->attrs);
+    for (int o = 0; o < n->nout; o++) dy[o] = n->out[o] ? m->out[o] : NULL;
+    return 0;
+}
+
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */

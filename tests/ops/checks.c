@@ -236,7 +236,10 @@ static int differences(Result *out, const Problem *p, Arena *a, Diag *d)
 }
 
 /* Ops that promise nothing: rounding, comparisons, integers (no rules); straight-through ones. */
-static bool differentiable(Op op) { return op_info[op].jvp != NULL; }
+static bool differentiable(Op op)
+{
+    return op_info[op].jvp && op != OP_FakeQuant && op != OP_FakeQuantGrad;
+}
 
 int check_jvp(const Case *c, Arena *a, Diag *d)
 {

@@ -381,23 +381,40 @@ static void second_order_rules(void **state)
         check_second(&second_order[k]);
 }
 
-/* Rounding passes its gradient straight through inside the range and none outside. */
-static void fake_quant_is_straight_through(void **state)
+/* Rounding passes its gradient straight through inside the range and none outside, whether it is
+ * simulated or a pair of the model's own; tangents likewise. */
+static void straight_through(const char *text, bool tangent)
 {
-    static const Case t = {"FakeQuant", ANY,
-                           "g (float[1,4] x) => (y) <float s={0.1}, float z={0.0}>"
-                           "{ y = ehap.FakeQuant <qmin=-8, qmax=7> (x, s, z) }"};
+    const Case t = {"FakeQuant", ANY, text};
     static const float x[4] = {0.33f, -0.74f, 1.9f, -1.9f};
-    (void)state;
     Setup s = setup(&t);
     Value *dx;
     memcpy(s.xs[0], x, sizeof x);
-    assert_int_equal(ad_vjp(s.g, 1, &s.y, &s.c, 1, s.x, &dx, &s.d), 0);
+    if (tangent)
+        assert_int_equal(ad_jvp(s.g, 1, s.x, &s.c, 1, &s.y, &dx, &s.d), 0);
+    else
+        assert_int_equal(ad_vjp(s.g, 1, &s.y, &s.c, 1, s.x, &dx, &s.d), 0);
+    assert_non_null(dx);
     graph_add_output(s.g, dx);
     double *got = run(&s, 0);
     for (int k = 0; k < 4; k++)
-        check_close("FakeQuant", "vjp", got[k], k < 2 ? (double)s.cs[k] : 0);
+        check_close("FakeQuant", tangent ? "jvp" : "vjp", got[k], k < 2 ? (double)s.cs[k] : 0);
     arena_free(s.a);
+}
+
+static void fake_quant_is_straight_through(void **state)
+{
+    static const char *const forms[] = {
+        "g (float[1,4] x) => (y) <float s={0.1}, float z={0.0}>"
+        "{ y = ehap.FakeQuant <qmin=-8, qmax=7> (x, s, z) }",
+        "g (float[1,4] x) => (y) <float s={0.01}, int8 z={20}>"
+        "{ q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
+    };
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        straight_through(forms[k], false);
+        straight_through(forms[k], true);
+    }
 }
 
 static void count_errors(void *ctx, Severity sev, const char *text)

@@ -32,7 +32,7 @@ static int set_up(Setup *s, const char *text)
     if (ir_parse(&s->g, s->arena, text, strlen(text), NULL, &s->diag) < 0)
         fail_msg("%s", s->message);
     s->before = graph_clone(s->g, s->arena, NULL);
-    return tail_detach(&s->tail, s->g, s->arena, &s->diag);
+    return tail_detach(&s->tail, s->g, true, s->arena, &s->diag);
 }
 
 static void expect_outputs(const Graph *g, const char *names)
@@ -74,6 +74,35 @@ static void sizes_from_data(void **state)
     expect_outputs(s.g, "b c ");
     assert_non_null(strstr(s.message, "node 'nms' (NonMaxSuppression)"));
     expect_whole(&s);
+    arena_free(s.arena);
+}
+
+/* Integers between QuantizeLinear and DequantizeLinear wait; a pair alone is a float. */
+static void integers_wait(void **state)
+{
+    Setup s;
+    (void)state;
+    int status =
+        set_up(&s, "g (float[1,4] x) => (float[1,4] y) <float s = {0.1}, uint8 z = {3}> {\n"
+                   "  a = Relu (x)\n"
+                   "  [q] b = QuantizeLinear (a, s, z)\n"
+                   "  c = Identity (b)\n"
+                   "  y = DequantizeLinear (c, s, z)\n"
+                   "}\n");
+    assert_int_equal(status, 0);
+    assert_non_null(s.tail);
+    expect_outputs(s.g, "a ");
+    assert_non_null(strstr(s.message, "node 'q' (QuantizeLinear) is in integers already"));
+    tail_name_readers(s.g, s.tail);
+    assert_string_equal(s.g->outputs[0]->aside->name, "q");
+    expect_whole(&s);
+    arena_free(s.arena);
+    status = set_up(&s, "g (float[1,4] x) => (float[1,4] y) <float s = {0.1}, uint8 z = {3}> {\n"
+                        "  b = QuantizeLinear (x, s, z)\n"
+                        "  y = DequantizeLinear (b, s, z)\n"
+                        "}\n");
+    assert_int_equal(status, 0);
+    assert_null(s.tail);
     arena_free(s.arena);
 }
 
@@ -132,9 +161,8 @@ static void nothing_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_from_data),
-        cmocka_unit_test(unknown_op),
-        cmocka_unit_test(nothing_to_set_aside),
+        cmocka_unit_test(sizes_from_data), cmocka_unit_test(integers_wait),
+        cmocka_unit_test(unknown_op),      cmocka_unit_test(nothing_to_set_aside),
         cmocka_unit_test(nothing_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
