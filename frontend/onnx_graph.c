@@ -109,7 +109,10 @@ static int declare_initializer(Import *im, Onnx__TensorProto *t, size_t i)
     if (!e) return -1;
     const char *what = arena_printf(im->tmp, "initializer '%s'", t->name);
     int status = tensor_read(&im->files, t, what, &type, &data);
-    if (status == 0) e->v = value_const(im->g, t->name, type, data);
+    if (status == 0) {
+        e->v = value_const(im->g, t->name, type, data);
+        if (t->doc_string && *t->doc_string) e->v->doc = arena_strdup(im->g->arena, t->doc_string);
+    }
     if (status > 0) {
         Onnx__AttributeProto value = ONNX__ATTRIBUTE_PROTO__INIT;
         value.name = (char[]){"value"};
