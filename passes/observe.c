@@ -89,7 +89,8 @@ int observe(const Graph *g, int n, Value *const *v, const Samples *s, int64_t li
     if (!s || s->count == 0) return diag_error(d, "no samples to run through the network");
     Watcher w = {.by = by};
     Arena *a = arena_new();
-    Outputs outputs = {a, g, n, v, s, s->count < limit ? s->count : limit, &w, d};
+    const int64_t most = samples_affordable(g, o, limit);
+    Outputs outputs = {a, g, n, v, s, s->count < most ? s->count : most, &w, d};
     int status = observe_in(a, &outputs, o, d, bytes);
     arena_free(a);
     return status;

@@ -468,7 +468,7 @@ static int refit(Refit *r, int64_t n)
 int pass_reconstruct(Context *c, const char *opt)
 {
     const char *text = pass_option(c, opt, "samples");
-    int64_t n = text ? atoll(text) : SAMPLES;
+    int64_t n = text ? atoll(text) : samples_affordable(c->graph, &c->opt, SAMPLES);
     if (!c->original) return diag_error(c->diag, "reconstruct: there is no original to follow");
     if (!c->data || c->data->count == 0)
         return diag_error(c->diag, "reconstruct: there are no samples");

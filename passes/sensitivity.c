@@ -82,7 +82,7 @@ const double *relative_norms(Scoring *s, double scale)
 /* Samples in whole shards when there are enough for one, so that repeats weigh nothing. */
 static int64_t samples_to_use(const Context *c, int wanted, int64_t shard)
 {
-    int64_t n = wanted > 0 ? wanted : 512;
+    int64_t n = wanted > 0 ? wanted : samples_affordable(c->graph, &c->opt, 512);
     if (n > c->data->count) n = c->data->count;
     return n > shard ? n - n % shard : n;
 }

@@ -1,6 +1,7 @@
 /* Dimensions that a model leaves open stay open in the output, but costs and samples need numbers:
  * those of --shape, those of the samples, or else the first row of a list of usual ones under which
  * the shapes of the whole network can be inferred and nothing is empty. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,24 @@ int64_t graph_flops_at(const Graph *g, const Options *o)
     int64_t flops = graph_flops(graph_sized(g, o, a, NULL));
     arena_free(a);
     return flops;
+}
+
+int64_t samples_affordable(const Graph *g, const Options *o, int64_t wanted)
+{
+    enum { FEWEST = 64 };
+    static const int64_t most_work = 4000000000000; /* FLOPs */
+    int64_t n = most_work / (graph_flops_at(g, o) + 1);
+    n = n > FEWEST ? n : FEWEST;
+    return n < wanted ? n : wanted;
+}
+
+/* A step takes three times the FLOPs of its samples: forwards, and backwards to values and weights.
+ */
+double steps_affordable(const Graph *g, const Options *o, int64_t batch, double wanted)
+{
+    static const double most_work = 3e14; /* FLOPs */
+    const double flops = 3 * (double)graph_flops_at(g, o) * (double)batch;
+    return fmin(wanted, fmax(1, floor(most_work / fmax(flops, 1))));
 }
 
 /* ---- choice ------------------------------------------------------------------------- */

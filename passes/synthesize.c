@@ -16,9 +16,7 @@
 #include "passes/observe.h"
 
 enum { MOST_ELEMENTS = 1 << 24 }; /* of one sample */
-enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256, FEWEST = 64 };
-
-static const int64_t MOST_WORK = 4000000000000; /* FLOPs */
+enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256 };
 
 typedef struct Preset {
     const char *name;
@@ -166,9 +164,8 @@ static int64_t choose_count(const Graph *g, const Options *o)
         bytes += n > 0 ? n : 1;
     }
     int64_t count = bytes > 0 ? most / bytes : DEFAULT_COUNT;
-    int64_t work = MOST_WORK / (graph_flops_at(g, o) + 1);
     count = count > DEFAULT_COUNT ? DEFAULT_COUNT : count < LEAST_COUNT ? LEAST_COUNT : count;
-    return work >= count ? count : work > FEWEST ? work : FEWEST;
+    return samples_affordable(g, o, count);
 }
 
 /* ---- trying ranges ------------------------------------------------------------------ */

@@ -111,6 +111,18 @@ static bool trained_before(const Context *c)
     return runs > 1; /* this one is recorded already */
 }
 
+/* Where nobody says how long to train, not for hours on end. */
+static double affordable_steps(const Context *c, int64_t batch, double wanted)
+{
+    const double steps = steps_affordable(c->graph, &c->opt, batch, wanted);
+    if (steps < wanted)
+        diag_remark(c->diag,
+                    "training takes %.0f steps instead of %.0f, as the network is large (--steps, "
+                    "--epochs or --time choose)",
+                    steps, wanted);
+    return steps;
+}
+
 static Recipe recipe_of(Context *c, const char *opt)
 {
     bool qat = graph_is_fake_quantised(c->graph);
@@ -136,6 +148,8 @@ static Recipe recipe_of(Context *c, const char *opt)
     double epochs = o->epochs > 0 ? o->epochs : 2;
     double total = ceil(epochs * (double)c->data->count / (double)r.setup.batch);
     if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
+    if (o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0)
+        total = affordable_steps(c, r.setup.batch, total);
     if (o->steps > 0) total = (double)o->steps;
     bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
     r.seconds = o->seconds * share;

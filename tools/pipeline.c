@@ -33,7 +33,8 @@ static int measure(ehap *e, double *accuracy)
     bool labels = c->eval && c->eval->labels;
     Eval ev;
     if (c->skip) return EHAP_OK; /* an earlier process has measured it: it is in the report */
-    if (!c->eval && some.count > AGREEMENT) some.count = AGREEMENT;
+    const int64_t most = samples_affordable(c->original, &c->opt, AGREEMENT);
+    if (!c->eval && some.count > most) some.count = most;
     if (evaluate(&ev, c->graph, labels ? NULL : c->original, &some, &c->opt, &e->diag) < 0)
         return EHAP_BAD_INPUT;
     *accuracy = labels ? ev.accuracy : ev.agreement;
@@ -49,6 +50,15 @@ static int measure_input(ehap *e)
     r->accuracy_input = 1;
     r->accuracy_is_agreement = true;
     return EHAP_OK;
+}
+
+static void remark_work(const Context *c)
+{
+    const int64_t most = samples_affordable(c->original, &c->opt, AGREEMENT);
+    if (most < AGREEMENT && most < c->data->count)
+        diag_remark(c->diag,
+                    "a sample takes %.3g GFLOPs: scores, ranges and refits see %lld samples",
+                    (double)graph_flops_at(c->original, &c->opt) * 1e-9, (long long)most);
 }
 
 int pipeline_prepare(ehap *e)
@@ -70,6 +80,7 @@ int pipeline_prepare(ehap *e)
     }
     c->data = s;
     sizes_of_samples(c, s);
+    remark_work(c);
     e->input.flops = graph_flops_at(c->original, &c->opt) + e->apart.flops;
     return measure_input(e);
 }

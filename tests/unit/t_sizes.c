@@ -1,0 +1,108 @@
+/* Numbers for open dimensions, and how much work a network of some size is given. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ir/text.h"
+#include "passes/passes.h"
+
+static const char net[] =
+    "g (float[N,3,H,W] x) => (y) <float[8,3,1,1] w = {1.0}> { y = Conv (x, w) }";
+
+typedef struct Setup {
+    Context c;
+    Diag diag;
+    char said[512];
+} Setup;
+
+static void keep(void *ctx, Severity sev, const char *text)
+{
+    Setup *s = ctx;
+    (void)sev;
+    snprintf(s->said, sizeof s->said, "%s", text);
+}
+
+static int set_up(Setup *s, const char *shape)
+{
+    *s = (Setup){.diag = {.sink = keep, .ctx = s}};
+    s->c = (Context){.arena = arena_new(), .diag = &s->diag, .opt.shape = shape};
+    char text[512], zeros[256] = "0.0";
+    for (int k = 1; k < 24; k++) strcat(zeros, ", 0.0");
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(strstr(net, "1.0") - net), net, zeros,
+             strstr(net, "1.0") + 3);
+    if (ir_parse(&s->c.graph, s->c.arena, text, strlen(text), NULL, &s->diag) < 0)
+        fail_msg("%s", s->said);
+    return sizes_choose(&s->c);
+}
+
+static void expect_size(const char *shape, int64_t batch, int64_t height, int64_t width)
+{
+    Setup s;
+    assert_int_equal(set_up(&s, shape), 0);
+    const Graph *g = s.c.graph;
+    const Graph *sized = graph_sized(g, &s.c.opt, s.c.arena, NULL);
+    const int64_t *dim = sized->outputs[0]->type.dim;
+    assert_int_equal(dim[0], batch);
+    assert_int_equal(dim[2], height);
+    assert_int_equal(dim[3], width);
+    assert_int_equal(graph_flops_at(g, &s.c.opt), 2 * 3 * 8 * batch * height * width);
+    for (int k = 0; k < 4; k++) /* the model itself stays open */
+        assert_true(dim_is_sym(g->inputs[0]->type.dim[k]) == (k != 1));
+    assert_true((strstr(s.said, "analysed as float[1,3,224,224]") != NULL) == !shape);
+    arena_free(s.c.arena);
+}
+
+static void open_dimensions(void **state)
+{
+    (void)state;
+    expect_size(NULL, 1, 224, 224);
+    expect_size("x=1x3x96x80", 1, 96, 80);
+    expect_size("x=2x3x96x80", 2, 96, 80);
+}
+
+static void wrong_shapes(void **state)
+{
+    static const char *const wrong[] = {"x=1x4x96x80", "x=1x3x96", "y=1x3x96x80", "x=1x3x0x80"};
+    (void)state;
+    for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
+        Setup s;
+        assert_int_equal(set_up(&s, wrong[k]), -1);
+        assert_non_null(strstr(s.said, "--shape"));
+        arena_free(s.c.arena);
+    }
+}
+
+/* Small networks get all that is wanted; a sample of 38 GFLOPs gets what takes minutes. */
+static void work_is_bounded(void **state)
+{
+    Setup s;
+    (void)state;
+    assert_int_equal(set_up(&s, "x=1x3x96x80"), 0);
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 8192);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 312, 0);
+    arena_free(s.c.arena);
+    assert_int_equal(set_up(&s, "x=1x3x20000x40000"), 0); /* 38.4 GFLOPs */
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 104);
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 10), 10);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 20, 0);
+    arena_free(s.c.arena);
+    assert_int_equal(set_up(&s, "x=1x3x2000000x4000000"), 0);
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 64);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 1, 0);
+    arena_free(s.c.arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(open_dimensions),
+        cmocka_unit_test(wrong_shapes),
+        cmocka_unit_test(work_is_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
