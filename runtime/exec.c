@@ -123,6 +123,31 @@ void instance_run_steps(Instance *i, int stage)
     }
 }
 
+void instance_carry(Instance *i, int stage, int n, const int *out, const int *in)
+{
+    const Program *p = i->p;
+    Carry *c = &i->carry[stage];
+    *c = (Carry){.n = n, .out = out, .in = in};
+    if (!i->device) c->kept = NEW_ARRAY(i->arena, void *, n);
+    for (int k = 0; k < n; k++) {
+        const Value *from = p->graph->outputs[out[k]], *to = p->graph->inputs[in[k]];
+        const Slot *s = &p->value[from->id];
+        const int64_t size = type_bytes(&from->type);
+        if (size != type_bytes(&to->type) || !tensor_is_row_major(&s->t) || s->buffer < 0 ||
+            p->buffers[buffer_root(p, s->buffer)].kind != BUF_ARENA)
+            trap(TRAP_INTERNAL, "output %d cannot become input '%s'", out[k], to->name);
+        if (c->kept) c->kept[k] = arena_alloc(i->arena, (size_t)size);
+    }
+}
+
+static void carry(Instance *i, const Carry *c)
+{
+    for (int k = 0; k < c->n; k++) {
+        instance_read(i, c->out[k], c->kept[k]);
+        instance_bind(i, c->in[k], c->kept[k]);
+    }
+}
+
 void instance_run(Instance *i, int stage)
 {
     const Program *p = i->p;
@@ -130,10 +155,12 @@ void instance_run(Instance *i, int stage)
         if (!i->bound[k] && p->bind_begin[k] < p->bind_begin[k + 1] && p->input_stage[k] <= stage)
             trap(TRAP_INTERNAL, "input '%s' is not bound", p->graph->inputs[k]->name);
     i->shown = NULL;
-    if (i->device)
+    if (i->device) {
         on_device_run(i, stage);
-    else
+    } else {
         instance_run_steps(i, stage);
+        carry(i, &i->carry[stage]);
+    }
 }
 
 void instance_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,

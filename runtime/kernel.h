@@ -86,6 +86,7 @@ typedef struct DeviceMemory {
     size_t (*available)(void); /* bytes that alloc could still give, about */
     void (*upload)(void *to, const void *from, size_t n);   /* `from` may change after return */
     void (*download)(void *to, const void *from, size_t n); /* waits for all that was queued */
+    void (*copy)(void *to, const void *from, size_t n);     /* both on the device */
     void (*begin)(const Node *n);
     /* What is queued between record() and recorded() is kept instead of run. */
     void (*record)(void);

@@ -75,6 +75,13 @@ struct Program {
     char *constants; /* on a device with its own memory: BUF_CONST buffers, each at its offset */
 };
 
+/* See instance_carry. */
+typedef struct Carry {
+    int n;
+    const int *out, *in;
+    void **kept; /* the values, where memory is the host's */
+} Carry;
+
 struct Instance {
     Arena *arena; /* holds the instance itself */
     const Program *p;
@@ -82,8 +89,9 @@ struct Instance {
     Tensor *operands;   /* of all steps, Step.operand onwards */
     const void **bound; /* by graph input: the caller's data */
     double *seconds;    /* by step, if profiled */
-    void *result;       /* see instance_result */
-    const char *shown;  /* outputs of another rank's instance, packed: read instead of its own */
+    Carry carry[MAX_STAGES];
+    void *result;      /* see instance_result */
+    const char *shown; /* outputs of another rank's instance, packed: read instead of its own */
     struct OnDevice *device;   /* NULL where memory is the host's */
     const DeviceMemory *owner; /* of `memory`; NULL: the host. A trap frees the program first */
 };

@@ -91,19 +91,32 @@ static bool recordable(const Instance *i, int stage)
     return p->stage_begin[stage] < p->stage_begin[stage + 1] && !i->seconds;
 }
 
+/* The stage's steps, then its state's way to where the next run reads it. */
+static void run_stage(Instance *i, int stage)
+{
+    const Carry *c = &i->carry[stage];
+    const Program *p = i->p;
+    instance_run_steps(i, stage);
+    for (int k = 0; k < c->n; k++) {
+        const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[c->out[k]]->id]);
+        const size_t size = input_bytes(p, c->in[k]);
+        if (size) p->device->memory->copy(on_device_input(i->device, c->in[k]), x.data, size);
+    }
+}
+
 void on_device_run(Instance *i, int stage)
 {
     const DeviceMemory *m = i->p->device->memory;
     OnDevice *o = i->device;
     upload_inputs(i);
     if (!o->warm[stage] || !recordable(i, stage)) {
-        instance_run_steps(i, stage);
+        run_stage(i, stage);
         o->warm[stage] = true;
         return;
     }
     if (!o->recording[stage]) {
         m->record();
-        instance_run_steps(i, stage);
+        run_stage(i, stage);
         o->recording[stage] = m->recorded();
     }
     m->replay(o->recording[stage]);
@@ -144,7 +157,7 @@ static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
     const int64_t count = type_count(&p->graph->inputs[r->counter]->type);
     int64_t at = 0;
     m->record();
-    instance_run_steps(i, stage);
+    run_stage(i, stage);
     for (int o = 0; o < r->nout; o++) {
         const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[out[o]]->id]);
         m->append(r->rows, r->at, r->row, at, x.data, tensor_count(&x));

@@ -55,6 +55,11 @@ void instance_free(Instance *i);
 void instance_bind(Instance *i, int input, const void *data);
 void instance_run(Instance *i, int stage);
 void instance_run_all(Instance *i); /* stages in order */
+/* From now on every run of `stage` ends with output out[k] becoming what input in[k] < n reads:
+ * state that lives on the device, uploaded by the first bind only. Each has the bytes of the other
+ * and is computed (no view of an input); the lists are borrowed. A later bind replaces the value.
+ */
+void instance_carry(Instance *i, int stage, int n, const int *out, const int *in);
 /* Runs `stage` n times, the last element of int64 input `counter` one higher each time, and copies
  * the float outputs out[0 … nout) of run k, one after another, to row k of `rows`. The caller's
  * data stay as they are. A device with its own memory does all n without waiting in between. */

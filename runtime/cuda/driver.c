@@ -167,6 +167,11 @@ void gpu_download(void *to, const void *from, size_t n)
     CHECK(cuda, cudaStreamSynchronize(gpu.stream));
 }
 
+void gpu_copy(void *to, const void *from, size_t n)
+{
+    CHECK(cuda, cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, gpu.stream));
+}
+
 void gpu_zero(void *p, size_t n) { CHECK(cuda, cudaMemsetAsync(p, 0, n, gpu.stream)); }
 
 /* ---- launches ------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ void gpu_release(void *p);
 size_t gpu_available(void);
 void gpu_upload(void *to, const void *from, size_t n);
 void gpu_download(void *to, const void *from, size_t n);
+void gpu_copy(void *to, const void *from, size_t n); /* both on the device */
 void gpu_zero(void *p, size_t n);
 void gpu_begin(const Node *n);
 void gpu_record(void);

@@ -139,6 +139,7 @@ static const DeviceMemory memory = {
     .available = gpu_available,
     .upload = gpu_upload,
     .download = gpu_download,
+    .copy = gpu_copy,
     .begin = gpu_begin,
     .record = gpu_record,
     .recorded = gpu_recorded,

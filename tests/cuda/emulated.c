@@ -158,6 +158,24 @@ void gpu_download(void *to, const void *from, size_t n)
     memcpy(to, from, n);
 }
 
+typedef struct Move {
+    void *to;
+    const void *from;
+    size_t n;
+} Move;
+
+static void run_move(const void *args)
+{
+    const Move *m = args;
+    memcpy(m->to, m->from, m->n);
+}
+
+void gpu_copy(void *to, const void *from, size_t n)
+{
+    note("copy %zu", n);
+    queue(run_move, &(Move){to, from, n}, sizeof(Move));
+}
+
 typedef struct Zero {
     void *p;
     size_t n;

@@ -247,6 +247,37 @@ static void test_repeat(void **state)
     arena_free(a);
 }
 
+/* s <- s + x, twice: the state goes up once, and stays on the device from then on. */
+static void test_carried_state(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"ref", "cpu", "cuda"};
+    static const int zero[] = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "state");
+    Value *s = graph_add_input(g, "s", TYPE(DT_F32, 4)), *x = graph_add_input(g, "x", s->type);
+    graph_add_output(g, build(g, OP_Add, IN(s, x), NO_ATTRS));
+    for (int d = 0; d < 3; d++) {
+        Running r = start(g, devices[d], NULL);
+        float got[4];
+        instance_carry(r.i, 0, 1, zero, zero);
+        instance_bind(r.i, 0, bs);
+        instance_bind(r.i, 1, xs);
+        for (int k = 0; k < 2; k++) instance_run(r.i, 0);
+        forget();
+        for (int k = 0; k < 3; k++) instance_run(r.i, 0);
+        if (d == 2) assert_string_equal(logged(), "replay\nreplay\nreplay\n");
+        instance_read(r.i, 0, got);
+        for (int k = 0; k < 4; k++) assert_float_equal(got[k], bs[k] + 5 * xs[k], 1e-6);
+        instance_bind(r.i, 0, bs); /* from the start */
+        instance_run(r.i, 0);
+        instance_read(r.i, 0, got);
+        for (int k = 0; k < 4; k++) assert_float_equal(got[k], bs[k] + xs[k], 1e-6);
+        stop(r);
+    }
+    arena_free(a);
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
@@ -304,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_padding),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_carried_state),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_shards_shrink),
     };
