@@ -121,11 +121,12 @@ static bool touches(const Family *f, const Node *n)
     return false;
 }
 
-/* Multiples of `align`, smaller in a family of less than four steps, and at least 5 % kept. */
-static void set_steps(Family *f, int align)
+/* Multiples of `align`, and at least 5 % kept. What nobody asked for is halved in a family of less
+ * than four steps. */
+static void set_steps(Family *f, int align, bool asked)
 {
     f->step = align;
-    while (f->step > 1 && f->whole < 4 * f->step) f->step /= 2;
+    while (!asked && f->step > 1 && f->whole < 4 * f->step) f->step /= 2;
     int least = (f->whole + 19) / 20;
     f->floor = (least + f->step - 1) / f->step * f->step;
 }
@@ -195,7 +196,7 @@ static void finish_family(Plan *p, Family *f, const double *score, const Options
     int align = heads && is_block(p, f) ? 1 : o->align > 0 ? o->align : 8;
     f->whole = family_size(p, f);
     qsort_r(f->classes, (size_t)f->n, sizeof *f->classes, by_score, (void *)(uintptr_t)score);
-    set_steps(f, align);
+    set_steps(f, align, o->align > 0);
     f->lost = NEW_ARRAY(p->arena, double, f->n + 1);
     for (int i = 0; i < f->n; i++) f->lost[i + 1] = f->lost[i] + score[f->classes[i]];
     f->nodes = NEW_ARRAY(p->arena, Node *, p->g->nnodes);

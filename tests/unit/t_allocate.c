@@ -103,6 +103,20 @@ static void excluded_layers_stay(void **state)
     arena_free(a);
 }
 
+/* Asked for, multiples are kept to, whatever that leaves; by default 16 channels go in steps of 4.
+ */
+static void an_alignment_asked_for_is_strict(void **state)
+{
+    LayerReport l[5];
+    (void)state;
+    pruned(BUDGET_FLOPS, 0.6, 16, "random", l);
+    assert_int_equal(l[0].after, 16);
+    assert_int_equal(l[1].after, 16);
+    assert_int_equal(l[3].after, 16);
+    pruned(BUDGET_FLOPS, 0.3, 0, "random", l);
+    assert_true(l[0].after < 16 && l[0].after % 4 == 0);
+}
+
 static int ascending(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -144,7 +158,7 @@ static void choice_is_near_the_best(void **state)
                         best = sum;
                 }
         char opt[32];
-        snprintf(opt, sizeof opt, "flops=%g;align=8", keep);
+        snprintf(opt, sizeof opt, "flops=%g", keep);
         assert_int_equal(pass_allocate(&c, opt), 0);
         const LayerReport *l = c.report.layers;
         double ours = loss(gr, score, 0, (int)l[0].after) + loss(gr, score, 1, (int)l[1].after) +
@@ -209,9 +223,10 @@ static void survivors_compose(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(budgets_are_met),      cmocka_unit_test(channels_stay_in_steps),
-        cmocka_unit_test(excluded_layers_stay), cmocka_unit_test(scores_serve_many_budgets),
-        cmocka_unit_test(survivors_compose),    cmocka_unit_test(choice_is_near_the_best),
+        cmocka_unit_test(an_alignment_asked_for_is_strict), cmocka_unit_test(budgets_are_met),
+        cmocka_unit_test(channels_stay_in_steps),           cmocka_unit_test(excluded_layers_stay),
+        cmocka_unit_test(scores_serve_many_budgets),        cmocka_unit_test(survivors_compose),
+        cmocka_unit_test(choice_is_near_the_best),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

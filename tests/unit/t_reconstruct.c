@@ -101,7 +101,7 @@ static void duplicates_are_made_up_for_exactly(void **state)
     Context c = wide_context(a, &d, false);
     duplicate_channels(&c);
     score_by_hand(&c);
-    assert_int_equal(pass_allocate(&c, "flops=0.65;align=32"), 0);
+    assert_int_equal(pass_allocate(&c, "flops=0.65;align=16"), 0);
     assert_int_equal(c.report.layers[1].after, 16);
     assert_int_equal(pass_remove_channels(&c, ""), 0);
     double before = output_error(&c);
