@@ -45,7 +45,9 @@ typedef struct Captures {
  * can be renamed without opening the attribute's bytes. */
 int body_captures(Import *im, Onnx__NodeProto *n, Captures *out);
 
-/* onnx_node.c: makes a node, normalises it and appends it to the graph. */
+/* onnx_node.c: whether an operator of the default domain is known, by its name in the file. */
+bool import_knows(const Import *im, const char *op_type);
+/* Makes a node, normalises it and appends it to the graph. */
 int import_node(Import *im, const Onnx__NodeProto *proto, const Captures *captures);
 /* An initializer or Constant that the IR cannot hold, as an opaque Constant node. */
 int import_opaque_constant(Import *im, const char *name, Onnx__AttributeProto *value);

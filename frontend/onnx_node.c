@@ -193,6 +193,12 @@ static const char *current_name(const char *op_type, int64_t opset)
     return op_type;
 }
 
+bool import_knows(const Import *im, const char *op_type)
+{
+    return strcmp(op_type, "Constant") == 0 ||
+           op_of_name("", current_name(op_type, im->opset)) != OP_COUNT;
+}
+
 static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
 {
     const char *domain = p->domain ? p->domain : "";

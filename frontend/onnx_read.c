@@ -7,6 +7,7 @@
 
 #include "frontend/file.h"
 #include "frontend/frontend.h"
+#include "frontend/onnx_functions.h"
 #include "frontend/onnx_graph.h"
 #include "frontend/wire.h"
 
@@ -101,6 +102,7 @@ static int import_info(Import *im, Onnx__ModelProto *m)
     for (size_t i = 0; i < m->n_functions; i++)
         TRY(wire_each(&m->functions[i]->base, &onnx__tensor_proto__descriptor, internalise,
                       &im->files));
+    TRY(inline_functions(im, m));
     info->extra = model_extra(im, m);
     info->graph_extra = graph_extra(im, m->graph);
     return 0;
