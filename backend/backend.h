@@ -9,6 +9,7 @@ typedef struct EmitOptions {
     bool external_data;    /* weights of 1 KiB and more to PATH.<digest>.data */
     const KeyValue *props; /* added to (or replacing in) metadata_props */
     size_t nprops;
+    size_t largest;   /* of the model file, beyond which weights go beside it; 0: 2 GiB */
     int64_t *written; /* not NULL: receives the bytes of all files */
 } EmitOptions;
 

@@ -110,29 +110,45 @@ static int publish(const Emit *e, OutFile *data, OutFile *model)
 
 /* ---- the model ---------------------------------------------------------------------- */
 
-static int check_size(const Emit *e, const Onnx__ModelProto *m)
+static bool fits(const Emit *e, const Onnx__ModelProto *m)
 {
-    size_t n = onnx__model_proto__get_packed_size(m);
-    if (n <= INT_MAX) return 0;
-    return diag_error(e->d,
-                      "the model is %zu bytes and protobuf ends at 2 GiB: keep the weights in "
-                      "external data",
-                      n);
+    const size_t most = e->o->largest ? e->o->largest : INT_MAX;
+    return onnx__model_proto__get_packed_size(m) <= most;
 }
 
 static int build_model(Emit *e, Onnx__ModelProto **m)
 {
     TRY(onnx_check(e->g, e->o, e->d));
     TRY(emit_model(e, m));
-    return check_size(e, *m);
+    if (fits(e, *m)) return 0;
+    return diag_error(e->d,
+                      "the model is %zu bytes and protobuf ends at 2 GiB: keep the weights in "
+                      "external data",
+                      onnx__model_proto__get_packed_size(*m));
+}
+
+/* Weights go beside the model where they were, and where they are too many for one protobuf. */
+static int build_file(Emit *e, const char *path, Onnx__ModelProto **m)
+{
+    TRY(onnx_check(e->g, e->o, e->d));
+    if (!e->o->external_data && !e->g->info.external_data) {
+        TRY(emit_model(e, m));
+        if (fits(e, *m)) return 0;
+        diag_remark(e->d,
+                    "the model is %zu bytes and protobuf ends at 2 GiB: its weights go to a "
+                    "file beside it",
+                    onnx__model_proto__get_packed_size(*m));
+    }
+    *e = emit_begin(e->g, e->o, e->a, e->d);
+    e->location = open_location(e->a, path);
+    return build_model(e, m);
 }
 
 static int write_files(Emit *e, const char *path)
 {
     Onnx__ModelProto *m;
     const char *dir = arena_printf(e->a, "%.*s", (int)(base_name(path) - path), path);
-    if (e->o->external_data || e->g->info.external_data) e->location = open_location(e->a, path);
-    TRY(build_model(e, &m));
+    TRY(build_file(e, path, &m));
     OutFile *data = NULL, *model = outfile_new(e->a, path, e->d);
     if (!model) return -1;
     if (e->nexternal) {

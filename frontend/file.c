@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ir/digest.h"
+#include "ir/mapped.h"
 
 enum { MAP_FROM = 16 << 20 };
 
@@ -22,6 +23,7 @@ typedef struct Mapping {
 static void unmap(void *p)
 {
     Mapping *m = p;
+    mapped_remove(m->p);
     munmap(m->p, m->n);
 }
 
@@ -44,6 +46,7 @@ static int map_all(Bytes *out, Arena *a, int fd, size_t n)
     void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED) return -1;
     *m = (Mapping){p, n};
+    mapped_add(p, n);
     arena_defer(a, unmap, m);
     *out = (Bytes){p, n};
     return 0;

@@ -9,6 +9,7 @@ typedef struct Tally {
     Feed *feed;
     const Samples *samples;
     bool reference;
+    int32_t *kept; /* the reference's top-1 by sample and position, read or written; or NULL */
     int64_t rows, classes, inner; /* outputs are [rows, classes, inner] */
     float *y, *ref;               /* of the shard in hand */
     int64_t hits, agreements, compared;
@@ -49,8 +50,12 @@ static void tally_row(Tally *t, int64_t sample, const float *y, const float *ref
             t->hits += top == label;
             t->loss += log_sum_exp(y + p, t->classes, t->inner) - (double)y[p + label * t->inner];
         }
+        int32_t *kept = t->kept ? &t->kept[sample * t->inner + p] : NULL;
+        if (!ref && kept) t->agreements += top == *kept;
         if (!ref) continue;
-        t->agreements += top == top1(ref + p, t->classes, t->inner);
+        int64_t answer = top1(ref + p, t->classes, t->inner);
+        if (kept) *kept = (int32_t)answer;
+        t->agreements += top == answer;
         if (!t->samples->labels) t->loss += soft_loss(y + p, ref + p, t->classes, t->inner);
     }
 }
@@ -103,10 +108,21 @@ static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
     return 0;
 }
 
-static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *reference,
+/* The room for the answers, if they are few enough; they are known once they have been written. */
+static int32_t *answers_kept(Answers *known, int64_t n)
+{
+    enum { MOST = 1 << 22 };
+    if (!known) return NULL;
+    if (!known->top && n <= MOST) known->top = NEW_ARRAY(known->arena, int32_t, n);
+    return known->top;
+}
+
+static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *reference, Answers *known,
                        const Samples *s, const Options *o, Diag *d)
 {
     Session *session;
+    const bool compared = reference != NULL;
+    if (known && known->complete) reference = NULL;
     Pair pair = {a, g, reference, s, d};
     TRY(session_open(&session, a, g, 0, side_by_side, &pair, o, d));
     const Type *type = &session->g->outputs[0]->type;
@@ -118,21 +134,23 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
                .inner = total / (session->shard * type->dim[1]),
                .y = NEW_ARRAY(a, float, total),
                .ref = NEW_ARRAY(a, float, total)};
+    t.kept = answers_kept(compared ? known : NULL, s->count * t.inner);
     int status = feed_run(t.feed, tally_shard, &t);
     double n = (double)t.compared;
     out->accuracy = s->labels ? (double)t.hits / n : -1;
-    out->agreement = reference ? (double)t.agreements / n : -1;
+    out->agreement = compared ? (double)t.agreements / n : -1;
     out->loss = t.loss / n;
+    if (t.kept) known->complete = status == 0;
     return status;
 }
 
-int evaluate(Eval *out, const Graph *g, const Graph *reference, const Samples *s, const Options *o,
-             Diag *d)
+int evaluate(Eval *out, const Graph *g, const Graph *reference, Answers *known, const Samples *s,
+             const Options *o, Diag *d)
 {
     *out = (Eval){.accuracy = -1, .agreement = -1};
     if (s->count == 0) return diag_error(d, "no samples to evaluate on");
     Arena *a = arena_new();
-    int status = evaluate_in(a, out, g, reference, s, o, d);
+    int status = evaluate_in(a, out, g, reference, known, s, o, d);
     arena_free(a);
     return status;
 }

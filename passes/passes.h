@@ -239,8 +239,17 @@ typedef struct Eval {
     double agreement; /* top-1 against the reference graph's; < 0 without one */
     double loss;
 } Eval;
-/* Runs g over samples (and `reference` beside it when not NULL). */
-int evaluate(Eval *out, const Graph *g, const Graph *reference, const Samples *s, const Options *o,
-             Diag *d);
+/* The reference's top-1 by sample and position, where they are not too many. */
+typedef struct Answers {
+    Arena *arena; /* that they live in */
+    int32_t *top;
+    bool complete;
+} Answers;
+
+/* Runs g over samples, and `reference` beside it when not NULL: that is left out if `known` (NULL:
+ * none) has its answers from an earlier call on the same samples; the loss is then only of labels.
+ */
+int evaluate(Eval *out, const Graph *g, const Graph *reference, Answers *known, const Samples *s,
+             const Options *o, Diag *d);
 
 #endif

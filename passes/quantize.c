@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/mapped.h"
 #include "ir/op.h"
 #include "passes/batches.h"
 #include "passes/targets.h"
@@ -116,6 +117,7 @@ static Value *lower_fake_quant(Graph *g, const Node *fq)
     if (value_is_const(x)) {
         Type t = type_of(zero->type.dtype, x->type.rank, x->type.dim);
         q = constant(g, name, "_quantized", t, quantised_bytes(g, fq, axis, qmin, qmax));
+        mapped_forget(x->data, (size_t)type_bytes(&x->type));
     } else {
         q = convert(g, OP_QuantizeLinear, name, x, scale, zero, axis);
     }

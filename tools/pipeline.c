@@ -35,7 +35,9 @@ static int measure(ehap *e, double *accuracy)
     if (c->skip) return EHAP_OK; /* an earlier process has measured it: it is in the report */
     const int64_t most = samples_affordable(c->original, &c->opt, AGREEMENT);
     if (!c->eval && some.count > most) some.count = most;
-    if (evaluate(&ev, c->graph, labels ? NULL : c->original, &some, &c->opt, &e->diag) < 0)
+    e->answers.arena = e->arena;
+    if (evaluate(&ev, c->graph, labels ? NULL : c->original, &e->answers, &some, &c->opt,
+                 &e->diag) < 0)
         return EHAP_BAD_INPUT;
     *accuracy = labels ? ev.accuracy : ev.agreement;
     c->report.accuracy_is_agreement = !labels;

@@ -32,6 +32,7 @@ struct ehap {
     const char *job;    /* what begin() was told */
     uint64_t options;   /* digest of those set that change the output */
     Preprocess preprocess;
+    Answers answers;   /* of the original, to what accuracy is measured on */
     uint64_t external; /* stamp of the input's external data */
     ModelStats input, output;
     ehap_message_fn *on_message;

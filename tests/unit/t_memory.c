@@ -67,7 +67,7 @@ static void too_little_is_an_error(void **state)
     assert_int_equal(open_with(&s, &c, 1000, 2), -1);
     assert_non_null(strstr(said, "1 sample at a time needs "));
     assert_non_null(strstr(said, "--memory allows 1000"));
-    assert_int_equal(evaluate(&e, c.graph, c.original, c.data, &c.opt, &d), -1);
+    assert_int_equal(evaluate(&e, c.graph, c.original, NULL, c.data, &c.opt, &d), -1);
     assert_int_equal(pass_sensitivity(&c, ""), -1);
     assert_int_equal(pass_train(&c, ""), -1);
     assert_int_equal(pass_fake_quant(&c, ""), -1);
@@ -112,7 +112,7 @@ static void results_are_the_same(void **state)
         c.opt.probes = 16;
         for (int m = 0; m < 2; m++) {
             c.opt.memory = m ? 600000 : 0;
-            assert_int_equal(evaluate(&e[m], c.graph, c.original, c.data, &c.opt, &d), 0);
+            assert_int_equal(evaluate(&e[m], c.graph, c.original, NULL, c.data, &c.opt, &d), 0);
             assert_int_equal(pass_sensitivity(&c, ""), 0);
             assert_int_equal(c.scores->layers[0].n, NET_CHANNELS);
             memcpy(score[m], c.scores->layers[0].score, sizeof score[m]);

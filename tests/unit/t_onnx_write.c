@@ -354,6 +354,12 @@ static void external_data(void **state)
     assert_non_null(mkdtemp(dir));
     char *path = arena_printf(a, "%s/m.onnx", dir), *second = arena_printf(a, "%s/n.onnx", dir);
     Graph *g = read_ok(big_model(a)), *h;
+    /* Weights of too large a model go beside it by themselves. */
+    assert_int_equal(onnx_write(g, path, &(EmitOptions){.largest = 10000000}, caught(&c)), 0);
+    assert_int_equal(entries(dir), 1);
+    assert_int_equal(onnx_write(g, path, &(EmitOptions){.largest = 100000}, caught(&c)), 0);
+    assert_says(&c, "its weights go to a file beside it");
+    assert_int_equal(entries(dir), 2);
     assert_int_equal(onnx_write(g, path, &(EmitOptions){.external_data = true}, caught(&c)), 0);
     assert_int_equal(entries(dir), 2);
     struct stat st;

@@ -25,7 +25,7 @@ static double loss_of(const Context *c)
     Eval e;
     Samples some = *c->data;
     some.count = BATCH;
-    assert_int_equal(evaluate(&e, c->graph, NULL, &some, &c->opt, c->diag), 0);
+    assert_int_equal(evaluate(&e, c->graph, NULL, NULL, &some, &c->opt, c->diag), 0);
     return e.loss;
 }
 

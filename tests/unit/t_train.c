@@ -40,7 +40,7 @@ static float *weights_of(Arena *a, const Graph *g, int64_t *count)
 static double loss_of(const Context *c)
 {
     Eval e;
-    assert_int_equal(evaluate(&e, c->graph, NULL, c->data, &c->opt, c->diag), 0);
+    assert_int_equal(evaluate(&e, c->graph, NULL, NULL, c->data, &c->opt, c->diag), 0);
     return e.loss;
 }
 
@@ -74,9 +74,9 @@ static void the_original_teaches(void **state)
     w = arena_memdup(a, w, 4 * 4 * 9 * sizeof(float));
     for (int i = 0; i < 36; i++) w[i] = 0;
     c.graph->nodes[2]->in[1]->data = w;
-    assert_int_equal(evaluate(&before, c.graph, c.original, c.data, &c.opt, &d), 0);
+    assert_int_equal(evaluate(&before, c.graph, c.original, NULL, c.data, &c.opt, &d), 0);
     assert_int_equal(pass_train(&c, "optimizer=sgd;lr=0.05;qat=0;augment=0"), 0);
-    assert_int_equal(evaluate(&after, c.graph, c.original, c.data, &c.opt, &d), 0);
+    assert_int_equal(evaluate(&after, c.graph, c.original, NULL, c.data, &c.opt, &d), 0);
     assert_true(after.loss < before.loss);
     assert_true(after.agreement >= before.agreement);
     arena_free(a);
