@@ -1,6 +1,12 @@
-/* Local functions: a call of one whose operators are all known becomes its nodes, before the graph
- * is imported. What they make is named after the call. Functions that call others count as known
- * if those are; what is known is decided once per function. The rest stays a call. */
+/* Local functions: calls of those whose nodes are all known become those nodes.
+ *
+ * In a copy of the function's nodes its inputs and outputs are those of the call, every other name
+ * is made unique ("call/name"), and an attribute that refers to one of the call takes that value,
+ * else the function's default, else is left out. Functions that functions call go the same way.
+ * What stays as it is: functions with an operator that is not known, with a body, with a name that
+ * nothing makes, that call themselves; calls that do not fit their function or exceed the limits;
+ * calls in bodies. Functions that are not called afterwards are dropped. This happens to the
+ * decoded message, before anything else sees the graph. */
 #include "frontend/onnx_functions.h"
 
 #include <string.h>
@@ -8,305 +14,465 @@
 #include "frontend/wire.h"
 #include "ir/names.h"
 
-enum { MOST_NODES = 1 << 16, MOST_DEPTH = 64 }; /* that one call may become; of calls in calls */
-enum { ATTRIBUTE_DEFAULTS = 11, OVERLOAD_OF_FUNCTION = 13, OVERLOAD_OF_NODE = 8 };
+enum { MAX_DEPTH = 64, MAX_BYTES = 1 << 30 };
+/* Fields that came after the oldest onnx.proto that we build with. */
+enum { NODE_OVERLOAD = 8, FUNCTION_ATTRIBUTE_PROTO = 11, FUNCTION_OVERLOAD = 13 };
 
-typedef enum State { UNSEEN, OPEN, KNOWN, UNKNOWN } State;
+typedef struct Function {
+    Onnx__FunctionProto *p;
+    int64_t opset; /* of the default domain; 0: it imports none */
+    Onnx__AttributeProto **defaults;
+    size_t ndefaults;
+    enum { FRESH, OPEN, KNOWN, UNKNOWN } state;
+    int64_t nodes, names, bytes; /* that a call adds, with what it calls in turn */
+    bool gone;                   /* a call of it has become nodes */
+    bool called;
+    struct Function *next; /* on the list of those */
+} Function;
 
-typedef struct Functions {
+typedef struct Inline {
     Import *im;
     Onnx__ModelProto *m;
-    int depth;
-    State *state;
-    int64_t *size;       /* nodes in the end, of those that are known */
-    bool *used, *called; /* expanded somewhere; still called somewhere */
-    Names *taken, *by_name;
-    int *queue, queued; /* called functions whose own calls are to be looked at */
+    Function *list;
+    Names *functions; /* by key() */
+    NameTable *taken; /* names of values; index is the last number tried */
+    NameTable *calls; /* likewise of calls */
     Onnx__NodeProto **out;
-    size_t nout, cap;
-} Functions;
+    int64_t *opset; /* by node of `out` */
+    size_t n, cap;
+    Function *called; /* functions whose calls are still to be followed */
+} Inline;
 
-/* ---- which can be ------------------------------------------------------------------- */
+/* ---- fields that the generated code may not know ------------------------------------ */
 
-static bool has_unknown_field(const ProtobufCMessage *m, uint32_t tag)
+/* A field of length n behind its length; NULL if that is damaged. */
+static const uint8_t *payload(const ProtobufCMessageUnknownField *u, size_t *n)
 {
-    for (unsigned k = 0; k < m->n_unknown_fields; k++)
-        if (m->unknown_fields[k].tag == tag) return true;
-    return false;
-}
-
-static bool is_default(const char *domain)
-{
-    return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
-}
-
-static bool same(const char *a, const char *b) { return strcmp(a ? a : "", b ? b : "") == 0; }
-
-static char *key_of(Functions *f, const char *domain, const char *name)
-{
-    return arena_printf(f->im->tmp, "%s:%s", domain ? domain : "", name ? name : "");
-}
-
-static void index_functions(Functions *f)
-{
-    for (size_t k = 0; k < f->m->n_functions; k++) {
-        const Onnx__FunctionProto *p = f->m->functions[k];
-        const char *key = key_of(f, p->domain, p->name);
-        if (names_get(f->by_name, key))
-            f->state[k] = UNKNOWN; /* one of several of that name */
-        else
-            names_put(f->by_name, key, &f->state[k]);
+    uint64_t len = 0;
+    for (size_t i = 0; i < u->len && i < 5; i++) {
+        len |= (uint64_t)(u->data[i] & 0x7f) << (7 * i);
+        if (u->data[i] & 0x80) continue;
+        *n = u->len - i - 1;
+        return len == *n ? u->data + i + 1 : NULL;
     }
-    for (size_t k = 0; k < f->m->n_functions; k++) {
-        const Onnx__FunctionProto *p = f->m->functions[k];
-        State *first = names_get(f->by_name, key_of(f, p->domain, p->name));
-        if (first != &f->state[k]) *first = UNKNOWN;
+    return NULL;
+}
+
+static bool is_late(const ProtobufCMessageUnknownField *u, unsigned tag)
+{
+    return u->tag == tag && u->wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
+}
+
+static const char *late_string(Inline *il, const ProtobufCMessage *m, unsigned tag)
+{
+    const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(m->descriptor, tag);
+    size_t n;
+    if (f) {
+        const char *s = *(char *const *)((const char *)m + f->offset);
+        return s ? s : "";
     }
-}
-
-/* The function that n calls; -1: none. */
-static int callee(Functions *f, const Onnx__NodeProto *n)
-{
-    if (is_default(n->domain)) return -1;
-    const State *s = names_get(f->by_name, key_of(f, n->domain, n->op_type));
-    return s ? (int)(s - f->state) : -1;
-}
-
-static bool has_bodies(const Onnx__NodeProto *n)
-{
-    for (size_t k = 0; k < n->n_attribute; k++)
-        if (n->attribute[k]->g || n->attribute[k]->n_graphs) return true;
-    return false;
-}
-
-/* Operators mean what they mean in the model. */
-static bool same_opset(const Functions *f, const Onnx__FunctionProto *p)
-{
-    for (size_t k = 0; k < p->n_opset_import; k++)
-        if (is_default(p->opset_import[k]->domain) && p->opset_import[k]->version != f->im->opset)
-            return false;
-    return true;
-}
-
-static bool is_known(Functions *f, int k);
-
-static bool node_is_known(Functions *f, const Onnx__NodeProto *n, int64_t *size)
-{
-    const int called = callee(f, n);
-    if (has_bodies(n) || has_unknown_field(&n->base, OVERLOAD_OF_NODE)) return false;
-    if (called < 0) {
-        *size += 1;
-        return is_default(n->domain) && import_knows(f->im, n->op_type);
+    for (unsigned i = 0; i < m->n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *u = &m->unknown_fields[i];
+        const uint8_t *p = is_late(u, tag) ? payload(u, &n) : NULL;
+        if (p) return arena_printf(il->im->tmp, "%.*s", (int)n, (const char *)p);
     }
-    if (!is_known(f, called)) return false;
-    *size += f->size[called];
-    return *size <= MOST_NODES;
+    return "";
 }
 
-/* Whether a node makes it: what is passed through would need a node of its own. */
-static bool is_made(const Onnx__FunctionProto *p, const char *name)
+/* The attributes with defaults. Their tensors may outlive the decoded message. */
+static int read_defaults(Inline *il, Function *f)
 {
-    for (size_t k = 0; k < p->n_node; k++)
-        for (size_t o = 0; o < p->node[k]->n_output; o++)
-            if (strcmp(p->node[k]->output[o], name) == 0) return true;
-    return false;
-}
-
-static bool form_is_known(const Functions *f, const Onnx__FunctionProto *p)
-{
-    bool known = same_opset(f, p) && !has_unknown_field(&p->base, ATTRIBUTE_DEFAULTS) &&
-                 !has_unknown_field(&p->base, OVERLOAD_OF_FUNCTION);
-    for (size_t o = 0; known && o < p->n_output; o++) known = is_made(p, p->output[o]);
-    return known;
-}
-
-/* A function that calls itself is none. */
-static bool is_known(Functions *f, int k)
-{
-    const Onnx__FunctionProto *p = f->m->functions[k];
-    if (f->state[k] != UNSEEN || f->depth == MOST_DEPTH) return f->state[k] == KNOWN;
-    f->state[k] = OPEN;
-    f->depth++;
-    bool known = form_is_known(f, p);
-    for (size_t i = 0; known && i < p->n_node; i++)
-        known = node_is_known(f, p->node[i], &f->size[k]);
-    f->depth--;
-    f->state[k] = known ? KNOWN : UNKNOWN;
-    return known;
-}
-
-/* ---- names -------------------------------------------------------------------------- */
-
-static void take(Functions *f, const char *name)
-{
-    if (name && *name && !names_get(f->taken, name)) names_put(f->taken, name, f);
-}
-
-static void take_all(Functions *f)
-{
-    const Onnx__GraphProto *g = f->m->graph;
-    for (size_t k = 0; k < g->n_input; k++) take(f, g->input[k]->name);
-    for (size_t k = 0; k < g->n_initializer; k++) take(f, g->initializer[k]->name);
-    for (size_t k = 0; k < g->n_sparse_initializer; k++)
-        if (g->sparse_initializer[k]->values) take(f, g->sparse_initializer[k]->values->name);
-    for (size_t k = 0; k < g->n_node; k++)
-        for (size_t o = 0; o < g->node[k]->n_output; o++) take(f, g->node[k]->output[o]);
-}
-
-static char *fresh(Functions *f, const char *call, const char *name)
-{
-    char *full = arena_printf(f->im->tmp, "%s/%s", call, name);
-    for (int k = 1; names_get(f->taken, full); k++)
-        full = arena_printf(f->im->tmp, "%s/%s_%d", call, name, k);
-    take(f, full);
-    return full;
-}
-
-/* ---- calls -------------------------------------------------------------------------- */
-
-/* What stands for a name of the function's in the graph; formal parameters stand for the call's. */
-typedef struct Scope {
-    Functions *f;
-    const char *call; /* prefix of what is new */
-    Names *map;
-} Scope;
-
-static char *translated(Scope *s, const char *name)
-{
-    if (!*name) return arena_strdup(s->f->im->tmp, "");
-    char *to = names_get(s->map, name);
-    if (!to) names_put(s->map, name, to = fresh(s->f, s->call, name));
-    return to;
-}
-
-static char **translate_all(Scope *s, char **name, size_t n)
-{
-    char **to = NEW_ARRAY(s->f->im->tmp, char *, n);
-    for (size_t k = 0; k < n; k++) to[k] = translated(s, name[k]);
-    return to;
-}
-
-/* Parameters are what the call gives; an input that it omits is omitted inside, an output that it
- * does not want is one like any other. */
-static void bind(Scope *s, char **formal, size_t n, char **actual, size_t given, bool inputs)
-{
-    for (size_t k = 0; k < n; k++) {
-        bool has = k < given && *actual[k];
-        if (*formal[k] && (has || inputs) && !names_get(s->map, formal[k]))
-            names_put(s->map, formal[k], has ? actual[k] : arena_strdup(s->f->im->tmp, ""));
+    const ProtobufCMessage *m = &f->p->base;
+    const ProtobufCFieldDescriptor *known =
+        protobuf_c_message_descriptor_get_field(m->descriptor, FUNCTION_ATTRIBUTE_PROTO);
+    if (known) {
+        f->ndefaults = *(const size_t *)((const char *)m + known->quantifier_offset);
+        f->defaults = *(Onnx__AttributeProto * *const *)((const char *)m + known->offset);
+        return 0;
     }
-}
-
-/* Attributes that refer to one of the call's take its value, and are left out where it has none. */
-static void bind_attributes(Functions *f, Onnx__NodeProto *n, const Onnx__NodeProto *call)
-{
-    Onnx__AttributeProto **from = n->attribute;
-    const size_t count = n->n_attribute;
-    n->attribute = NEW_ARRAY(f->im->tmp, Onnx__AttributeProto *, count);
-    n->n_attribute = 0;
-    for (size_t k = 0; k < count; k++) {
-        if (!from[k]->ref_attr_name || !*from[k]->ref_attr_name) {
-            n->attribute[n->n_attribute++] = from[k];
-            continue;
-        }
-        for (size_t i = 0; i < call->n_attribute; i++) {
-            if (!same(call->attribute[i]->name, from[k]->ref_attr_name)) continue;
-            Onnx__AttributeProto *a =
-                arena_memdup(f->im->tmp, call->attribute[i], sizeof *call->attribute[i]);
-            a->name = from[k]->name;
-            n->attribute[n->n_attribute++] = a;
-            break;
-        }
+    f->defaults = NEW_ARRAY(il->im->tmp, Onnx__AttributeProto *, m->n_unknown_fields);
+    for (unsigned i = 0; i < m->n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *u = &m->unknown_fields[i];
+        size_t n;
+        const uint8_t *p = is_late(u, FUNCTION_ATTRIBUTE_PROTO) ? payload(u, &n) : NULL;
+        ProtobufCMessage *a;
+        if (!p) continue;
+        TRY(wire_read(&a, il->im->tmp, &onnx__attribute_proto__descriptor,
+                      (Bytes){arena_memdup(il->im->g->arena, p, n), n}, il->im->d));
+        f->defaults[f->ndefaults++] = (Onnx__AttributeProto *)a;
     }
-}
-
-static void push(Functions *f, Onnx__NodeProto *n)
-{
-    if (f->nout == f->cap) {
-        f->cap = 2 * f->cap + 64;
-        Onnx__NodeProto **more = NEW_ARRAY(f->im->tmp, Onnx__NodeProto *, f->cap);
-        if (f->nout) memcpy(more, f->out, f->nout * sizeof *more);
-        f->out = more;
-    }
-    f->out[f->nout++] = n;
-}
-
-static bool expands(Functions *f, int k)
-{
-    return k >= 0 && is_known(f, k) && f->nout + (size_t)f->size[k] <= MAX_NODES;
-}
-
-/* The node, or those that its call means. */
-static void expand(Functions *f, Onnx__NodeProto *call)
-{
-    const int k = has_unknown_field(&call->base, OVERLOAD_OF_NODE) ? -1 : callee(f, call);
-    if (!expands(f, k)) {
-        push(f, call);
-        return;
-    }
-    const Onnx__FunctionProto *p = f->m->functions[k];
-    const char *name = call->name && *call->name ? call->name : p->name;
-    Scope s = {f, name, names_new(f->im->tmp)};
-    f->used[k] = true;
-    bind(&s, p->input, p->n_input, call->input, call->n_input, true);
-    bind(&s, p->output, p->n_output, call->output, call->n_output, false);
-    for (size_t i = 0; i < p->n_node; i++) {
-        Onnx__NodeProto *n = arena_memdup(f->im->tmp, p->node[i], sizeof *n);
-        const char *own = n->name && *n->name ? n->name : n->op_type;
-        n->name = arena_printf(f->im->tmp, "%s/%s", name, own);
-        n->input = translate_all(&s, n->input, n->n_input);
-        n->output = translate_all(&s, n->output, n->n_output);
-        bind_attributes(f, n, call);
-        expand(f, n);
-    }
-}
-
-/* ---- what is left ------------------------------------------------------------------- */
-
-static int mark_called(void *ctx, ProtobufCMessage *node)
-{
-    Functions *f = ctx;
-    const int k = callee(f, (const Onnx__NodeProto *)node);
-    if (k < 0 || f->called[k]) return 0;
-    f->called[k] = true;
-    f->queue[f->queued++] = k;
     return 0;
 }
 
-static int mark_calls(Functions *f, ProtobufCMessage *m)
+/* ---- which functions are known ------------------------------------------------------ */
+
+static const char *default_domain(const char *domain)
 {
-    return wire_each(m, &onnx__node_proto__descriptor, mark_called, f);
+    return !domain || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
 }
 
-/* Functions all of whose calls have gone go. */
-static int drop_uncalled(Functions *f)
+static const char *key(Inline *il, const char *domain, const char *name, const char *overload)
 {
-    size_t n = 0;
-    TRY(mark_calls(f, &f->m->graph->base));
-    for (size_t k = 0; k < f->m->n_functions; k++)
-        if (!f->used[k]) TRY(mark_calls(f, &f->m->functions[k]->base));
-    for (int i = 0; i < f->queued; i++) TRY(mark_calls(f, &f->m->functions[f->queue[i]]->base));
-    for (size_t k = 0; k < f->m->n_functions; k++)
-        if (!f->used[k] || f->called[k]) f->m->functions[n++] = f->m->functions[k];
-    f->m->n_functions = n;
+    domain = default_domain(domain);
+    return arena_printf(il->im->tmp, "%zu:%zu:%s%s%s", strlen(domain), strlen(name), domain, name,
+                        overload);
+}
+
+/* What a node calls, or NULL. Operators of the standard cannot be redefined. */
+static Function *callee(Inline *il, const Onnx__NodeProto *n, int64_t opset)
+{
+    if (!n->op_type || !*n->op_type) return NULL;
+    if (!*default_domain(n->domain) && standard_op(n->op_type, opset) != OP_Opaque) return NULL;
+    return names_get(il->functions,
+                     key(il, n->domain, n->op_type, late_string(il, &n->base, NODE_OVERLOAD)));
+}
+
+static bool has_body(const Onnx__NodeProto *n)
+{
+    for (size_t i = 0; i < n->n_attribute; i++) {
+        const Onnx__AttributeProto *a = n->attribute[i];
+        if (a->g || a->n_graphs || a->type == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__GRAPH ||
+            a->type == ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__GRAPHS)
+            return true;
+    }
+    return false;
+}
+
+/* Every name of a function is made once, and what is read is made. */
+static bool names_hold(Inline *il, const Onnx__FunctionProto *p)
+{
+    Names *made = names_new(il->im->tmp);
+    for (size_t i = 0; i < p->n_input; i++) {
+        if (!*p->input[i] || names_get(made, p->input[i])) return false;
+        names_put(made, p->input[i], il);
+    }
+    for (size_t k = 0; k < p->n_node; k++)
+        for (size_t o = 0; o < p->node[k]->n_output; o++) {
+            const char *name = p->node[k]->output[o];
+            if (*name && names_get(made, name)) return false;
+            if (*name) names_put(made, name, il);
+        }
+    for (size_t k = 0; k < p->n_node; k++)
+        for (size_t i = 0; i < p->node[k]->n_input; i++)
+            if (*p->node[k]->input[i] && !names_get(made, p->node[k]->input[i])) return false;
+    for (size_t o = 0; o < p->n_output; o++)
+        if (!names_get(made, p->output[o])) return false;
+    return true;
+}
+
+static const char *call_name(const Onnx__NodeProto *n)
+{
+    return n->name && *n->name ? n->name : n->op_type;
+}
+
+/* So that products do not overflow. */
+static int64_t capped(int64_t n) { return n < INT32_MAX ? n : INT32_MAX; }
+
+/* Bytes that the names take which a call makes: they begin with its own. */
+static int64_t longer_names(const Function *f, const Onnx__NodeProto *call)
+{
+    return f->names * capped((int64_t)strlen(call_name(call)) + 1);
+}
+
+static bool known(Inline *il, Function *f, int depth);
+
+static bool fits(Inline *il, const Onnx__NodeProto *n, Function *to, int depth)
+{
+    return n->n_input <= to->p->n_input && n->n_output <= to->p->n_output && !has_body(n) &&
+           known(il, to, depth);
+}
+
+/* Whether node n of function f can be inlined; adds what it costs. */
+static bool known_node(Inline *il, Function *f, const Onnx__NodeProto *n, int depth)
+{
+    Function *to = callee(il, n, f->opset);
+    if (to) {
+        if (!fits(il, n, to, depth + 1)) return false;
+        f->nodes = capped(f->nodes + to->nodes);
+        f->names = capped(f->names + to->names);
+        f->bytes = capped(f->bytes + to->bytes + longer_names(to, n));
+        return true;
+    }
+    bool standard = n->op_type && !*default_domain(n->domain) && f->opset;
+    if (!standard || has_body(n)) return false;
+    if (strcmp(n->op_type, "Constant") != 0 && standard_op(n->op_type, f->opset) == OP_Opaque)
+        return false;
+    f->nodes = capped(f->nodes + 1);
+    f->names = capped(f->names + 1 + (int64_t)n->n_output);
+    f->bytes = capped(f->bytes + (int64_t)protobuf_c_message_get_packed_size(&n->base));
+    return true;
+}
+
+static bool known(Inline *il, Function *f, int depth)
+{
+    if (f->state != FRESH) return f->state == KNOWN;
+    f->state = OPEN;                    /* met again: it calls itself */
+    f->nodes = (int64_t)f->p->n_output; /* it may take as many copies */
+    bool good = depth < MAX_DEPTH && names_hold(il, f->p) &&
+                (!f->opset || (f->opset >= OLDEST_OPSET && f->opset <= NEWEST_OPSET));
+    for (size_t k = 0; k < f->p->n_node && good; k++)
+        good = known_node(il, f, f->p->node[k], depth);
+    f->state = good ? KNOWN : UNKNOWN;
+    return good;
+}
+
+/* ---- copies ------------------------------------------------------------------------- */
+
+static const char *unique(Inline *il, NameTable *taken, const char *name)
+{
+    NameEntry *e = table_find(taken, name, false);
+    const char *other = name;
+    while (e && table_find(taken, other, false))
+        other = arena_printf(il->im->tmp, "%s_%d", name, ++e->index);
+    table_find(taken, other, true);
+    return other;
+}
+
+static void push(Inline *il, Onnx__NodeProto *n, int64_t opset)
+{
+    if (il->n == il->cap) {
+        size_t cap = il->cap ? 2 * il->cap : 64;
+        Onnx__NodeProto **out = NEW_ARRAY(il->im->tmp, Onnx__NodeProto *, cap);
+        int64_t *opsets = NEW_ARRAY(il->im->tmp, int64_t, cap);
+        if (il->n) memcpy(out, il->out, il->n * sizeof *out);
+        if (il->n) memcpy(opsets, il->opset, il->n * sizeof *opsets);
+        il->out = out;
+        il->opset = opsets;
+        il->cap = cap;
+    }
+    il->out[il->n] = n;
+    il->opset[il->n++] = opset;
+}
+
+/* The generated code has no const; nothing writes there. */
+static char *literal(const char *s) { return (char *)(uintptr_t)s; }
+
+/* Outer names of the inputs and outputs of a function. An output that is also an input, or stands
+ * twice, is a copy. */
+static void bind(Inline *il, Names *outer, const Onnx__NodeProto *call, const Function *f)
+{
+    const Onnx__FunctionProto *p = f->p;
+    for (size_t i = 0; i < p->n_input; i++)
+        names_put(outer, p->input[i], i < call->n_input ? call->input[i] : literal(""));
+    for (size_t o = 0; o < call->n_output; o++) {
+        char *was = names_get(outer, p->output[o]), *to = call->output[o];
+        if (!*to) continue;
+        if (!was) {
+            names_put(outer, p->output[o], to);
+            continue;
+        }
+        Onnx__NodeProto *copy = NEW(il->im->tmp, Onnx__NodeProto);
+        onnx__node_proto__init(copy);
+        copy->op_type = literal("Identity");
+        copy->n_input = copy->n_output = 1;
+        copy->input = arena_memdup(il->im->tmp, &was, sizeof was);
+        copy->output = arena_memdup(il->im->tmp, &to, sizeof to);
+        push(il, copy, il->im->opset ? il->im->opset : f->opset);
+    }
+}
+
+static char **renamed(Inline *il, Names *outer, char *const *names, size_t n)
+{
+    char **to = NEW_ARRAY(il->im->tmp, char *, n);
+    for (size_t i = 0; i < n; i++) to[i] = *names[i] ? names_get(outer, names[i]) : names[i];
+    return to;
+}
+
+static const Onnx__AttributeProto *find_attr(Onnx__AttributeProto *const *list, size_t n,
+                                             const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i]->name && strcmp(list[i]->name, name) == 0) return list[i];
+    return NULL;
+}
+
+/* The attributes of `copy`, which are those of the function, as this call gives them. */
+static void resolve(Inline *il, Onnx__NodeProto *copy, const Onnx__NodeProto *call,
+                    const Function *f)
+{
+    Onnx__AttributeProto **was = copy->attribute;
+    size_t n = copy->n_attribute;
+    copy->n_attribute = 0;
+    copy->attribute = NEW_ARRAY(il->im->tmp, Onnx__AttributeProto *, n);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = was[i]->ref_attr_name;
+        Onnx__AttributeProto *a = was[i];
+        if (name && *name) {
+            const Onnx__AttributeProto *given = find_attr(call->attribute, call->n_attribute, name);
+            if (!given) given = find_attr(f->defaults, f->ndefaults, name);
+            if (!given) continue;
+            a = arena_memdup(il->im->tmp, given, sizeof *given);
+            a->name = was[i]->name;
+        }
+        copy->attribute[copy->n_attribute++] = a;
+    }
+}
+
+/* The K-th node of f for this call. What it says of itself is kept; where it says nothing, what the
+ * call says holds. */
+static Onnx__NodeProto *copy_node(Inline *il, const Function *f, size_t k, Names *outer,
+                                  const char *prefix, const Onnx__NodeProto *call)
+{
+    const Onnx__NodeProto *n = f->p->node[k];
+    Onnx__NodeProto *copy = arena_memdup(il->im->tmp, n, sizeof *n);
+    copy->name = arena_printf(il->im->tmp, "%s/%s", prefix, call_name(n));
+    if (!n->doc_string || !*n->doc_string) copy->doc_string = call->doc_string;
+    copy->input = renamed(il, outer, n->input, n->n_input);
+    copy->output = renamed(il, outer, n->output, n->n_output);
+    resolve(il, copy, call, f);
+    return copy;
+}
+
+static void expand(Inline *il, const Onnx__NodeProto *call, Function *f)
+{
+    f->gone = true;
+    Names *outer = names_new(il->im->tmp);
+    const char *prefix = unique(il, il->calls, call_name(call));
+    bind(il, outer, call, f);
+    for (size_t k = 0; k < f->p->n_node; k++)
+        for (size_t o = 0; o < f->p->node[k]->n_output; o++) {
+            const char *name = f->p->node[k]->output[o];
+            if (!*name || names_get(outer, name)) continue;
+            const char *inner = arena_printf(il->im->tmp, "%s/%s", prefix, name);
+            names_put(outer, name, literal(unique(il, il->taken, inner)));
+        }
+    for (size_t k = 0; k < f->p->n_node; k++) {
+        Onnx__NodeProto *copy = copy_node(il, f, k, outer, prefix, call);
+        Function *inner = callee(il, copy, f->opset);
+        if (inner)
+            expand(il, copy, inner);
+        else
+            push(il, copy, f->opset);
+    }
+}
+
+/* ---- the model ---------------------------------------------------------------------- */
+
+static int take_outputs(void *ctx, ProtobufCMessage *m)
+{
+    const Onnx__NodeProto *n = (const Onnx__NodeProto *)m;
+    for (size_t o = 0; o < n->n_output; o++) table_find(ctx, n->output[o], true);
+    return 0;
+}
+
+static int take_tensor(void *ctx, ProtobufCMessage *m)
+{
+    const char *name = ((const Onnx__TensorProto *)m)->name;
+    if (name) table_find(ctx, name, true);
+    return 0;
+}
+
+static int take_info(void *ctx, ProtobufCMessage *m)
+{
+    const char *name = ((const Onnx__ValueInfoProto *)m)->name;
+    if (name) table_find(ctx, name, true);
+    return 0;
+}
+
+static int take_names(Inline *il)
+{
+    ProtobufCMessage *g = &il->m->graph->base;
+    il->taken = table_new(il->im->tmp);
+    il->calls = table_new(il->im->tmp);
+    TRY(wire_each(g, &onnx__node_proto__descriptor, take_outputs, il->taken));
+    TRY(wire_each(g, &onnx__tensor_proto__descriptor, take_tensor, il->taken));
+    return wire_each(g, &onnx__value_info_proto__descriptor, take_info, il->taken);
+}
+
+static int read_functions(Inline *il)
+{
+    il->functions = names_new(il->im->tmp);
+    il->list = NEW_ARRAY(il->im->tmp, Function, il->m->n_functions);
+    for (size_t i = 0; i < il->m->n_functions; i++) {
+        Function *f = &il->list[i];
+        f->p = il->m->functions[i];
+        for (size_t k = 0; k < f->p->n_opset_import; k++)
+            if (!*default_domain(f->p->opset_import[k]->domain))
+                f->opset = f->p->opset_import[k]->version;
+        if (!f->p->name) continue;
+        const char *overload = late_string(il, &f->p->base, FUNCTION_OVERLOAD);
+        const char *name = key(il, f->p->domain, f->p->name, overload);
+        Function *twin = names_get(il->functions, name);
+        if (twin)
+            twin->state = UNKNOWN; /* which of them is meant? */
+        else
+            names_put(il->functions, name, f);
+        TRY(read_defaults(il, f));
+    }
+    return 0;
+}
+
+static void inline_calls(Inline *il)
+{
+    const Onnx__GraphProto *g = il->m->graph;
+    int64_t nodes = MAX_NODES - (int64_t)g->n_node, room = MAX_BYTES;
+    int ncalls = 0;
+    for (size_t k = 0; k < g->n_node; k++) {
+        Onnx__NodeProto *n = g->node[k];
+        Function *f = callee(il, n, il->im->opset);
+        bool good = f && fits(il, n, f, 0);
+        int64_t bytes = good ? f->bytes + longer_names(f, n) : 0;
+        if (!good || f->nodes > nodes || bytes > room) {
+            push(il, n, il->im->opset);
+            continue;
+        }
+        nodes -= f->nodes;
+        room -= bytes;
+        ncalls++;
+        expand(il, n, f);
+    }
+    if (ncalls)
+        diag_remark(il->im->d, "%d calls of local functions are replaced by the functions' nodes",
+                    ncalls);
+}
+
+static int mark_called(void *ctx, ProtobufCMessage *m)
+{
+    Inline *il = ctx;
+    const Onnx__NodeProto *n = (const Onnx__NodeProto *)m;
+    if (!n->op_type) return 0;
+    Function *f = names_get(
+        il->functions, key(il, n->domain, n->op_type, late_string(il, &n->base, NODE_OVERLOAD)));
+    if (!f || f->called) return 0;
+    f->called = true;
+    f->next = il->called;
+    il->called = f;
+    return 0;
+}
+
+static int mark_calls(Inline *il, ProtobufCMessage *m)
+{
+    return wire_each(m, &onnx__node_proto__descriptor, mark_called, il);
+}
+
+/* What nobody has called stays, with what it calls. */
+static int drop_uncalled(Inline *il)
+{
+    size_t n = il->m->n_functions, kept = 0;
+    il->m->n_functions = 0;
+    TRY(mark_calls(il, &il->m->base));
+    for (size_t i = 0; i < n; i++)
+        if (!il->list[i].gone) TRY(mark_calls(il, &il->list[i].p->base));
+    while (il->called) {
+        const Function *f = il->called;
+        il->called = f->next;
+        TRY(mark_calls(il, &f->p->base));
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!il->list[i].gone || il->list[i].called) il->m->functions[kept++] = il->list[i].p;
+    il->m->n_functions = kept;
     return 0;
 }
 
 int inline_functions(Import *im, Onnx__ModelProto *m)
 {
-    const size_t n = m->n_functions;
-    Onnx__GraphProto *g = m->graph;
-    if (n == 0 || !im->opset) return 0;
-    Functions f = {.im = im, .m = m, .taken = names_new(im->tmp), .by_name = names_new(im->tmp)};
-    f.state = NEW_ARRAY(im->tmp, State, n);
-    f.size = NEW_ARRAY(im->tmp, int64_t, n);
-    f.used = NEW_ARRAY(im->tmp, bool, n);
-    f.called = NEW_ARRAY(im->tmp, bool, n);
-    f.queue = NEW_ARRAY(im->tmp, int, n);
-    index_functions(&f);
-    take_all(&f);
-    for (size_t k = 0; k < g->n_node; k++) expand(&f, g->node[k]);
-    g->node = f.out;
-    g->n_node = f.nout;
-    return drop_uncalled(&f);
+    Inline il = {.im = im, .m = m};
+    if (m->n_functions == 0) return 0;
+    TRY(take_names(&il));
+    TRY(read_functions(&il));
+    inline_calls(&il);
+    m->graph->node = il.out;
+    m->graph->n_node = il.n;
+    im->node_opset = il.opset;
+    return drop_uncalled(&il);
 }

@@ -343,6 +343,7 @@ int import_graph(Import *im)
     if (!sorted) TRY(sort_nodes(im, captures, &order));
     for (int k = 0; k < order.n; k++) {
         int i = sorted ? k : order.queue[k];
+        if (im->node_opset) im->opset = im->node_opset[i];
         TRY(import_node(im, im->proto->node[i], &captures[i]));
     }
     return 0;

@@ -25,7 +25,9 @@ typedef struct Import {
     Arena *tmp; /* dies with the import */
     Diag *d;
     Onnx__GraphProto *proto;
-    int64_t opset; /* of the default domain; 0 if not imported */
+    int64_t opset;      /* of the default domain, where the node at hand comes from; 0: none */
+    int64_t file_opset; /* that of the model */
+    const int64_t *node_opset; /* that of each node where functions were inlined; else NULL */
     TensorFiles files;
     NameTable *names;
 } Import;
@@ -45,8 +47,8 @@ typedef struct Captures {
  * can be renamed without opening the attribute's bytes. */
 int body_captures(Import *im, Onnx__NodeProto *n, Captures *out);
 
-/* onnx_node.c: whether an operator of the default domain is known, by its name in the file. */
-bool import_knows(const Import *im, const char *op_type);
+/* onnx_node.c: the operator of the default domain; OP_Opaque: it is none that we know. */
+Op standard_op(const char *op_type, int64_t opset);
 /* Makes a node, normalises it and appends it to the graph. */
 int import_node(Import *im, const Onnx__NodeProto *proto, const Captures *captures);
 /* An initializer or Constant that the IR cannot hold, as an opaque Constant node. */

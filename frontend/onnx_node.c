@@ -193,10 +193,10 @@ static const char *current_name(const char *op_type, int64_t opset)
     return op_type;
 }
 
-bool import_knows(const Import *im, const char *op_type)
+Op standard_op(const char *op_type, int64_t opset)
 {
-    return strcmp(op_type, "Constant") == 0 ||
-           op_of_name("", current_name(op_type, im->opset)) != OP_COUNT;
+    Op op = op_of_name("", current_name(op_type, opset));
+    return op == OP_COUNT ? OP_Opaque : op;
 }
 
 static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
@@ -207,8 +207,7 @@ static int find_op(Import *im, const Onnx__NodeProto *p, Op *op)
         return proto_error(im, p, "domain 'ehap' is internal and has no place in a model file");
     if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
     if (!im->opset) return proto_error(im, p, "the model imports no opset of the default domain");
-    *op = op_of_name("", current_name(p->op_type, im->opset));
-    if (*op == OP_COUNT) *op = OP_Opaque;
+    *op = standard_op(p->op_type, im->opset);
     return 0;
 }
 
@@ -272,6 +271,11 @@ int import_node(Import *im, const Onnx__NodeProto *p, const Captures *c)
     TRY(import_inputs(im, p, c, n));
     TRY(import_attrs(im, p, n));
     if (op != OP_Opaque) TRY(upgrade_node(im, n, &after));
+    if (n->op == OP_Opaque && im->opset != im->file_opset)
+        return node_error(im->d, n,
+                          "its function is of opset %lld, the model of %lld, and this "
+                          "node has no form that holds in both",
+                          (long long)im->opset, (long long)im->file_opset);
     TRY(append_node(im, n));
     return after ? append_node(im, after) : 0;
 }

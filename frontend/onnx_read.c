@@ -67,6 +67,7 @@ static int import_opsets(Import *im, const Onnx__ModelProto *m)
     if (im->opset > NEWEST_OPSET)
         return diag_error(im->d, "opset %lld; the newest known is %d", (long long)im->opset,
                           (int)NEWEST_OPSET);
+    im->file_opset = im->opset;
     return 0;
 }
 
@@ -99,10 +100,10 @@ static int import_info(Import *im, Onnx__ModelProto *m)
     im->g->doc = kept(im, m->graph->doc_string);
     TRY(import_opsets(im, m));
     import_props(im, m);
+    TRY(inline_functions(im, m));
     for (size_t i = 0; i < m->n_functions; i++)
         TRY(wire_each(&m->functions[i]->base, &onnx__tensor_proto__descriptor, internalise,
                       &im->files));
-    TRY(inline_functions(im, m));
     info->extra = model_extra(im, m);
     info->graph_extra = graph_extra(im, m->graph);
     return 0;

@@ -108,6 +108,11 @@ reference = AFFINE.node[0].attribute.add()
 reference.name, reference.ref_attr_name, reference.type = "alpha", "slope", onnx.AttributeProto.FLOAT
 
 
+DEFAULT = function("Default", [h.make_node("LeakyRelu", ["X"], ["Y"])])
+DEFAULT.node[0].attribute.add().CopyFrom(reference)
+DEFAULT.attribute_proto.append(h.make_attribute("slope", 0.4))
+
+
 def sequence(c):
     constant(c, "first", np.int64(0))
     return [h.make_node("SequenceConstruct", ["r2", "r1"], ["sq"], name="seq"),
@@ -178,6 +183,7 @@ NETS = {
     "function": (lambda: network(call("Silu"), domains=["my"], functions=[SILU]), None, []),
     "function_nested": (lambda: network(call("Nested"), domains=["my"], functions=[SILU, NESTED]), None, []),
     "function_attribute": (lambda: network(call("Affine", slope=0.3), domains=["my"], functions=[AFFINE]), None, []),
+    "function_default": (lambda: network(call("Default"), domains=["my"], functions=[DEFAULT]), None, []),
     "function_unknown": (lambda: network(call("Odd"), domains=["my", "com.acme"], functions=[ODD]), "call", ["c2"]),
     "sequence": (lambda: network(sequence), "seq", ["c1", "c2"]),
     "optional": (lambda: network(optional), "optional", ["c2"]),
@@ -188,7 +194,7 @@ NETS = {
     "complex": (lambda: network(complex_beside, outputs=side(T.COMPLEX64)), "tocomplex", ["c1"]),
 }
 BEHIND = {name for name, (_, pin, kept) in NETS.items() if pin and kept} - {"custom_beside", "complex"}
-INLINED = {"function", "function_nested", "function_attribute"}
+INLINED = {"function", "function_default", "function_nested", "function_attribute"}
 DATA = ["--data", "x.npz", "--batch", "16", "--threads", "2"]
 JOBS = {"prune": ["prune", "--flops", "0.7"], "quantize": ["quantize", "--steps", "4"],
         "job": ["--flops", "0.7", "--steps", "4"]}
