@@ -175,6 +175,8 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(BlackmanWindow),
     NAIVE(MelWeightMatrix),
     NAIVE(Size),
+    NAIVE(DFT),
+    NAIVE(STFT),
     NAIVE(LSTM),
     NAIVE(GRU),
     NAIVE(RNN),

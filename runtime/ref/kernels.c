@@ -174,6 +174,8 @@ static const Kernel kernels[OP_COUNT] = {
     K(HammingWindow, window_function),
     K(BlackmanWindow, window_function),
     K(MelWeightMatrix, mel_weights),
+    P(DFT, dft),
+    P(STFT, stft),
     P(LSTM, recurrent),
     P(GRU, recurrent),
     P(RNN, recurrent),
