@@ -6,12 +6,17 @@
  * streams, which no thread order can disturb. Ranges of activations on a grid are learned, or
  * follow the batches (moving_range.c).
  *
+ * On a device with memory of its own parameters, moments and sums over shards stay there, and the
+ * update is part of the program (train_update.c): per step samples, labels and rates go up, the
+ * loss and the extremes of ranges that follow the data come down.
+ *
  * A run that diverges (a number that is not finite, or a loss far above the best so far) goes
  * back to its last good state and continues at a lower rate.
  *
  * The total budget (--steps, --epochs, --time) is shared between a float phase and, once the graph
  * holds FakeQuant nodes, a phase with simulated integers, whose share is {qat=…}; all, where there
  * was no float phase. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +29,7 @@
 #include "passes/observe.h"
 #include "passes/optimizer.h"
 #include "passes/targets.h"
-#include "passes/train_graph.h"
+#include "passes/train_update.h"
 
 enum {
     DEFAULT_BATCH = 128,
@@ -77,6 +82,14 @@ typedef struct Trainer {
     float *buffer;  /* one output, or one varied image per thread's turn */
     float *scratch; /* images being varied: one per shard */
     double loss;    /* of the step in hand */
+    bool resident;  /* state lives on the device */
+    bool push;      /* … and the host's, which is newer, has to go there */
+    bool ahead;     /* … and is newer than the host's */
+    TrainUpdate update;
+    Instance *instance; /* … of which there is one */
+    float rates[RATES], *report;
+    float **home;        /* by TrainUpdate.state */
+    double lr, range_lr; /* of the step in hand */
 } Trainer;
 
 /* ---- options ------------------------------------------------------------------------ */
@@ -200,19 +213,29 @@ static void vary_images(Trainer *t, int64_t shard, Instance *inst)
     }
 }
 
-static int work(void *ctx, int64_t shard, Instance *inst)
+static void bind_samples(Trainer *t, int64_t shard, Instance *inst)
 {
-    Trainer *t = ctx;
     feed_bind(t->feed, shard, inst);
     if (t->augmented) vary_images(t, shard, inst);
     if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
-    for (int i = 0; i < t->t.nparams; i++)
-        instance_bind(inst, t->t.params[i].input, t->params[i].data);
-    for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
+}
+
+static void bind_ranges(Trainer *t, Instance *inst)
+{
     for (int i = 0; i < t->t.nranges; i++) {
         instance_bind(inst, t->t.ranges[i].scale_input, &t->ranges[i].grid.scale);
         instance_bind(inst, t->t.ranges[i].zero_input, &t->ranges[i].grid.zero);
     }
+}
+
+static int work(void *ctx, int64_t shard, Instance *inst)
+{
+    Trainer *t = ctx;
+    bind_samples(t, shard, inst);
+    for (int i = 0; i < t->t.nparams; i++)
+        instance_bind(inst, t->t.params[i].input, t->params[i].data);
+    for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
+    bind_ranges(t, inst);
     instance_run_all(inst);
     return 0;
 }
@@ -262,16 +285,26 @@ static void clear_sums(Trainer *t)
     for (int i = 0; i < t->t.nranges; i++) moving_range_begin_step(&t->ranges[i]);
 }
 
-/* The grids that follow weights and ranges. */
-static void update_grids(Trainer *t)
+static void update_ranges(Trainer *t)
 {
     for (int i = 0; i < t->t.nranges; i++) moving_range_settle(&t->ranges[i], &t->t.ranges[i]);
+}
+
+static void update_scales(Trainer *t)
+{
     for (int i = 0; i < t->t.nscales; i++) {
         const TrainScale *s = &t->t.scales[i];
         const TrainParam *w = &t->t.params[s->param];
         grid_weight_scales(t->scales[i], t->params[s->param].data, &w->home->type, s->axis,
                            s->qmax);
     }
+}
+
+/* The grids that follow weights and ranges. */
+static void update_grids(Trainer *t)
+{
+    update_ranges(t);
+    update_scales(t);
 }
 
 /* running <- (1 - m) running + m (mean over shards), the variance made unbiased */
@@ -288,21 +321,89 @@ static void update_running(Trainer *t)
     }
 }
 
+/* ---- a step that stays on the device ------------------------------------------------- */
+
+static void push_state(Trainer *t, Instance *inst)
+{
+    const TrainUpdate *u = &t->update;
+    if (t->instance != inst) {
+        const int rest = u->nstate - u->nsums;
+        instance_carry(inst, STAGE_SHARD, u->nsums, u->out, u->in);
+        instance_carry(inst, STAGE_UPDATE, rest, u->out + u->nsums, u->in + u->nsums);
+        instance_bind(inst, u->rates, t->rates);
+    }
+    t->instance = inst;
+    for (int k = 0; k < u->nstate; k++) instance_bind(inst, u->in[k], t->home[k]);
+    t->push = false;
+}
+
+/* The host's copy of the device's state; of moments only where they are wanted. */
+static void pull_state(Trainer *t, bool moments)
+{
+    const TrainUpdate *u = &t->update;
+    if (!t->ahead) return;
+    for (int k = u->nsums; k < u->nstate; k++) {
+        const StateKind kind = u->state[k].kind;
+        if (moments || (kind != STATE_MOMENT_1 && kind != STATE_MOMENT_2))
+            instance_read(t->instance, u->out[k], t->home[k]);
+    }
+}
+
+static int work_resident(void *ctx, int64_t shard, Instance *inst)
+{
+    static const uint8_t fresh[2] = {0, 1};
+    Trainer *t = ctx;
+    if (t->push) push_state(t, inst);
+    bind_samples(t, shard, inst);
+    if (shard == 0) bind_ranges(t, inst);
+    if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh[shard == 0]);
+    instance_run(inst, STAGE_SHARD);
+    if (shard + 1 < feed_shards(t->feed)) return 0;
+    train_update_rates(t->rates, &t->optimizer, t->lr, t->range_lr, 1);
+    instance_bind(inst, t->update.rates, t->rates);
+    instance_run(inst, STAGE_UPDATE);
+    instance_read(inst, 0, t->report);
+    t->loss = (double)t->report[REPORT_LOSS];
+    for (int i = 0; i < t->t.nextremes; i++) {
+        const float *e = t->report + REPORT_EXTREMES + (ptrdiff_t)2 * i;
+        moving_range_see(&t->ranges[t->t.extremes[i].range], e[0], e[1]);
+    }
+    return 0;
+}
+
+/* All of a step's shards, and the update. False if anything was not finite. */
+static bool step_resident(Trainer *t, int *status)
+{
+    *status = session_run(t->session, feed_shards(t->feed), work_resident, NULL, t);
+    if (*status < 0 || !isfinite(t->loss) || !(t->report[REPORT_SQUARES] < FLT_MAX)) return false;
+    t->optimizer.step++;
+    t->ahead = true;
+    return true;
+}
+
+static bool step_here(Trainer *t, int *status)
+{
+    *status = session_run(t->session, feed_shards(t->feed), work, reduce, t);
+    if (*status < 0 || !isfinite(t->loss)) return false;
+    if (!isfinite(optimizer_step(&t->optimizer, t->params, t->t.nparams, t->lr, t->range_lr)))
+        return false;
+    update_running(t);
+    return true;
+}
+
 /* Forward, backward and update at rate lr. False if anything was not finite: then no parameter
  * has changed. */
 static bool train_step(Trainer *t, double lr, double share, int *status)
 {
     next_batch(t);
     clear_sums(t);
-    *status = session_run(t->session, feed_shards(t->feed), work, reduce, t);
-    if (*status < 0 || !isfinite(t->loss)) return false;
-    double norm =
-        optimizer_step(&t->optimizer, t->params, t->t.nparams, lr, share * t->recipe.range_lr);
-    if (!isfinite(norm)) return false;
-    update_running(t);
+    t->lr = lr;
+    t->range_lr = share * t->recipe.range_lr;
+    if (!(t->resident ? step_resident(t, status) : step_here(t, status))) return false;
     for (int i = 0; i < t->t.nranges; i++)
         moving_range_follow(&t->ranges[i], (float)t->recipe.range_momentum);
-    update_grids(t);
+    update_ranges(t);
+    if (!t->resident) update_scales(t);
     t->step++;
     return true;
 }
@@ -349,6 +450,7 @@ static void count_array(float *x, int64_t n, void *ctx)
 static void save(Trainer *t, Snapshot *s)
 {
     float *to = s->bytes;
+    pull_state(t, false);
     each_array(t, save_array, &to);
     s->step = t->step;
 }
@@ -363,12 +465,15 @@ static void go_back(Trainer *t, const Snapshot *s)
     }
     t->optimizer.step = 0;
     t->step = s->step;
+    t->push = true;
+    t->ahead = false;
     update_grids(t);
 }
 
 /* Puts what was learned into the graph's constants. */
-static void take_home(const Trainer *t)
+static void take_home(Trainer *t)
 {
+    pull_state(t, false);
     Arena *a = t->c->graph->arena;
     for (int i = 0; i < t->t.nparams; i++)
         t->t.params[i].home->data = arena_memdup(a, t->params[i].data, floats(t->params[i].count));
@@ -474,6 +579,7 @@ static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
     Arena *a = arena_new();
     size_t n = move_state(t, loop, good, NULL, NULL);
     char *block = arena_alloc(a, n);
+    pull_state(t, true);
     loop->step = t->step;
     loop->drawn = t->drawn;
     loop->updates = t->optimizer.step;
@@ -550,7 +656,6 @@ static void make_params(Trainer *t, Arena *a)
                                    .most = p->most,
                                    .lr_scale = 1};
     }
-    t->optimizer = optimizer_new(t->recipe.optimizer);
     optimizer_init(t->params, t->t.nparams, a);
     t->scales = NEW_ARRAY(a, float *, t->t.nscales);
     for (int i = 0; i < t->t.nscales; i++) t->scales[i] = copied(a, t->t.scales[i].home);
@@ -566,6 +671,36 @@ static void make_params(Trainer *t, Arena *a)
     t->ranges = NEW_ARRAY(a, MovingRange, t->t.nranges);
     for (int i = 0; i < t->t.nranges; i++) moving_range_start(&t->ranges[i], &t->t.ranges[i]);
     update_grids(t);
+}
+
+static float *home_of(Trainer *t, const TrainState *s, Arena *a)
+{
+    switch (s->kind) {
+    case STATE_WEIGHT:
+        return t->params[s->index].data;
+    case STATE_MOMENT_1:
+        return t->params[s->index].m;
+    case STATE_MOMENT_2:
+        return t->params[s->index].v;
+    case STATE_SCALE:
+        return t->scales[s->index];
+    case STATE_MEAN:
+        return t->running[s->index].mean;
+    case STATE_VARIANCE:
+        return t->running[s->index].variance;
+    case STATE_SUM:
+        break;
+    }
+    return NEW_ARRAY(a, float, s->count);
+}
+
+static void make_homes(Trainer *t, Arena *a)
+{
+    const TrainUpdate *u = &t->update;
+    t->push = true;
+    t->report = NEW_ARRAY(a, float, u->nreport);
+    t->home = NEW_ARRAY(a, float *, u->nstate);
+    for (int k = 0; k < u->nstate; k++) t->home[k] = home_of(t, &u->state[k], a);
 }
 
 static void make_batches(Trainer *t, Arena *a)
@@ -611,6 +746,10 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     t->recipe.setup.shard = shard;
     TRY(train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup));
     *out = (ShardGraph){.g = t->t.g, .shared = bytes_remembered(t)};
+    if (!t->resident) return 0;
+    const int64_t shards = t->recipe.setup.batch / shard;
+    TRY(train_update_build(&t->update, &t->t, t->arena, &t->optimizer, shards, NORM_MOMENTUM));
+    out->stage = t->update.stage;
     return 0;
 }
 
@@ -620,6 +759,8 @@ static int train_in(Arena *a, Context *c, const char *opt)
     t->c = c;
     t->arena = a;
     t->recipe = recipe_of(c, opt);
+    t->optimizer = optimizer_new(t->recipe.optimizer);
+    t->resident = runtime_is_parallel(c->opt.device) && ranks_count() == 1;
     TRY(range_mode(&t->recipe.setup.ranges, c, opt));
     if (!target_find(c->opt.target))
         return diag_error(c->diag, "unknown target '%s'", c->opt.target);
@@ -630,6 +771,7 @@ static int train_in(Arena *a, Context *c, const char *opt)
     t->recipe.lr = number(c, opt, "lr", lr);
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);
+    if (t->resident) make_homes(t, a);
     make_batches(t, a);
     Snapshot good = {0};
     each_array(t, count_array, &good.size);

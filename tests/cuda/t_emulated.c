@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "passes/batches.h"
+#include "tests/unit/small_net.h"
 
 #define TYPE(dt, ...)                                                                              \
     type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
@@ -30,7 +31,7 @@ static void forget(void) { assert_int_equal(truncate(path, 0), 0); }
 /* The log since the last forget(); static. */
 static const char *logged(void)
 {
-    static char text[65536];
+    static char text[1 << 20];
     FILE *f = fopen(path, "r");
     assert_non_null(f);
     text[fread(text, 1, sizeof text - 1, f)] = '\0';
@@ -116,6 +117,35 @@ static void test_chain_is_one_kernel(void **state)
     }
     stop(cuda);
     stop(ref);
+    arena_free(a);
+}
+
+/* Simulated integers are one more member of the chain that they round. */
+static void test_fake_quant_is_fused(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "rounded");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 3, 5)),
+          *scale = graph_add_input(g, "s", TYPE(DT_F32, 1));
+    Value *y = build(g, OP_Relu, IN(build(g, OP_Add, IN(x, x), NO_ATTRS)), NO_ATTRS);
+    y = build(g, OP_FakeQuant, IN(y, scale, const_f32(g, 0)),
+              ATTRS(attr_int("qmin", 0), attr_int("qmax", 255)));
+    graph_add_output(g, y);
+    float in[15], got[15];
+    const float half = 0.5F;
+    for (int k = 0; k < 15; k++) in[k] = 0.3F * (float)(k - 7);
+    Running r = start(g, "cuda", NULL);
+    instance_bind(r.i, 0, in);
+    instance_bind(r.i, 1, &half);
+    forget();
+    instance_run_all(r.i);
+    assert_int_equal(count("launch"), 1);
+    must_say("launch generated 15");
+    instance_read(r.i, 0, got);
+    for (int k = 0; k < 15; k++)
+        assert_float_equal(got[k], in[k] > 0 ? 0.5F * rintf(4 * in[k]) : 0, 1e-6);
+    stop(r);
     arena_free(a);
 }
 
@@ -278,6 +308,86 @@ static void test_carried_state(void **state)
     arena_free(a);
 }
 
+/* ---- training ---------------------------------------------------------------------------- */
+
+typedef struct Training {
+    bool norm, quantised;
+    int batch;
+    const char *options;
+} Training;
+
+/* Every float constant of the small network after `steps` steps, in node order. */
+static int64_t trained(float *out, const Training *how, const char *device, int64_t steps)
+{
+    Arena *a = arena_new();
+    Diag d = {.sink = keep_message};
+    Context c = small_context(a, &d, how->norm);
+    int64_t n = 0;
+    c.opt.device = device;
+    c.opt.batch = how->batch;
+    c.opt.steps = steps;
+    if (how->quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
+    forget();
+    assert_int_equal(pass_train(&c, how->options), 0);
+    for (int i = 0; i < c.graph->nnodes; i++)
+        for (int k = 0; k < c.graph->nodes[i]->nin; k++) {
+            const Value *v = c.graph->nodes[i]->in[k];
+            if (!v || !value_is_const(v) || v->type.dtype != DT_F32) continue;
+            memcpy(out + n, v->data, (size_t)type_bytes(&v->type));
+            n += type_count(&v->type);
+        }
+    arena_free(a);
+    return n;
+}
+
+/* Biases before normalisations have a gradient of rounding errors alone, which Adam makes as large
+ * as any other: plain descent there. */
+static const Training trainings[] = {
+    {true, false, 48, "optimizer=sgd;lr=0.05;qat=0"},
+    {false, false, 16, "qat=0"},
+    {false, true, 48, "optimizer=sgd;lr=0.01"},
+    {false, true, 48, "ranges=moving-average"},
+    {false, true, 16, ""},
+    {true, true, 16, "optimizer=sgd;lr=0.01"},
+};
+
+/* One shard a step, or three: what the program's update gives is what the loops of optimizer.c do.
+ */
+static void test_training_is_that_of_the_cpu(void **state)
+{
+    (void)state;
+    static float want[4096], got[4096];
+    for (size_t k = 0; k < sizeof trainings / sizeof *trainings; k++) {
+        const int64_t n = trained(want, &trainings[k], "cpu", 6);
+        assert_int_equal(trained(got, &trainings[k], "cuda", 6), n);
+        for (int64_t i = 0; i < n; i++)
+            if (!(fabsf(got[i] - want[i]) <= 2e-4F * (1 + fabsf(want[i]))))
+                fail_msg("training %zu: element %lld is %g instead of %g", k, (long long)i,
+                         (double)got[i], (double)want[i]);
+    }
+}
+
+/* What a step sends, from two runs that differ by its number: samples, labels and rates up; loss,
+ * norm and extremes down. Neither weights nor gradients. */
+static void test_training_stays_on_the_device(void **state)
+{
+    (void)state;
+    static float w[4096];
+    const Training how = {true, false, 16, "qat=0"};
+    enum { STEPS = 4 };
+    int up[2], down[2];
+    for (int k = 0; k < 2; k++) {
+        trained(w, &how, "cuda", k ? 3 + STEPS : 3);
+        up[k] = count("upload");
+        down[k] = count("download");
+    }
+    assert_int_equal(up[1] - up[0], 3 * STEPS);
+    assert_int_equal(down[1] - down[0], STEPS);
+    assert_int_equal(count("download 8\n"), 3 + STEPS); /* the report: two floats */
+    must_say("upload 8192\n");                          /* 16 images */
+    must_say("upload 20\n");                            /* rates */
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
@@ -331,11 +441,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chain_is_one_kernel),
+        cmocka_unit_test(test_fake_quant_is_fused),
         cmocka_unit_test(test_reader_between_splits),
         cmocka_unit_test(test_padding),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_carried_state),
+        cmocka_unit_test(test_training_is_that_of_the_cpu),
+        cmocka_unit_test(test_training_stays_on_the_device),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_shards_shrink),
     };
