@@ -25,35 +25,16 @@
 #include "passes/augment.h"
 #include "passes/batches.h"
 #include "passes/checkpoint.h"
+#include "passes/loss_scale.h"
 #include "passes/moving_range.h"
 #include "passes/observe.h"
 #include "passes/optimizer.h"
-#include "passes/targets.h"
+#include "passes/train_recipe.h"
 #include "passes/train_update.h"
 
-enum {
-    DEFAULT_BATCH = 128,
-    LEAST_STEPS = 312,
-    SNAPSHOT_EVERY = 16,
-    STATE_EVERY = 64,
-    MAX_RETREATS = 6,
-    SETTLING_SAMPLES = 1024
-};
+enum { SNAPSHOT_EVERY = 16, MAX_RETREATS = 6, SETTLING_SAMPLES = 1024 };
 
-static const double DEFAULT_QAT_SHARE = 0.2, NORM_MOMENTUM = 0.1, RANGE_PAST = 0.99, WARMUP = 0.05;
-
-/* What to do, from options, defaults and the graph. */
-typedef struct Recipe {
-    TrainSetup setup;
-    int64_t most; /* samples of a shard where the graph leaves it open; 0: the usual */
-    OptimizerKind optimizer;
-    double lr, range_lr, range_momentum;
-    double total;   /* steps of the float and the integer phase; 0: only time counts */
-    int64_t steps;  /* of this phase; likewise */
-    double seconds; /* 0: only steps count */
-    bool augment;
-    int64_t state_every; /* steps between states left for --resume */
-} Recipe;
+static const double NORM_MOMENTUM = 0.1, WARMUP = 0.05;
 
 /* Running statistics of one normalisation, kept beside the graph until the end. */
 typedef struct Running {
@@ -65,7 +46,7 @@ typedef struct Running {
 typedef struct Trainer {
     Context *c;
     Arena *arena;
-    Recipe recipe;
+    TrainRecipe recipe;
     TrainGraph t;
     Session *session;
     Feed *feed;
@@ -81,108 +62,17 @@ typedef struct Trainer {
     float **scales; /* per TrainScale */
     float *buffer;  /* one output, or one varied image per thread's turn */
     float *scratch; /* images being varied: one per shard */
-    double loss;    /* of the step in hand */
-    bool resident;  /* state lives on the device */
-    bool push;      /* … and the host's, which is newer, has to go there */
-    bool ahead;     /* … and is newer than the host's */
+    LossScale loss_scale;
+    double loss;   /* of the step in hand */
+    bool resident; /* state lives on the device */
+    bool push;     /* … and the host's, which is newer, has to go there */
+    bool ahead;    /* … and is newer than the host's */
     TrainUpdate update;
     Instance *instance; /* … of which there is one */
     float rates[RATES], *report;
     float **home;        /* by TrainUpdate.state */
     double lr, range_lr; /* of the step in hand */
 } Trainer;
-
-/* ---- options ------------------------------------------------------------------------ */
-
-static double number(Context *c, const char *opt, const char *key, double otherwise)
-{
-    const char *text = pass_option(c, opt, key);
-    return text ? strtod(text, NULL) : otherwise;
-}
-
-/* {ranges=…}, else --ranges, else learned. */
-static int range_mode(RangeMode *mode, Context *c, const char *opt)
-{
-    static const char *const names[] = {[RANGES_LEARNED] = "learned",
-                                        [RANGES_MOVING_AVERAGE] = "moving-average",
-                                        [RANGES_FIXED] = "fixed"};
-    const char *name = pass_option(c, opt, "ranges");
-    if (!name) name = c->opt.ranges ? c->opt.ranges : names[RANGES_LEARNED];
-    for (int k = 0; k <= RANGES_FIXED; k++) {
-        *mode = (RangeMode)k;
-        if (strcmp(name, names[k]) == 0) return 0;
-    }
-    return diag_error(c->diag, "ranges are learned, moving-average or fixed, not '%s'", name);
-}
-
-/* Whether a float phase has had its part of the budget. */
-static bool trained_before(const Context *c)
-{
-    int runs = 0;
-    for (int i = 0; i < c->report.npasses; i++)
-        runs += strcmp(c->report.passes[i].name, "train") == 0;
-    return runs > 1; /* this one is recorded already */
-}
-
-/* Where nobody says how long to train, not for hours on end. */
-static double affordable_steps(const Context *c, int64_t batch, double wanted)
-{
-    const double steps = steps_affordable(c->graph, &c->opt, batch, wanted);
-    if (steps < wanted)
-        diag_remark(c->diag,
-                    "training takes %.0f steps instead of %.0f, as the network is large (--steps, "
-                    "--epochs or --time choose)",
-                    steps, wanted);
-    return steps;
-}
-
-static Recipe recipe_of(Context *c, const char *opt)
-{
-    bool qat = graph_is_fake_quantised(c->graph);
-    double part = number(c, opt, "qat", qat && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE);
-    double share = qat ? part : 1 - part;
-    const char *optimizer = pass_option(c, opt, "optimizer");
-    bool sgd = optimizer && strcmp(optimizer, "sgd") == 0;
-    const Options *o = &c->opt;
-    Recipe r = {.optimizer = sgd ? OPTIMIZER_SGD : OPTIMIZER_ADAMW};
-    int64_t shard = shard_size(c->graph, 0), batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
-    r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
-    r.most = shard_for_device(o, r.setup.batch);
-    while (r.most > SHARD_SAMPLES && r.setup.batch % r.most) r.most /= 2;
-    r.setup.distill = number(c, opt, "distill", 0.7);
-    r.setup.temperature = number(c, opt, "temperature", 1);
-    r.setup.hints = number(c, opt, "hints", 40);
-    r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
-    r.augment = number(c, opt, "augment", 1) > 0;
-    r.state_every = (int64_t)fmax(1, number(c, opt, "state", STATE_EVERY));
-    r.range_lr = number(c, opt, "range-lr", 1e-3);
-    r.range_momentum = number(c, opt, "range-momentum", RANGE_PAST);
-
-    double epochs = o->epochs > 0 ? o->epochs : 2;
-    double total = ceil(epochs * (double)c->data->count / (double)r.setup.batch);
-    if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
-    if (o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0)
-        total = affordable_steps(c, r.setup.batch, total);
-    if (o->steps > 0) total = (double)o->steps;
-    bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
-    r.seconds = o->seconds * share;
-    r.total = timed ? 0 : total;
-    r.steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
-    if (pass_option(c, opt, "steps")) {
-        r.steps = (int64_t)number(c, opt, "steps", 1);
-        r.total = (double)r.steps;
-    }
-    return r;
-}
-
-/* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
- * steps has no time to recover from large ones: the rate falls with their number (docs/results.md).
- */
-static double default_rate(const Recipe *r, const TrainGraph *t)
-{
-    const double rate = r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : t->nnorms ? 0.02 : 0.01;
-    return rate * (r->total > 0 ? fmin(1, pow(r->total / LEAST_STEPS, 0.75)) : 1);
-}
 
 /* ---- one step ----------------------------------------------------------------------- */
 
@@ -220,8 +110,9 @@ static void bind_samples(Trainer *t, int64_t shard, Instance *inst)
     if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
 }
 
-static void bind_ranges(Trainer *t, Instance *inst)
+static void bind_numbers(Trainer *t, Instance *inst)
 {
+    if (t->t.loss_scale >= 0) instance_bind(inst, t->t.loss_scale, &t->loss_scale.value);
     for (int i = 0; i < t->t.nranges; i++) {
         instance_bind(inst, t->t.ranges[i].scale_input, &t->ranges[i].grid.scale);
         instance_bind(inst, t->t.ranges[i].zero_input, &t->ranges[i].grid.zero);
@@ -235,7 +126,7 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     for (int i = 0; i < t->t.nparams; i++)
         instance_bind(inst, t->t.params[i].input, t->params[i].data);
     for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
-    bind_ranges(t, inst);
+    bind_numbers(t, inst);
     instance_run_all(inst);
     return 0;
 }
@@ -355,11 +246,12 @@ static int work_resident(void *ctx, int64_t shard, Instance *inst)
     Trainer *t = ctx;
     if (t->push) push_state(t, inst);
     bind_samples(t, shard, inst);
-    if (shard == 0) bind_ranges(t, inst);
+    if (shard == 0) bind_numbers(t, inst);
     if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh[shard == 0]);
     instance_run(inst, STAGE_SHARD);
     if (shard + 1 < feed_shards(t->feed)) return 0;
-    train_update_rates(t->rates, &t->optimizer, t->lr, t->range_lr, 1);
+    train_update_rates(t->rates, &t->optimizer, t->lr, t->range_lr,
+                       1 / (double)t->loss_scale.value);
     instance_bind(inst, t->update.rates, t->rates);
     instance_run(inst, STAGE_UPDATE);
     instance_read(inst, 0, t->report);
@@ -385,6 +277,9 @@ static bool step_here(Trainer *t, int *status)
 {
     *status = session_run(t->session, feed_shards(t->feed), work, reduce, t);
     if (*status < 0 || !isfinite(t->loss)) return false;
+    const float unscale = 1 / t->loss_scale.value;
+    for (int i = 0; i < t->t.nparams && unscale != 1; i++)
+        for (int64_t k = 0; k < t->params[i].count; k++) t->params[i].grad[k] *= unscale;
     if (!isfinite(optimizer_step(&t->optimizer, t->params, t->t.nparams, t->lr, t->range_lr)))
         return false;
     update_running(t);
@@ -396,10 +291,15 @@ static bool step_here(Trainer *t, int *status)
 static bool train_step(Trainer *t, double lr, double share, int *status)
 {
     next_batch(t);
-    clear_sums(t);
     t->lr = lr;
     t->range_lr = share * t->recipe.range_lr;
-    if (!(t->resident ? step_resident(t, status) : step_here(t, status))) return false;
+    for (;;) {
+        clear_sums(t);
+        const bool done = t->resident ? step_resident(t, status) : step_here(t, status);
+        if (done) break;
+        if (*status < 0 || !isfinite(t->loss) || !loss_scale_lower(&t->loss_scale)) return false;
+    }
+    loss_scale_passed(&t->loss_scale);
     for (int i = 0; i < t->t.nranges; i++)
         moving_range_follow(&t->ranges[i], (float)t->recipe.range_momentum);
     update_ranges(t);
@@ -493,7 +393,7 @@ static void take_home(Trainer *t)
 
 static double progress_of(const Trainer *t, double start)
 {
-    const Recipe *r = &t->recipe;
+    const TrainRecipe *r = &t->recipe;
     double done = r->steps ? (double)t->step / (double)r->steps : 0;
     double spent = r->seconds > 0 ? ranks_agree((process_seconds() - start) / r->seconds) : 0;
     return fmin(1, fmax(done, spent));
@@ -541,6 +441,7 @@ static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int64_t *retreat
 typedef struct Loop {
     int64_t step, drawn, updates, good_step;
     Rng shuffle;
+    LossScale loss_scale;
     Watch watch;
     double factor, seconds;
     int64_t retreats;
@@ -585,6 +486,7 @@ static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
     loop->updates = t->optimizer.step;
     loop->good_step = good->step;
     loop->shuffle = t->shuffle;
+    loop->loss_scale = t->loss_scale;
     move_state(t, loop, good, block, to_block);
     int status = checkpoint_save_part(t->c, block, n);
     arena_free(a);
@@ -604,6 +506,7 @@ static void take_up_state(Trainer *t, Loop *loop, Snapshot *good)
         t->optimizer.step = loop->updates;
         good->step = loop->good_step;
         t->shuffle = loop->shuffle;
+        t->loss_scale = loop->loss_scale;
         update_grids(t);
         diag_remark(t->c->diag, "training goes on at step %lld", (long long)t->step);
     }
@@ -758,17 +661,13 @@ static int train_in(Arena *a, Context *c, const char *opt)
     Trainer *t = NEW(a, Trainer);
     t->c = c;
     t->arena = a;
-    t->recipe = recipe_of(c, opt);
+    TRY(train_recipe(&t->recipe, c, opt));
     t->optimizer = optimizer_new(t->recipe.optimizer);
+    t->loss_scale = loss_scale_new(t->recipe.setup.precision, t->recipe.loss_scale);
     t->resident = runtime_is_parallel(c->opt.device) && ranks_count() == 1;
-    TRY(range_mode(&t->recipe.setup.ranges, c, opt));
-    if (!target_find(c->opt.target))
-        return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
     TRY(session_open(&t->session, a, c->graph, t->recipe.most, build_shard, t, &c->opt, c->diag));
-    double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(&t->recipe, &t->t);
-    if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
-    t->recipe.lr = number(c, opt, "lr", lr);
+    t->recipe.lr = train_rate(&t->recipe, c, opt, t->t.nnorms > 0);
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);
     if (t->resident) make_homes(t, a);

@@ -461,6 +461,21 @@ static int add_output(Graph *g, Value *v)
     return g->noutputs - 1;
 }
 
+static bool is_narrow(const TrainSetup *s)
+{
+    return s->precision == DT_F16 || s->precision == DT_BF16;
+}
+
+/* What gradients are taken of: in narrow storage, as many losses as the input says. */
+static Value *magnified(Builder *b, Value *loss)
+{
+    Graph *g = b->t->g;
+    if (!is_narrow(b->setup)) return loss;
+    b->t->loss_scale = g->ninputs;
+    Value *scale = graph_add_input(g, "loss_scale", type_of(DT_F32, 0, NULL));
+    return build(g, OP_Mul, IN(loss, scale), NO_ATTRS);
+}
+
 static int build_gradients(Builder *b, Value *loss)
 {
     TrainGraph *t = b->t;
@@ -468,7 +483,7 @@ static int build_gradients(Builder *b, Value *loss)
     Value **wrt = NEW_ARRAY(b->a, Value *, t->nparams),
           **grad = NEW_ARRAY(b->a, Value *, t->nparams);
     for (int i = 0; i < t->nparams; i++) wrt[i] = g->inputs[t->params[i].input];
-    TRY(ad_grad(g, loss, t->nparams, wrt, grad, b->c->diag));
+    TRY(ad_grad(g, magnified(b, loss), t->nparams, wrt, grad, b->c->diag));
     g->noutputs = 0;
     add_output(g, loss);
     for (int i = 0; i < t->nparams; i++) t->params[i].output = add_output(g, grad[i]);
@@ -481,12 +496,13 @@ static int build_gradients(Builder *b, Value *loss)
         t->extremes[i].most_output = add_output(g, b->extremes[2 * i + 1]);
     }
     simplify_cse(g, b->a);
-    return simplify_dce(g, b->a);
+    TRY(simplify_dce(g, b->a));
+    return is_narrow(b->setup) ? lower_precision(g, b->a, b->setup->precision, b->c->diag) : 0;
 }
 
 int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *setup)
 {
-    *out = (TrainGraph){.labels = -1};
+    *out = (TrainGraph){.labels = -1, .loss_scale = -1};
     Builder b = {.c = c, .a = a, .setup = setup, .t = out};
     Value *loss;
     b.twin = NEW_ARRAY(a, Value *, c->graph->nvalues);

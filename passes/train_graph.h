@@ -14,6 +14,7 @@ typedef struct TrainSetup {
     double temperature; /* of the teacher's soft labels */
     double hints;       /* weight of the distance to the teacher's residual sums */
     RangeMode ranges;   /* of activations; learned ones are parameters */
+    DType precision;    /* of activations and products: DT_F16, DT_BF16; else float */
     bool freeze_norms;  /* BatchNormalization keeps its running statistics */
 } TrainSetup;
 
@@ -54,7 +55,8 @@ typedef struct TrainExtreme {
 typedef struct TrainGraph {
     Graph *g; /* output 0: this shard's share of the batch's mean loss */
     int64_t shard;
-    int labels; /* input for one-hot labels, -1: none */
+    int labels;     /* input for one-hot labels, -1: none */
+    int loss_scale; /* input, a number: gradients are of so many losses; -1: of one */
     TrainParam *params;
     TrainScale *scales;
     TrainNorm *norms;

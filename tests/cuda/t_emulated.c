@@ -367,6 +367,33 @@ static void test_training_is_that_of_the_cpu(void **state)
     }
 }
 
+/* Half and bfloat16 storage come near to float. Gradients of 2^40 losses are not finite in half:
+ * the scale comes down on the same batch, and nothing diverges. */
+static void test_training_in_half(void **state)
+{
+    (void)state;
+    static const char *const options[] = {
+        "optimizer=sgd;lr=0.05;qat=0;precision=fp16", "optimizer=sgd;lr=0.05;qat=0;precision=bf16",
+        "optimizer=sgd;lr=0.05;qat=0;precision=fp16;loss-scale=1e12"};
+    static float want[4096], got[2][4096];
+    const Training in_float = {true, false, 48, "optimizer=sgd;lr=0.05;qat=0"};
+    const int64_t n = trained(want, &in_float, "cpu", 6);
+    for (int k = 0; k < 3; k++) {
+        const Training how = {true, false, 48, options[k]};
+        *last_message = '\0';
+        assert_int_equal(trained(got[0], &how, "cpu", 6), n);
+        assert_int_equal(trained(got[1], &how, "cuda", 6), n);
+        assert_null(strstr(last_message, "diverge"));
+        for (int64_t i = 0; i < 2 * n; i++) {
+            const float x = got[i / n][i % n], y = want[i % n];
+            if (!(fabsf(x - y) <= 0.02F * (1 + fabsf(y))))
+                fail_msg("%s: element %lld is %g instead of %g", options[k], (long long)i,
+                         (double)x, (double)y);
+        }
+        assert_true(memcmp(got[0], want, (size_t)n * sizeof *want) != 0);
+    }
+}
+
 /* What a step sends, from two runs that differ by its number: samples, labels and rates up; loss,
  * norm and extremes down. Neither weights nor gradients. */
 static void test_training_stays_on_the_device(void **state)
@@ -448,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_carried_state),
         cmocka_unit_test(test_training_is_that_of_the_cpu),
+        cmocka_unit_test(test_training_in_half),
         cmocka_unit_test(test_training_stays_on_the_device),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_shards_shrink),
