@@ -125,10 +125,17 @@ static size_t bytes_with(const Session *s, int threads)
     return mul_ok(s->each, (size_t)threads, &all) && add_ok(all, s->held, &all) ? all : SIZE_MAX;
 }
 
+int64_t shard_for(int64_t n)
+{
+    int64_t shard = SHARD_SAMPLES;
+    while (shard > 1 && shard / 2 >= n) shard /= 2;
+    return shard;
+}
+
 int64_t shard_for_device(const Options *o, int64_t n)
 {
     int64_t shard = SHARD_SAMPLES;
-    if (!runtime_is_parallel(o->device)) return 0;
+    if (n < shard || !runtime_is_parallel(o->device)) return shard_for(n);
     while (2 * shard <= n && 2 * shard <= PARALLEL_SAMPLES) shard *= 2;
     return shard;
 }

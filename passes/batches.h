@@ -40,8 +40,11 @@ typedef struct ShardGraph {
 } ShardGraph;
 typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
 
-/* Samples at a time for work that only adds over them, of n: 0 (as usual), or, on a GPU, which few
- * would leave idle, the largest doubling of SHARD_SAMPLES up to n and PARALLEL_SAMPLES. */
+/* Samples at a time, of n: SHARD_SAMPLES, or, where there are fewer, the smallest power of two that
+ * holds them, as a shard is filled up with repeats. */
+int64_t shard_for(int64_t n);
+/* The same for work that only adds over them. On a GPU, which few would leave idle, it is the
+ * largest doubling of SHARD_SAMPLES up to n and PARALLEL_SAMPLES. */
 enum { PARALLEL_SAMPLES = 512 };
 int64_t shard_for_device(const Options *o, int64_t n);
 

@@ -124,7 +124,7 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
     const bool compared = reference != NULL;
     if (known && known->complete) reference = NULL;
     Pair pair = {a, g, reference, s, d};
-    TRY(session_open(&session, a, g, 0, side_by_side, &pair, o, d));
+    TRY(session_open(&session, a, g, shard_for(s->count), side_by_side, &pair, o, d));
     const Type *type = &session->g->outputs[0]->type;
     int64_t total = type_count(type);
     Tally t = {.feed = feed_new(a, session, s, s->count, NULL),

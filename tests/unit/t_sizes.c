@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "ir/text.h"
+#include "passes/batches.h"
 #include "passes/passes.h"
 
 static const char net[] =
@@ -97,9 +98,20 @@ static void work_is_bounded(void **state)
     arena_free(s.c.arena);
 }
 
+/* A shard holds few samples without being filled up to 16 of them. */
+static void shards_of_few_samples(void **state)
+{
+    (void)state;
+    static const int64_t want[][2] = {{1, 1},  {2, 2},   {3, 4},    {8, 8},
+                                      {9, 16}, {16, 16}, {1000, 16}};
+    for (size_t k = 0; k < sizeof want / sizeof *want; k++)
+        assert_int_equal(shard_for(want[k][0]), want[k][1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shards_of_few_samples),
         cmocka_unit_test(open_dimensions),
         cmocka_unit_test(wrong_shapes),
         cmocka_unit_test(work_is_bounded),
