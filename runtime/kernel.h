@@ -93,10 +93,17 @@ typedef struct DeviceMemory {
     void *(*recorded)(void);
     void (*replay)(void *recording);
     void (*discard)(void *recording);
-    /* rows[*counter * row + at + k] = x[k] for k < n; then bump adds 1 to *counter and *key. */
-    void (*append)(float *rows, const int64_t *counter, int64_t row, int64_t at, const float *x,
+    /* rows[*counter * row + at + k] = x[k] for k < n, and counter[1] is at most *counter from then
+     * on if one of them is Inf or NaN; then bump adds 1 to *counter and *key. */
+    void (*append)(float *rows, int64_t *counter, int64_t row, int64_t at, const float *x,
                    int64_t n);
     void (*bump)(int64_t *counter, int64_t *key);
+    /* total[k] += rows[k] for k < n. */
+    void (*gather)(double *total, const float *rows, int64_t n);
+    /* Row k of total[n, columns], times factor[columns], is observation before + k + 1 of
+     * moments[4, columns] (instance_observe); total becomes zero. */
+    void (*observe)(double *moments, double *total, const double *factor, int64_t columns,
+                    int64_t n, int64_t before);
     /* Before kernels are prepared: sends what the device cannot do to the host and, if `fuse`,
      * joins steps. */
     void (*rewrite)(Program *p, bool fuse, Diag *d);

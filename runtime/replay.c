@@ -14,8 +14,9 @@
 typedef struct Repeat {
     void *recording;
     float *rows;
-    int64_t *at; /* the row of this run */
+    int64_t *at; /* the row of this run; the first with an Inf or NaN */
     int64_t row, nrows;
+    double *total, *moments, *factor; /* [nrows, row], [4, row], [row]: one allocation */
     int counter, nout;
 } Repeat;
 
@@ -59,6 +60,7 @@ void on_device_free(const DeviceMemory *m, OnDevice *o)
         if (o->recording[s]) m->discard(o->recording[s]);
         if (o->repeat[s].recording) m->discard(o->repeat[s].recording);
         if (o->repeat[s].rows) m->release(o->repeat[s].rows);
+        if (o->repeat[s].total) m->release(o->repeat[s].total);
     }
     if (o->inputs) m->release(o->inputs);
     free(o->offset);
@@ -144,7 +146,7 @@ static bool make_room(const Instance *i, Repeat *r, int n)
     if (r->recording) m->discard(r->recording);
     if (r->rows) m->release(r->rows);
     r->recording = NULL;
-    r->rows = m->alloc((size_t)(n * r->row) * sizeof(float) + sizeof *r->at);
+    r->rows = m->alloc((size_t)(n * r->row + 1) * sizeof(float) + 2 * sizeof *r->at);
     r->at = (int64_t *)(void *)(r->rows + n * r->row + n * r->row % 2);
     r->nrows = n;
     return r->rows != NULL;
@@ -167,11 +169,9 @@ static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
     r->recording = m->recorded();
 }
 
-bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
-                      float *rows)
+/* Makes the recording for at least n rows; false: the stage cannot be repeated here. */
+static bool repeatable(Instance *i, int stage, int counter, int n, int nout, const int *out)
 {
-    const DeviceMemory *m = i->p->device->memory;
-    static const int64_t zero = 0;
     Repeat *r = &i->device->repeat[stage];
     const int64_t row = row_elements(i, nout, out);
     if (row < 0 || !i->device->warm[stage] || !recordable(i, stage)) return false;
@@ -180,13 +180,75 @@ bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, cons
     r->nout = nout;
     r->row = row;
     if (!make_room(i, r, n)) return false;
-    upload_inputs(i);
-    m->upload(r->at, &zero, sizeof zero);
     if (!r->recording) record_repeat(i, r, stage, out);
-    for (int k = 0; k < n; k++) m->replay(r->recording);
-    m->download(rows, r->rows, (size_t)(n * row) * sizeof *rows);
-    i->device->dirty[counter] = true; /* the device's copy has moved on */
     return true;
+}
+
+/* Rows first … n - 1. */
+static void run_rows(Instance *i, Repeat *r, int first, int n)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    const int64_t at[2] = {first, n};
+    upload_inputs(i);
+    m->upload(r->at, at, sizeof at);
+    for (int k = first; k < n; k++) m->replay(r->recording);
+    i->device->dirty[r->counter] = true; /* the device's copy has moved on */
+}
+
+bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
+                      float *rows)
+{
+    Repeat *r = &i->device->repeat[stage];
+    if (!repeatable(i, stage, counter, n, nout, out)) return false;
+    run_rows(i, r, 0, n);
+    i->p->device->memory->download(rows, r->rows, (size_t)(n * r->row) * sizeof *rows);
+    return true;
+}
+
+/* ---- their statistics ------------------------------------------------------------------ */
+
+bool instance_keeps(Instance *i, int stage, int counter, int most, int nout, const int *out,
+                    const double *factor)
+{
+    if (!i->device) return false;
+    const DeviceMemory *m = i->p->device->memory;
+    Repeat *r = &i->device->repeat[stage];
+    if (!i->device->warm[stage]) on_device_run(i, stage);
+    if (!repeatable(i, stage, counter, most, nout, out)) return false;
+    const size_t row = (size_t)r->row, zeros = ((size_t)most + 4) * row * sizeof(double);
+    void *zero = calloc(zeros + 1, 1);
+    if (!r->total && zero) r->total = m->alloc(zeros + row * sizeof *factor + 1);
+    if (r->total && zero) {
+        r->moments = r->total + (size_t)most * row;
+        r->factor = r->moments + 4 * row;
+        m->upload(r->total, zero, zeros);
+        m->upload(r->factor, factor, row * sizeof *factor);
+    }
+    free(zero);
+    return r->total && zero;
+}
+
+int instance_collect(Instance *i, int stage, int first, int n)
+{
+    const Repeat *r = &i->device->repeat[stage];
+    int64_t bad = n;
+    run_rows(i, &i->device->repeat[stage], first, n);
+    i->p->device->memory->download(&bad, r->at + 1, sizeof bad);
+    return (int)bad;
+}
+
+void instance_gather(Instance *i, int stage, int n)
+{
+    const Repeat *r = &i->device->repeat[stage];
+    i->p->device->memory->gather(r->total, r->rows, n * r->row);
+}
+
+void instance_observe(Instance *i, int stage, int n, int64_t before, double *moments)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    const Repeat *r = &i->device->repeat[stage];
+    m->observe(r->moments, r->total, r->factor, r->row, n, before);
+    m->download(moments, r->moments, 4 * (size_t)r->row * sizeof *moments);
 }
 
 /* ---- results ------------------------------------------------------------------------- */

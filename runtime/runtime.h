@@ -65,6 +65,20 @@ void instance_carry(Instance *i, int stage, int n, const int *out, const int *in
  * data stay as they are. A device with its own memory does all n without waiting in between. */
 void instance_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
                      float *rows);
+/* The same with statistics that stay on a device with memory of its own. A round of n <= most rows:
+ * over each shard instance_collect, from the first row on, from where it found Inf or NaN again
+ * until it returns n; instance_gather, which adds the shard's rows; at last instance_observe.
+ * keeps: whether this instance can, decided once; all outputs together are the columns, factor
+ * has one each and is copied, and the statistics start from nothing. */
+bool instance_keeps(Instance *i, int stage, int counter, int most, int nout, const int *out,
+                    const double *factor);
+/* Runs rows first … n - 1, one download of 8 bytes; returns the first row with an Inf or NaN, or n.
+ */
+int instance_collect(Instance *i, int stage, int first, int n);
+void instance_gather(Instance *i, int stage, int n);
+/* The sums, times factor, are observations before + 1 … before + n; moments [4, columns]: their
+ * mean, sum of squared deviations, sums of the 1st, 3rd … and of the 2nd, 4th … */
+void instance_observe(Instance *i, int stage, int n, int64_t before, double *moments);
 /* Copies output k, row-major in its declared dtype, to dst. */
 void instance_read(const Instance *i, int output, void *dst);
 

@@ -2,7 +2,8 @@
  *
  * Probes go in rounds. Within a round a shard computes what no probe changes once (stage 1) and
  * then runs every probe of the round over it (stage 2); memory depends on neither the batch nor
- * the number of probes. Sums over shards make one observation per probe and channel.
+ * the number of probes. Sums over shards make one observation per probe and channel; a device with
+ * memory of its own that runs all shards keeps sums and moments there.
  *
  * After each round: stop if the choice for the budget at hand is stable (it shares 99 % with that
  * of the round before) and the ranking is (the averages of the even and of the odd probes rank
@@ -21,12 +22,16 @@ typedef struct Probes {
     Session *session;
     Feed *feed;
     bool same_key;
-    int done, now;  /* probes before and in this round */
-    int channels;   /* flat */
-    double *sum;    /* [ROUND, channels] */
-    double *sums;   /* [channels] of even, then of odd probes, scaled */
-    Moments *m;     /* per channel */
-    bool *selected; /* by the round before; NULL: none */
+    bool alone; /* one instance runs all shards: its device may keep the statistics */
+    bool kept;  /* it does; decided by the first shard */
+    const double *factor;
+    double *moments; /* [4, channels], of instance_observe */
+    int done, now;   /* probes before and in this round */
+    int channels;    /* flat */
+    double *sum;     /* [ROUND, channels] */
+    double *sums;    /* [channels] of even, then of odd probes, scaled */
+    Moments *m;      /* per channel */
+    bool *selected;  /* by the round before; NULL: none */
     int nclasses;
 } Probes;
 
@@ -49,19 +54,35 @@ static void bind_key(const Probes *q, Instance *inst, int64_t shard, int probe)
     instance_bind(inst, q->h.in_key, key);
 }
 
-/* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
-static int run_probes(const Probes *q, int64_t shard, Instance *inst, int first, float *part)
+/* Probes k … end - 1; returns the first that overflowed, or end. */
+static int run_some(const Probes *q, Instance *inst, int k, int end, float *part)
 {
-    const int layers = q->s->groups->nlayers;
+    if (q->kept) return instance_collect(inst, 2, k, end);
+    instance_repeat(inst, 2, q->h.in_key, end - k, q->s->groups->nlayers, q->h.out_layer,
+                    part + (int64_t)k * q->channels);
+    for (; k < end; k++)
+        if (hvp_overflowed(part + (int64_t)k * q->channels, q->channels)) break;
+    return k;
+}
+
+static bool device_keeps(const Probes *q, Instance *inst)
+{
+    return instance_keeps(inst, 2, q->h.in_key, ROUND, q->s->groups->nlayers, q->h.out_layer,
+                          q->factor);
+}
+
+/* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
+static int run_probes(Probes *q, int64_t shard, Instance *inst, int first, float *part)
+{
     instance_run(inst, 0);
     instance_run(inst, 1);
+    bind_key(q, inst, shard, q->done + first);
+    if (q->alone && q->done + first == 0 && shard == 0 && !q->kept) q->kept = device_keeps(q, inst);
     /* The first alone shows whether the scale is right. */
-    for (int k = first, n = 1; k < q->now; n = q->now - k) {
+    for (int k = first, end = first + 1; k < q->now; end = q->now) {
         bind_key(q, inst, shard, q->done + k);
-        instance_repeat(inst, 2, q->h.in_key, n, layers, q->h.out_layer,
-                        part + (int64_t)k * q->channels);
-        for (const int end = k + n; k < end; k++)
-            if (hvp_overflowed(part + (int64_t)k * q->channels, q->channels)) return k;
+        k = run_some(q, inst, k, end, part);
+        if (k < end) return k;
     }
     return q->now;
 }
@@ -81,7 +102,10 @@ static int work(void *ctx, int64_t shard, Instance *inst)
         bind_scalar(q, inst, q->h.in_loss_scale, loss);
         bind_scalar(q, inst, q->h.in_probe_scale, probe);
         done = run_probes(q, shard, inst, done, part);
-        if (done == q->now) return 0;
+        if (done == q->now) {
+            if (q->kept) instance_gather(inst, 2, q->now);
+            return 0;
+        }
         if (!half) break;
     }
     return diag_error(q->s->c->diag, "second derivatives are infinite or not numbers");
@@ -91,7 +115,10 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
 {
     Probes *q = ctx;
     const float *part = instance_result(inst);
-    for (int64_t i = 0; i < (int64_t)q->now * q->channels; i++) q->sum[i] += (double)part[i];
+    if (q->kept && shard + 1 == feed_shards(q->feed))
+        instance_observe(inst, 2, q->now, q->done, q->moments);
+    for (int64_t i = 0; !q->kept && i < (int64_t)q->now * q->channels; i++)
+        q->sum[i] += (double)part[i];
     double round = (double)(shard + 1) / (double)feed_shards(q->feed);
     pass_progress(q->s->c, (q->done + q->now * round) / q->s->probes, "probe %d", q->done + 1);
     return 0;
@@ -135,24 +162,37 @@ static bool ranking_is_stable(Probes *q)
     return rank_correlation(even, odd, q->s->groups->n, q->s->arena) > 0.99;
 }
 
-static void observe(Probes *q, const double *factor)
+/* What the device has made of all rounds so far. */
+static void take_moments(Probes *q)
+{
+    const int n = q->channels;
+    q->done += q->now;
+    for (int c = 0; c < n; c++)
+        q->m[c] = (Moments){.n = q->done, .mean = q->moments[c], .m2 = q->moments[n + c]};
+    memcpy(q->sums, q->moments + (ptrdiff_t)2 * n, (size_t)n * 2 * sizeof *q->sums);
+}
+
+static void observe(Probes *q)
 {
     for (int k = 0; k < q->now; k++)
         for (int c = 0; c < q->channels; c++) {
-            double x = factor[c] * q->sum[(int64_t)k * q->channels + c];
+            double x = q->factor[c] * q->sum[(int64_t)k * q->channels + c];
             moments_add(&q->m[c], x);
             q->sums[(q->done + k) % 2 * q->channels + c] += x;
         }
     q->done += q->now;
 }
 
-static int run_rounds(Probes *q, const double *factor)
+static int run_rounds(Probes *q)
 {
     for (bool stable = false; q->done < q->s->probes && !stable;) {
         q->now = q->s->probes - q->done < ROUND ? q->s->probes - q->done : ROUND;
         memset(q->sum, 0, (size_t)ROUND * (size_t)q->channels * sizeof *q->sum);
         TRY(session_run(q->session, feed_shards(q->feed), work, reduce, q));
-        observe(q, factor);
+        if (q->kept)
+            take_moments(q);
+        else
+            observe(q);
         stable = choice_is_stable(q) && ranking_is_stable(q);
     }
     return 0;
@@ -167,7 +207,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     *out = (ShardGraph){.g = q->h.g,
                         .stage = q->h.stage,
                         .result_bytes = ROUND * channels * sizeof(float),
-                        .shared = channels * ((ROUND + 2) * sizeof(double) + sizeof(Moments)) +
+                        .shared = channels * ((ROUND + 6) * sizeof(double) + sizeof(Moments)) +
                                   samples_unread(q->s->c->data, q->s->n)};
     return 0;
 }
@@ -179,6 +219,7 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
     Probes q = {.s = s,
                 .make = make,
                 .same_key = same_key,
+                .factor = factor,
                 .channels = s->groups->first[s->groups->nlayers],
                 .nclasses = s->groups->nclasses};
     const int64_t most = shard_for_device(&c->opt, s->n);
@@ -187,7 +228,9 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
     q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
     q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
     q.m = NEW_ARRAY(s->arena, Moments, q.channels);
-    int status = run_rounds(&q, factor);
+    q.moments = NEW_ARRAY(s->arena, double, (int64_t)4 * q.channels);
+    q.alone = q.session->threads == 1 && ranks_count() == 1;
+    int status = run_rounds(&q);
     s->bytes = q.session->bytes;
     session_close(q.session);
     for (int i = 0; i < q.channels; i++) {

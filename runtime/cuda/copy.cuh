@@ -1,4 +1,4 @@
-/* Strided copies, and the counters of repeated runs. */
+/* Strided copies, and the rows, counters and statistics of repeated runs. */
 SCALAR_FN void copy_thread(const CopyArgs *a, int64_t i)
 {
     int64_t to = 0, from = 0;
@@ -25,7 +25,9 @@ SCALAR_FN void copy_thread(const CopyArgs *a, int64_t i)
 
 SCALAR_FN void append_thread(const AppendArgs *a, int64_t i)
 {
-    a->rows[*a->counter * a->row + a->at + i] = a->x[i];
+    const float x = a->x[i];
+    a->rows[*a->counter * a->row + a->at + i] = x;
+    if (!(x - x == 0) && *a->bad > *a->counter) *a->bad = *a->counter;
 }
 
 SCALAR_FN void bump_thread(const BumpArgs *a, int64_t i)
@@ -33,4 +35,19 @@ SCALAR_FN void bump_thread(const BumpArgs *a, int64_t i)
     (void)i;
     ++*a->counter;
     ++*a->key;
+}
+
+SCALAR_FN void gather_thread(const GatherArgs *a, int64_t i) { a->total[i] += (double)a->rows[i]; }
+
+SCALAR_FN void observe_thread(const ObserveArgs *a, int64_t i)
+{
+    double *at = a->moments + i;
+    for (int64_t k = 0; k < a->n; k++) {
+        double *sum = a->total + k * a->threads + i;
+        const double x = a->factor[i] * *sum, d = x - at[0];
+        at[0] += d / (double)(a->before + k + 1);
+        at[a->threads] += d * (x - at[0]);
+        at[(2 + (a->before + k) % 2) * a->threads] += x;
+        *sum = 0;
+    }
 }

@@ -120,10 +120,10 @@ static void fill(void)
     }
 }
 
-static void append(float *rows, const int64_t *counter, int64_t row, int64_t at, const float *x,
+static void append(float *rows, int64_t *counter, int64_t row, int64_t at, const float *x,
                    int64_t n)
 {
-    const AppendArgs a = {n, row, at, counter, x, rows};
+    const AppendArgs a = {n, row, at, counter, counter + 1, x, rows};
     if (n > 0) gpu_launch(GPU_append, &a);
 }
 
@@ -131,6 +131,19 @@ static void bump(int64_t *counter, int64_t *key)
 {
     const BumpArgs a = {1, counter, key};
     gpu_launch(GPU_bump, &a);
+}
+
+static void gather(double *total, const float *rows, int64_t n)
+{
+    const GatherArgs a = {n, rows, total};
+    if (n > 0) gpu_launch(GPU_gather, &a);
+}
+
+static void observe(double *moments, double *total, const double *factor, int64_t columns,
+                    int64_t n, int64_t before)
+{
+    const ObserveArgs a = {columns, n, before, factor, total, moments};
+    if (columns > 0) gpu_launch(GPU_observe, &a);
 }
 
 static const DeviceMemory memory = {
@@ -147,6 +160,8 @@ static const DeviceMemory memory = {
     .discard = gpu_discard,
     .append = append,
     .bump = bump,
+    .gather = gather,
+    .observe = observe,
     .rewrite = cuda_rewrite,
 };
 

@@ -72,10 +72,12 @@ typedef struct SignArgs {
     void *y;
 } SignArgs;
 
-/* rows[*counter * row + at + i] = x[i] */
+/* rows[*counter * row + at + i] = x[i]; *bad falls to *counter where x[i] is Inf or NaN: threads
+ * that race write the same. */
 typedef struct AppendArgs {
     int64_t threads, row, at;
     const int64_t *counter;
+    int64_t *bad;
     const float *x;
     float *rows;
 } AppendArgs;
@@ -85,6 +87,22 @@ typedef struct BumpArgs {
     int64_t *counter, *key;
 } BumpArgs;
 
+/* total[i] += rows[i] */
+typedef struct GatherArgs {
+    int64_t threads;
+    const float *rows;
+    double *total;
+} GatherArgs;
+
+/* Column i of total[n, threads] are observations before + 1 … before + n, times factor[i], of the
+ * moments [4, threads]: mean, sum of squared deviations (Welford), sums of the even and of the odd
+ * observations. Leaves total zero. */
+typedef struct ObserveArgs {
+    int64_t threads, n, before;
+    const double *factor;
+    double *total, *moments;
+} ObserveArgs;
+
 #define GPU_KERNELS(X)                                                                             \
     X(copy, CopyArgs)                                                                              \
     X(reduce, ReduceArgs)                                                                          \
@@ -92,7 +110,9 @@ typedef struct BumpArgs {
     X(pool, PoolArgs)                                                                              \
     X(sign, SignArgs)                                                                              \
     X(append, AppendArgs)                                                                          \
-    X(bump, BumpArgs)
+    X(bump, BumpArgs)                                                                              \
+    X(gather, GatherArgs)                                                                          \
+    X(observe, ObserveArgs)
 
 #define GPU_NUMBER(name, Args) GPU_##name,
 enum GpuKernel { GPU_KERNELS(GPU_NUMBER) GPU_KERNEL_COUNT };

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The program on device cuda: Hessian scores agree with the CPU's, in float to 1e-3 of the largest and
-# in half to 3e-2; a whole job writes a model, the same bytes twice under --deterministic, and its
-# simulated accuracy is near that of the CPU's job. Usage: e2e.sh EHAPC ROOT
+# in half to 3e-2; a whole job writes a model, the same bytes twice under --deterministic; nothing
+# compares its accuracy with that of the CPU's job. Usage: e2e.sh EHAPC ROOT
 set -u
 ehapc=$(realpath "$1") root=$(realpath "$2")
 command -v python3 >/dev/null || { echo "skipped: no python3"; exit 77; }
@@ -41,7 +41,6 @@ job() { # device, output
 job cuda a.onnx
 job cuda b.onnx
 cmp a.onnx b.onnx || fail "other bytes in a second run"
-job cpu c.onnx
 [ "$(wc -c < a.onnx)" -gt 10000 ] && echo "two runs, the same bytes"
 "$ehapc" in.onnx -o d.onnx --data some.bin --criterion l2 --steps 1 --batch 16 --device cuda --tf32 \
   > /dev/null 2> err || fail "the job with --tf32"

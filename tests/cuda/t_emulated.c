@@ -1,5 +1,6 @@
 /* What the CUDA device makes of a program, read off the log of the emulated one: fusion, padding,
  * staging, recordings; and that repeated runs and small memory behave. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -277,6 +278,50 @@ static void test_repeat(void **state)
     arena_free(a);
 }
 
+/* Two shards of one round, then one of another, with statistics on the device: what the host makes
+ * of the same rows, and one small download a round and shard. */
+static void test_statistics(void **state)
+{
+    (void)state;
+    enum { N = 6, ROW = 5 };
+    static const int outputs[] = {0, 1};
+    static const double factor[ROW] = {1, 2, 3, 0.5, -1};
+    Arena *a = arena_new();
+    Running r = start(staged_graph(a), "cuda", stages);
+    int64_t key[2] = {7, 100};
+    float rows[N * ROW], infinite[4] = {INFINITY, 0, 0, 0};
+    double got[4 * ROW], mean[ROW] = {0}, m2[ROW] = {0}, parity[2 * ROW] = {0};
+    bind_staged(r, key);
+    instance_run_all(r.i);
+    assert_true(instance_keeps(r.i, 2, 2, N, 2, outputs, factor));
+    forget();
+    for (int shard = 0; shard < 2; shard++) {
+        instance_bind(r.i, 2, key);
+        assert_int_equal(instance_collect(r.i, 2, 0, N), N);
+        instance_gather(r.i, 2, N);
+    }
+    instance_observe(r.i, 2, N, 0, got);
+    assert_int_equal(count("replay"), 2 * N);
+    assert_int_equal(count("download"), 3);
+    instance_bind(r.i, 2, key);
+    instance_repeat(r.i, 2, 2, N, 2, outputs, rows);
+    for (int k = 0; k < N; k++)
+        for (int c = 0; c < ROW; c++) {
+            const double x = factor[c] * 2 * (double)rows[k * ROW + c], d = x - mean[c];
+            mean[c] += d / (k + 1);
+            m2[c] += d * (x - mean[c]);
+            parity[k % 2 * ROW + c] += x;
+        }
+    assert_memory_equal(got, mean, sizeof mean);
+    assert_memory_equal(got + ROW, m2, sizeof m2);
+    assert_memory_equal(got + (ptrdiff_t)2 * ROW, parity, sizeof parity);
+    instance_bind(r.i, 1, infinite); /* rows from the second on overflow: the first of these */
+    instance_run(r.i, 1);
+    assert_int_equal(instance_collect(r.i, 2, 1, N), 1);
+    stop(r);
+    arena_free(a);
+}
+
 /* s <- s + x, twice: the state goes up once, and stays on the device from then on. */
 static void test_carried_state(void **state)
 {
@@ -473,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_padding),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_carried_state),
         cmocka_unit_test(test_training_is_that_of_the_cpu),
         cmocka_unit_test(test_training_in_half),
