@@ -10,9 +10,10 @@ static const char criterion[] = "l2";
 /* A convolution tells rank and channels of what it reads: x [N, C, in…] by w [M, C/group, k…]. */
 static void deduce(Graph *g, const Node *n)
 {
+    if (n->op != OP_Conv) return;
     Value *x = n->in[0];
     const Type *w = &n->in[1]->type;
-    if (n->op != OP_Conv || !x || x->data || x->type.rank >= 0) return;
+    if (!x || x->data || x->type.rank >= 0) return;
     if (w->rank < 3 || w->dim[1] <= 0 || (x->def && x->def->op != OP_Opaque)) return;
     Type t = {.dtype = w->dtype, .rank = w->rank};
     for (int k = 0; k < t.rank; k++)

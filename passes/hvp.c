@@ -31,7 +31,6 @@ static int channel_axis(const Node *n)
     }
 }
 
-/* The one node that reads v, if it is alone. */
 /* Past a bias that is added apart and a BatchNormalization: what a gate multiplies. */
 static Value *gate_of(const Uses *u, const Node *n)
 {
