@@ -72,6 +72,11 @@ enum KernelFlags {
 typedef void TensorCopy(const Tensor *dst, const Tensor *src);
 int tensor_reshape_prepare(Prepare *p);
 void tensor_reshape(TensorCopy *copy, const Tensor *in, const Tensor *out, void *scratch);
+/* Views: from element `offset` on; `size` elements of t's axis from `start` on; `in` with its axes
+ * in the order of `out`, which the Transpose n makes of it. */
+Tensor tensor_at(const Tensor *t, int64_t offset);
+Tensor tensor_section(const Tensor *t, int axis, int64_t start, int64_t size);
+Tensor tensor_transposed(const Node *n, const Tensor *in, const Tensor *out);
 
 /* For device tables. Copy: equal shapes, any layouts and types (Identity, Cast). View: the same
  * elements in row-major order under another shape (Reshape and kin, where the plan could not make

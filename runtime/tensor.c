@@ -149,3 +149,27 @@ void tensor_reshape(TensorCopy *copy, const Tensor *in, const Tensor *out, void 
     const Tensor x = row_major(out, between);
     copy(out, &x);
 }
+
+Tensor tensor_at(const Tensor *t, int64_t offset)
+{
+    Tensor v = *t;
+    v.data = (char *)t->data + offset * (int64_t)dtype_size(t->dtype);
+    return v;
+}
+
+Tensor tensor_section(const Tensor *t, int axis, int64_t start, int64_t size)
+{
+    Tensor v = tensor_at(t, start * t->stride[axis]);
+    v.dim[axis] = size;
+    return v;
+}
+
+Tensor tensor_transposed(const Node *n, const Tensor *in, const Tensor *out)
+{
+    size_t count = 0;
+    const int64_t *perm = node_ints(n, "perm", &count);
+    Tensor x = *out;
+    x.data = in->data;
+    for (int i = 0; i < x.rank; i++) x.stride[i] = in->stride[perm ? perm[i] : x.rank - 1 - i];
+    return x;
+}

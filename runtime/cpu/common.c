@@ -4,13 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-Tensor tensor_at(const Tensor *t, int64_t offset)
-{
-    Tensor v = *t;
-    v.data = (char *)t->data + offset * (int64_t)dtype_size(t->dtype);
-    return v;
-}
-
 Tensor along_axis(const Tensor *v, int axis, int rank)
 {
     Tensor t = {.dtype = v->dtype, .rank = rank, .data = v->data};

@@ -77,8 +77,6 @@ CPU_RUN(rademacher);
 CPU_PREPARE(naive);
 CPU_RUN(naive);
 
-/* A view: the same data from element `offset` on. */
-Tensor tensor_at(const Tensor *t, int64_t offset);
 /* A [C] vector seen along `axis` of a shape of `rank`: [1,…,C,…,1]. */
 Tensor along_axis(const Tensor *v, int axis, int rank);
 /* Dense row-major tensor of the same shape. */

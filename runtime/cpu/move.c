@@ -41,24 +41,12 @@ void cpu_reshape_run(const Node *n, const void *state, const Tensor *in, const T
 void cpu_transpose_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                        void *scratch)
 {
-    size_t count = 0;
-    const int64_t *perm = node_ints(n, "perm", &count);
-    Tensor x = out[0];
+    const Tensor x = tensor_transposed(n, &in[0], &out[0]);
     (void)state, (void)scratch;
-    x.data = in[0].data;
-    for (int i = 0; i < x.rank; i++) x.stride[i] = in[0].stride[perm ? perm[i] : x.rank - 1 - i];
     cpu_copy(&out[0], &x);
 }
 
 /* ---- joining and cutting ------------------------------------------------------------- */
-
-/* `size` elements of t's axis from `start` on. */
-static Tensor section(const Tensor *t, int axis, int64_t start, int64_t size)
-{
-    Tensor v = tensor_at(t, start * t->stride[axis]);
-    v.dim[axis] = size;
-    return v;
-}
 
 void cpu_concat_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                     void *scratch)
@@ -67,7 +55,7 @@ void cpu_concat_run(const Node *n, const void *state, const Tensor *in, const Te
     int64_t start = 0;
     (void)state, (void)scratch;
     for (int i = 0; i < n->nin; i++) {
-        Tensor y = section(&out[0], axis, start, in[i].dim[axis]);
+        Tensor y = tensor_section(&out[0], axis, start, in[i].dim[axis]);
         cpu_copy(&y, &in[i]);
         start += in[i].dim[axis];
     }
@@ -81,7 +69,7 @@ void cpu_split_run(const Node *n, const void *state, const Tensor *in, const Ten
     (void)state, (void)scratch;
     for (int i = 0; i < n->nout; i++) {
         if (!n->out[i]) continue; /* the first ones are never omitted alone */
-        Tensor x = section(&in[0], axis, start, out[i].dim[axis]);
+        Tensor x = tensor_section(&in[0], axis, start, out[i].dim[axis]);
         cpu_copy(&out[i], &x);
         start += out[i].dim[axis];
     }
@@ -149,8 +137,8 @@ void cpu_pad_run(const Node *n, const void *state, const Tensor *in, const Tenso
         int64_t from = begin > 0 ? begin : 0, size = in[0].dim[a] - skip;
         if (size > out[0].dim[a] - from) size = out[0].dim[a] - from;
         if (size <= 0) return;
-        x = section(&x, a, skip, size);
-        y = section(&y, a, from, size);
+        x = tensor_section(&x, a, skip, size);
+        y = tensor_section(&y, a, from, size);
     }
     cpu_copy(&y, &x);
 }

@@ -50,12 +50,8 @@ int cuda_transpose_prepare(Prepare *p)
 void cuda_transpose_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                         void *scratch)
 {
-    size_t count = 0;
-    const int64_t *perm = node_ints(n, "perm", &count);
-    Tensor x = out[0];
+    const Tensor x = tensor_transposed(n, &in[0], &out[0]);
     (void)state, (void)scratch;
-    x.data = in[0].data;
-    for (int i = 0; i < x.rank; i++) x.stride[i] = in[0].stride[perm ? perm[i] : x.rank - 1 - i];
     cuda_copy(&out[0], &x);
 }
 
@@ -67,14 +63,6 @@ void cuda_reshape_run(const Node *n, const void *state, const Tensor *in, const 
 }
 
 /* ---- joining and cutting ------------------------------------------------------------------ */
-
-/* `size` elements of t's axis from `start` on. */
-static Tensor section(const Tensor *t, int axis, int64_t start, int64_t size)
-{
-    Tensor v = tensor_at(t, start * t->stride[axis]);
-    v.dim[axis] = size;
-    return v;
-}
 
 int cuda_concat_prepare(Prepare *p)
 {
@@ -89,7 +77,7 @@ void cuda_concat_run(const Node *n, const void *state, const Tensor *in, const T
     int64_t start = 0;
     (void)state, (void)scratch;
     for (int i = 0; i < n->nin; start += in[i++].dim[axis]) {
-        const Tensor y = section(&out[0], axis, start, in[i].dim[axis]);
+        const Tensor y = tensor_section(&out[0], axis, start, in[i].dim[axis]);
         cuda_copy(&y, &in[i]);
     }
 }
@@ -108,7 +96,7 @@ void cuda_split_run(const Node *n, const void *state, const Tensor *in, const Te
     (void)state, (void)scratch;
     for (int i = 0; i < n->nout; i++) {
         if (!n->out[i]) continue; /* the first ones are never omitted alone */
-        const Tensor x = section(&in[0], axis, start, out[i].dim[axis]);
+        const Tensor x = tensor_section(&in[0], axis, start, out[i].dim[axis]);
         cuda_copy(&out[i], &x);
         start += out[i].dim[axis];
     }
