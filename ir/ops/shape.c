@@ -277,6 +277,7 @@ int vjp_expand(Ad *ad, const Node *n, Value *const *dy, Value **dx)
  * groups a -> a and b, c -> b*c. Symbols only match themselves. */
 typedef struct AxisGroup {
     int x, nx, y, ny; /* first axis and number of axes, of input and output */
+    bool open;        /* what symbols leave: nobody knows how its axes meet */
 } AxisGroup;
 
 /* The next group from g->x + g->nx and g->y + g->ny on; false at the end or if the rest does not
@@ -284,7 +285,7 @@ typedef struct AxisGroup {
 static bool next_group(const Type *x, const Type *y, AxisGroup *g)
 {
     int64_t a, b;
-    *g = (AxisGroup){g->x + g->nx, 1, g->y + g->ny, 1};
+    *g = (AxisGroup){g->x + g->nx, 1, g->y + g->ny, 1, false};
     if (g->x >= x->rank || g->y >= y->rank) return false;
     while (x->dim[g->x + g->nx - 1] == 1 && y->dim[g->y] != 1 && g->x + g->nx < x->rank) g->nx++;
     while (y->dim[g->y + g->ny - 1] == 1 && x->dim[g->x] != 1 && g->y + g->ny < y->rank) g->ny++;
@@ -307,6 +308,30 @@ static bool next_group(const Type *x, const Type *y, AxisGroup *g)
            (g->x + g->nx >= x->rank || x->dim[g->x + g->nx] != 1))
         g->ny++;
     return true;
+}
+
+/* The axes from `from` on, last first. */
+static Type reversed(const Type *t, int from)
+{
+    Type r = {.rank = t->rank - from};
+    for (int i = 0; i < r.rank; i++) r.dim[i] = t->dim[t->rank - 1 - i];
+    return r;
+}
+
+/* All groups, at most MAX_RANK and one: from the front, where symbols stop that from the back, and
+ * what then remains as one. */
+static int cut_reshape(const Type *x, const Type *y, AxisGroup *cut)
+{
+    AxisGroup g = {0}, b = {0};
+    int n = 0;
+    while (next_group(x, y, &g)) cut[n++] = g;
+    if (g.x >= x->rank || g.y >= y->rank) return n;
+    const Type rx = reversed(x, g.x), ry = reversed(y, g.y);
+    while (next_group(&rx, &ry, &b))
+        cut[n++] = (AxisGroup){x->rank - b.x - b.nx, b.nx, y->rank - b.y - b.ny, b.ny, false};
+    if (b.x < rx.rank && b.y < ry.rank)
+        cut[n++] = (AxisGroup){g.x, rx.rank - b.x, g.y, ry.rank - b.y, true};
+    return n;
 }
 
 /* How lanes of axis `at`, one of [from, from + count), repeat in the product of those axes:
@@ -370,7 +395,9 @@ static void tie_leading(Lanes *l, const Value *x, int i, const Value *y, int k)
 static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGroup *g)
 {
     int one_x = only_axis(&x->type, g->x, g->nx), one_y = only_axis(&y->type, g->y, g->ny);
-    if (one_x >= 0 && one_y >= 0) {
+    if (g->open) {
+        if (one_x < 0 && one_y < 0) tie_leading(l, x, g->x, y, g->y);
+    } else if (one_x >= 0 && one_y >= 0) {
         lanes_pass(l, x, one_x, y, one_y);
     } else if (one_y >= 0) {
         for (int i = g->x; i < g->x + g->nx; i++)
@@ -410,10 +437,11 @@ static int constant_target(const Node *n, int64_t *target)
 void rule_lanes_reshape(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
-    AxisGroup g = {0};
+    AxisGroup cut[MAX_RANK + 1];
     int64_t target[MAX_RANK];
     if (n->op == OP_Reshape && value_ints(n->in[1], target, MAX_RANK) < 0) return;
-    while (next_group(&x->type, &y->type, &g)) lanes_group(l, x, y, &g);
+    int groups = cut_reshape(&x->type, &y->type, cut);
+    for (int i = 0; i < groups; i++) lanes_group(l, x, y, &cut[i]);
 }
 
 void rule_lanes_transpose(Lanes *l, const Node *n)

@@ -12,6 +12,7 @@
 #include "passes/remove_channels.h"
 #include "passes/synthesize.h"
 #include "tests/fuzz/random_net.h"
+#include "tests/removal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -536,17 +536,3 @@ Graph *random_net(Arena *a, const uint8_t *bytes, size_t n)
     if (named) name_nodes(m.g);
     return m.g;
 }
-
-bool *random_removal(Lanes *l, Arena *a, uint64_t seed, int *chosen)
-{
-    int n = lanes_count_classes(l);
-    bool *removed = NEW_ARRAY(a, bool, n), pinned;
-    Rng r = rng_new(seed, 1);
-    *chosen = 0;
-    for (int c = 0; c < n; c++) {
-        lanes_pinned_by(l, c, &pinned);
-        removed[c] = !pinned && rng_below(&r, 3) == 0;
-        *chosen += removed[c];
-    }
-    return removed;
-}

@@ -9,8 +9,4 @@
  * in arena `a`. It has one input, named "x", and at least one output. */
 Graph *random_net(Arena *a, const uint8_t *bytes, size_t n);
 
-/* Flags at random about a third of those classes of `l` that may go, by seed; *chosen counts. */
-
-bool *random_removal(Lanes *l, Arena *a, uint64_t seed, int *chosen);
-
 #endif

@@ -10,6 +10,7 @@
 #include "passes/remove_channels.h"
 #include "runtime/runtime.h"
 #include "tests/fuzz/random_net.h"
+#include "tests/removal.h"
 
 enum { BYTES = 96 };
 

@@ -119,6 +119,80 @@ static inline void net_group_mean(Graph *g)
     classify(g, relu(g, conv(g, y, "b", 5, 3, 1, 1)));
 }
 
+/* Style transfer: each channel over its own image. */
+static inline void net_instance_norm(Graph *g)
+{
+    Value *a = conv(g, image(g, 3, 4), "a", 6, 3, 1, 1);
+    Value *y = build(g, OP_InstanceNormalization,
+                     IN(a, weight(g, "scale", 1, D(6)), weight(g, "shift", 1, D(6))), NO_ATTRS);
+    classify(g, relu(g, conv(g, relu(g, y), "b", 5, 3, 1, 1)));
+}
+
+static inline Value *group_norm(Graph *g, Value *x, int64_t groups, int64_t scales)
+{
+    return build(g, OP_GroupNormalization,
+                 IN(x, weight(g, "scale", 1, &scales), weight(g, "shift", 1, &scales)),
+                 ATTRS(attr_int("num_groups", groups)));
+}
+
+/* Opset 21: a scale for each channel. Groups of 3 channels in a residual stream, which a
+ * convolution of two groups reads: each half of it loses as many. */
+static inline void net_group_norm(Graph *g)
+{
+    Value *a = relu(g, group_norm(g, conv(g, image(g, 3, 4), "a", 12, 3, 1, 1), 4, 12));
+    Value *b = relu(g, group_norm(g, conv(g, a, "b", 8, 3, 1, 1), 4, 8));
+    Value *c = group_norm(g, conv(g, b, "c", 12, 3, 1, 1), 4, 12);
+    classify(g, relu(g, conv(g, relu(g, binary(g, OP_Add, a, c)), "d", 4, 3, 2, 1)));
+}
+
+/* Opset 18: a scale for each group. */
+static inline void net_group_scales(Graph *g)
+{
+    Value *a = relu(g, group_norm(g, conv(g, image(g, 3, 4), "a", 8, 3, 1, 1), 4, 4));
+    classify(g, relu(g, conv(g, a, "b", 5, 3, 1, 1)));
+}
+
+/* What torch.nn.GroupNorm was exported to: [N, C, H, W] -> [N, G, -1], normalised, and back to the
+ * shape that x has when the network runs; then a scale and a shift for each channel. */
+static inline void net_group_norm_reshaped(Graph *g)
+{
+    Value *a = conv(g, images(g, 3), "a", 12, 3, 1, 1);
+    static const float one[] = {1, 1, 1}, zero[3];
+    Value *ones = value_const(g, "ones", type_of(DT_F32, 1, D(3)), one);
+    Value *zeros = value_const(g, "zeros", type_of(DT_F32, 1, D(3)), zero);
+    Value *n = build(g, OP_InstanceNormalization, IN(reshape(g, a, 3, D(0, 3, -1)), ones, zeros),
+                     NO_ATTRS);
+    Value *y = build(g, OP_Reshape, IN(n, unary(g, OP_Shape, a)), NO_ATTRS);
+    y = binary(g, OP_Mul, y, weight(g, "scale", 3, D(12, 1, 1)));
+    y = binary(g, OP_Add, y, weight(g, "shift", 3, D(12, 1, 1)));
+    classify(g, relu(g, conv(g, relu(g, y), "b", 5, 3, 1, 1)));
+}
+
+/* Pixel shuffle as ops of its own, and back. */
+static inline void net_depth_to_space(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 12, 3, 1, 1));
+    Attr two = attr_int("blocksize", 2);
+    Value *up = build(g, OP_DepthToSpace, IN(a), ATTRS(two, attr_str("mode", "CRD")));
+    Value *b = relu(g, conv(g, up, "b", 4, 3, 1, 1));
+    Value *down = build(g, OP_SpaceToDepth, IN(b), ATTRS(two));
+    Value *again = build(g, OP_DepthToSpace, IN(conv(g, down, "c", 8, 1, 1, 1)), ATTRS(two));
+    classify(g, conv(g, again, "d", 5, 3, 1, 1));
+}
+
+/* Tokens of sequences of any length as the rows of a Gemm, and back: view(-1, c), view(n, t, c). */
+static inline void net_rows(Graph *g)
+{
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 3, D(graph_symbol(g, "N"), graph_symbol(g, "T"), 4)));
+    Value *a = relu(g, product(g, x, "a", 6));
+    Value *b = relu(g, dense(g, reshape(g, a, 2, D(-1, 6)), "b", 5));
+    Value *outer =
+        build(g, OP_Slice, IN(unary(g, OP_Shape, x), CONST_INTS(g, 0), CONST_INTS(g, 2)), NO_ATTRS);
+    Value *to = build(g, OP_Concat, IN(outer, CONST_INTS(g, 5)), ATTRS(attr_int("axis", 0)));
+    graph_add_output(g, product(g, build(g, OP_Reshape, IN(b, to), NO_ATTRS), "c", 3));
+}
+
 /* Words to vectors; nothing looks at the width of a vector as a whole. */
 static inline void net_embedding(Graph *g)
 {

@@ -12,6 +12,7 @@
 #include "frontend/frontend.h"
 #include "lane_nets.h"
 #include "passes/remove_channels.h"
+#include "tests/removal.h"
 
 /* ResNet-20 with zero-padded shortcuts: the stream of 16 channels is part of that of 32, and that
  * of 64, so there are 64 streams and 3*16 + 3*32 + 3*64 inner channels. */
@@ -67,15 +68,10 @@ static void check_streams(Graph *g, Lanes *l)
 
 static void check_removal(Graph *g, Lanes *l, Arena *a)
 {
-    int n = lanes_count_classes(l);
-    bool *removed = NEW_ARRAY(a, bool, n), pinned;
+    int chosen;
     double worst = -1;
     Diag d = diag_stderr(NULL);
-    Rng r = rng_new(5, 1);
-    for (int c = 0; c < n; c++) {
-        lanes_pinned_by(l, c, &pinned);
-        removed[c] = !pinned && rng_below(&r, 3) == 0;
-    }
+    const bool *removed = random_removal(l, a, 5, &chosen);
     int64_t before = graph_flops(g);
     Graph *masked = channels_masked(g, l, removed, a);
     assert_int_equal(channels_remove(g, l, removed, &d), 0);
