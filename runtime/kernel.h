@@ -64,7 +64,10 @@ enum KernelFlags {
     KF_ROW_MAJOR = 1 << 2, /* wants all operands row-major */
     KF_BF16 = 1 << 3,      /* likewise for BF16 storage */
     KF_HOST = 1 << 4,      /* on a device with its own memory: works on the host and waits */
-    KF_MAP = 1 << 5,       /* element by element: the device may fuse it with its neighbours */
+    /* The two that make a step part of chains (fuse.c): output 0 is computed element by element;
+     * the outputs (but for output 0 of a map) are sums over the shape of in[0]. */
+    KF_MAP = 1 << 5,
+    KF_SUM = 1 << 6,
 };
 
 /* Reshape and kin where neither side need be row-major, by a device's copy between equal shapes:
@@ -109,16 +112,17 @@ typedef struct DeviceMemory {
      * moments[4, columns] (instance_observe); total becomes zero. */
     void (*observe)(double *moments, double *total, const double *factor, int64_t columns,
                     int64_t n, int64_t before);
-    /* Before kernels are prepared: sends what the device cannot do to the host and, if `fuse`,
-     * joins steps. */
-    void (*rewrite)(Program *p, bool fuse, Diag *d);
+    /* Before kernels are prepared: sends what the device cannot do to the host. */
+    void (*rewrite)(Program *p);
 } DeviceMemory;
 
 struct Device {
     const char *name;
-    const Kernel *kernels; /* OP_COUNT entries; run == NULL: not supported */
-    const Kernel *copy;    /* for the plan's copies; NULL: kernel_copy */
-    bool channels_last;    /* the plan may choose that layout */
+    const Kernel *kernels;              /* OP_COUNT entries; run == NULL: not supported */
+    const Kernel *copy;                 /* for the plan's copies; NULL: kernel_copy */
+    const Kernel *chain;                /* for joined steps; NULL: there are none */
+    bool (*can_fuse)(const Prepare *p); /* a KF_MAP or KF_SUM step; NULL: any */
+    bool channels_last;                 /* the plan may choose that layout */
     bool threads;
     bool tf32;                  /* products of floats may round operands to 10 bits */
     bool deterministic;         /* the same bytes in every run */

@@ -414,7 +414,8 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
         if (s->buffer < 0)
             return diag_error(d, "nothing computes output '%s'", g->outputs[k]->name);
     }
-    if (p->device->memory) p->device->memory->rewrite(p, !o->no_reuse, d);
+    if (p->device->memory) p->device->memory->rewrite(p);
+    if (!o->no_reuse) program_fuse(p);
     for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));
     list_bindings(p);
     TRY(program_place(p, o->no_reuse, d));
@@ -485,6 +486,19 @@ static void print_slot(const Program *p, FILE *f, const Slot *s)
     if (b->kind == BUF_CONST) fputs("@const", f);
 }
 
+/* "Add+Mul+Relu name:" of a joined step. */
+static void print_what(FILE *f, const Step *s)
+{
+    const char *name = s->node && s->node->name ? s->node->name : "";
+    const int members = s->fusion ? s->fusion->nmembers : 1;
+    if (s->copy) fputs("copy ", f);
+    for (int m = 0; m < members; m++) {
+        const Node *n = s->fusion ? s->fusion->members[m].node : s->node;
+        fprintf(f, "%s%s", m ? "+" : "", n ? node_op_name(n) : "input");
+    }
+    fprintf(f, " %s:", name);
+}
+
 void program_print(const Program *p, void *file)
 {
     FILE *f = file;
@@ -492,9 +506,8 @@ void program_print(const Program *p, void *file)
             program_peak_bytes(p), p->scratch);
     for (int k = 0; k < p->nsteps; k++) {
         const Step *s = &p->steps[k];
-        const char *name = s->node && s->node->name ? s->node->name : "";
-        fprintf(f, "%4d stage %d %s%s %s:", k, s->stage, s->copy ? "copy " : "",
-                s->node ? node_op_name(s->node) : "input", name);
+        fprintf(f, "%4d stage %d ", k, s->stage);
+        print_what(f, s);
         for (int i = 0; i < s->nin + s->nout; i++) {
             if (i == s->nin) fputs(" ->", f);
             print_slot(p, f, &s->slot[i]);

@@ -1,5 +1,5 @@
-/* The compiled form, shared by plan.c (makes it), memory.c (places buffers), exec.c (runs it),
- * replay.c (runs it on a device with memory of its own). */
+/* The compiled form, shared by plan.c (makes it), fuse.c (joins steps), memory.c (places buffers),
+ * exec.c (runs it), replay.c (runs it on a device with memory of its own). */
 #ifndef EHAP_RUNTIME_PROGRAM_H
 #define EHAP_RUNTIME_PROGRAM_H
 
@@ -31,22 +31,27 @@ typedef struct Slot {
     Tensor t; /* data NULL but for constants */
 } Slot;
 
-/* Several element-wise nodes as one step, in order. Operand k of member m is external input k of
- * the step (src >= 0) or output 0 of member -1 - src. Step output o is output 0 of member
- * result[o]. */
+/* Several element-wise nodes as one step, in order (fuse.c). Operand i of a member is input src[i]
+ * of the step (src[i] >= 0) or output 0 of member -1 - src[i]. */
 typedef struct FusionMember {
     const Node *node;
-    int *src; /* per input of the node; FUSION_OMITTED */
-    Tensor out;
+    const int *src; /* per input of the node; FUSION_OMITTED */
+    const Tensor *out;
+    int nin, nout;
 } FusionMember;
+
+typedef struct FusionResult {
+    int member, output;
+} FusionResult;
 
 struct Fusion {
     FusionMember *members;
     int nmembers;
-    int *result;
+    FusionResult *result; /* per output of the step */
 };
 
-enum { FUSION_OMITTED = INT32_MIN };
+/* At most so many of each: members, inputs and results together, results. */
+enum { FUSION_MEMBERS = 12, FUSION_OPERANDS = 20, FUSION_RESULTS = 6, FUSION_OMITTED = INT32_MIN };
 
 struct Step {
     const Node *node; /* what it is for */
@@ -111,6 +116,9 @@ void on_device_read(const Instance *i, int output, void *dst);
 /* False: not recordable; nothing has happened. */
 bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
                       float *rows);
+
+/* fuse.c: joins chains of steps into one each, where the device has a kernel for that. */
+void program_fuse(Program *p);
 
 /* Sets last of every arena buffer from the steps and stages (keep: nothing dies), lets kernels
  * that can work in place do so, and gives each buffer its offset and the program its memory size.

@@ -45,8 +45,8 @@ typedef bool CudaCan(const Device *d, const Node *n, const Tensor *in, const Ten
 CudaCan conv_can, matmul_can, floats_can, pool_can, moves_can, cuda_can_run;
 extern const Kernel cuda_host_kernel;
 
-/* Gives steps to the host and joins chains of KF_MAP steps (fuse.c). */
-void cuda_rewrite(Program *p, bool fuse, Diag *d);
+/* Gives steps without a kernel to the host. */
+void cuda_send_to_host(Program *p);
 
 /* What kernels compute with. */
 static inline bool cuda_is_float(DType d) { return d == DT_F32 || d == DT_F16 || d == DT_BF16; }

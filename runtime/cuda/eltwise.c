@@ -7,6 +7,8 @@
 #include "runtime/cuda/cuda.h"
 #include "runtime/program.h"
 
+_Static_assert((int)MAP_OPERANDS >= (int)FUSION_OPERANDS, "a joined step's operands");
+
 typedef struct MapState {
     Map map;
     int nin, nout; /* operands of the step */
@@ -54,7 +56,7 @@ static int add_member(Formula *f, Inputs *inputs, const FusionMember *m, int num
     for (int i = 0; i < m->node->nin; i++) {
         const int src = m->src[i];
         own[i] = (Tensor){.rank = -1};
-        if (src != FUSION_OMITTED) own[i] = src >= 0 ? in[src] : all[-1 - src].out;
+        if (src != FUSION_OMITTED) own[i] = src >= 0 ? in[src] : all[-1 - src].out[0];
     }
     for (int i = 0; i < m->node->nin; i++) {
         const int src = m->src[i];
@@ -62,7 +64,7 @@ static int add_member(Formula *f, Inputs *inputs, const FusionMember *m, int num
         if (src < 0) {
             snprintf(names[i], NAME_BYTES, "t%d", -1 - src);
         } else {
-            const Tensor view = map_operand(m->node, i, own, &m->out);
+            const Tensor view = map_operand(m->node, i, own, &m->out[0]);
             const int k = input_index(inputs, &view, src);
             if (k < 0) return -1;
             snprintf(names[i], NAME_BYTES, "x%d", k);
@@ -84,8 +86,9 @@ static int make_map(MapState *s, const Fusion *fusion, const Prepare *p)
     for (int o = 0; o < p->nout && status == 0; o++) {
         if (p->out[o].rank < 0) continue;
         out[outputs] = &p->out[o];
-        f->length += (size_t)snprintf(f->text + f->length, sizeof f->text - f->length,
-                                      "    const float y%d = t%d;\n", outputs++, fusion->result[o]);
+        f->length +=
+            (size_t)snprintf(f->text + f->length, sizeof f->text - f->length,
+                             "    const float y%d = t%d;\n", outputs++, fusion->result[o].member);
     }
     if (status == 0 && f->length >= sizeof f->text)
         trap(TRAP_INTERNAL, "a chain of %d operations is too long", fusion->nmembers);
@@ -103,8 +106,8 @@ int cuda_map_prepare(Prepare *p)
 {
     MapState *s = cuda_state(sizeof *s + MAP_OPERANDS * sizeof(int));
     int src[MAP_OPERANDS];
-    FusionMember alone = {.node = p->node, .src = src, .out = p->out[0]};
-    const Fusion one = {&alone, 1, (int[]){0}};
+    FusionMember alone = {p->node, src, p->out, p->nin, 1};
+    const Fusion one = {&alone, 1, &(FusionResult){0, 0}};
     p->state = s;
     s->operand = (int *)(void *)(s + 1);
     s->nin = p->nin;

@@ -5,6 +5,7 @@
 
 #include "ir/op.h"
 #include "runtime/cuda/cuda.h"
+#include "runtime/program.h"
 
 typedef struct Host {
     const Kernel *kernel;
@@ -97,6 +98,17 @@ void cuda_host_release(void *state)
     free(h->constant);
     free(h->scratch);
     free(h);
+}
+
+void cuda_send_to_host(Program *p)
+{
+    for (int k = 0; k < p->nsteps; k++) {
+        Step *s = &p->steps[k];
+        Tensor *t = NEW_ARRAY(p->arena, Tensor, s->nin + s->nout + 1);
+        for (int i = 0; i < s->nin + s->nout; i++) t[i] = s->slot[i].t;
+        if (!s->copy && s->node && !cuda_can_run(p->device, s->node, t, t + s->nin))
+            s->kernel = &cuda_host_kernel;
+    }
 }
 
 const Kernel cuda_host_kernel = {cuda_host_prepare, cuda_host_run, cuda_host_release,

@@ -162,10 +162,11 @@ static const DeviceMemory memory = {
     .bump = bump,
     .gather = gather,
     .observe = observe,
-    .rewrite = cuda_rewrite,
+    .rewrite = cuda_send_to_host,
 };
 
 static const Kernel plan_copy = {cuda_copy_prepare, cuda_copy_run, cuda_free_release, ANY};
+static const Kernel chain = {cuda_map_prepare, cuda_map_run, cuda_free_release, MAP};
 
 /* What runtime/load.c looks for. */
 __attribute__((visibility("default"))) const Device *ehap_cuda_device(bool tf32, bool deterministic,
@@ -181,6 +182,7 @@ const Device *ehap_cuda_device(bool tf32, bool deterministic, const char **why)
     *d = (Device){.name = tf32 ? "cuda-tf32" : "cuda",
                   .kernels = kernels,
                   .copy = &plan_copy,
+                  .chain = &chain,
                   .channels_last = true,
                   .tf32 = tf32,
                   .deterministic = deterministic,
