@@ -48,7 +48,13 @@ static inline bool add_ok(size_t a, size_t b, size_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
-typedef enum TrapKind { TRAP_NONE, TRAP_NO_MEMORY, TRAP_INTERNAL, TRAP_DEVICE } TrapKind;
+typedef enum TrapKind {
+    TRAP_NONE,
+    TRAP_NO_MEMORY,
+    TRAP_INTERNAL,
+    TRAP_DEVICE,
+    TRAP_DEVICE_MEMORY, /* … has none left */
+} TrapKind;
 
 /* if (trap_enter(&t) == 0) { work; trap_leave(&t); } else { t.kind, t.message; clean up }
  * Frames nest; a trap with no frame prints its message and aborts. A trap frees, oldest first, the

@@ -8,8 +8,6 @@
 
 #include "runtime/program.h"
 
-enum { PAGE = 64 }; /* alignment of buffers: a cache line */
-
 static void note_use(Program *p, int buffer, int step, int stage)
 {
     Buffer *b = &p->buffers[buffer];
@@ -99,6 +97,7 @@ static void insert_sorted(Buffer **placed, int n, Buffer *b)
 
 int program_place(Program *p, bool keep, Diag *d)
 {
+    const size_t page = program_page(p);
     Buffer **order = NEW_ARRAY(p->arena, Buffer *, p->nbuffers + 1);
     Buffer **placed = NEW_ARRAY(p->arena, Buffer *, p->nbuffers + 1);
     int n = 0;
@@ -108,10 +107,10 @@ int program_place(Program *p, bool keep, Diag *d)
     for (int k = 0; k < p->nbuffers; k++) {
         Buffer *b = &p->buffers[k];
         if (b->kind != BUF_ARENA || b->same >= 0 || b->first < 0) continue;
-        if (!add_ok(b->size, PAGE - 1, &b->size) || !add_ok(total, b->size, &total) ||
+        if (!add_ok(b->size, page - 1, &b->size) || !add_ok(total, b->size, &total) ||
             total > PTRDIFF_MAX)
             return diag_error(d, "the program needs more memory than an address can name");
-        b->size &= ~(size_t)(PAGE - 1);
+        b->size &= ~(page - 1);
         order[n++] = b;
     }
     qsort(order, (size_t)n, sizeof *order, by_size);
@@ -121,6 +120,6 @@ int program_place(Program *p, bool keep, Diag *d)
         if (order[k]->offset + order[k]->size > p->memory)
             p->memory = order[k]->offset + order[k]->size;
     }
-    p->scratch = (p->scratch + PAGE - 1) & ~(size_t)(PAGE - 1);
+    p->scratch = (p->scratch + page - 1) & ~(page - 1);
     return 0;
 }

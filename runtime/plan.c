@@ -358,11 +358,12 @@ static void list_bindings(Program *p)
 static int upload_constants(Program *p, Diag *d)
 {
     const DeviceMemory *m = p->device->memory;
+    const size_t page = program_page(p);
     size_t total = 0;
     for (int b = 0; b < p->nbuffers; b++) {
         if (p->buffers[b].kind != BUF_CONST) continue;
         p->buffers[b].offset = total;
-        total += (p->buffers[b].size + 63) & ~(size_t)63;
+        total += (p->buffers[b].size + page - 1) & ~(page - 1);
     }
     p->constants = m->alloc(total + 64);
     if (!p->constants)

@@ -136,6 +136,9 @@ void instance_pack(const Instance *i, char *to);
 void instance_show(Instance *i, const char *packed);
 void instance_set_result(Instance *i, void *result);
 
+/* Alignment of buffers: a cache line, or what the libraries of a GPU want of workspaces. */
+static inline size_t program_page(const Program *p) { return p->device->memory ? 256 : 64; }
+
 /* Buffer of a slot after in-place merging. */
 static inline int buffer_root(const Program *p, int b)
 {

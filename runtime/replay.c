@@ -38,13 +38,14 @@ OnDevice *on_device_new(const Program *p)
 {
     const int n = p->graph->ninputs;
     OnDevice *o = calloc(1, sizeof *o);
-    size_t total = 64;
+    const size_t page = program_page(p);
+    size_t total = page; /* even with no inputs */
     if (o) o->offset = calloc((size_t)n + 1, sizeof *o->offset);
     if (o) o->dirty = calloc((size_t)n + 1, sizeof *o->dirty);
     if (o && o->offset && o->dirty) {
         for (int k = 0; k < n; k++) {
             o->offset[k] = total;
-            total += (input_bytes(p, k) + 63) & ~(size_t)63;
+            total += (input_bytes(p, k) + page - 1) & ~(page - 1);
         }
         o->inputs = p->device->memory->alloc(total);
     }

@@ -153,7 +153,8 @@ static bool describe(GpuConv *g, Stage *role, const Node *n, const Tensor *in, c
         if (!cuda_is_float(role[r].own.dtype) || tensor_count(&role[r].own) == 0 ||
             tensor_count(&role[r].own) > INT32_MAX / 2)
             return false;
-    const DType storage = in[0].dtype == in[1].dtype ? in[0].dtype : DT_F32;
+    const bool same = in[0].dtype == in[1].dtype && gpu_multiplies(in[0].dtype);
+    const DType storage = same ? in[0].dtype : DT_F32;
     const bool half = storage != DT_F32;
     const int64_t group = node_int(n, "group", 1), c = role[SRC].own.dim[1],
                   o = role[DST].own.dim[1],

@@ -30,27 +30,37 @@ typedef struct Choice {
 
 enum { MAX_ALGORITHMS = 16 };
 
+typedef struct Candidates {
+    Choice list[MAX_ALGORITHMS];
+    int n;
+} Candidates;
+
+/* Plain floats keep the math that describe() asked for, whatever the list says of the default,
+ * which would let TF32 in. */
+static bool is_plain(const GpuConv *c) { return c->storage == DT_F32 && !c->tf32; }
+
 /* Whether the problem allows an algorithm that the library offers. */
 static bool allowed(const GpuConv *c, cudnnMathType_t math, cudnnDeterminism_t determinism)
 {
     if (c->deterministic && determinism != CUDNN_DETERMINISTIC) return false;
-    if (c->storage != DT_F32 || c->tf32) return true;
+    if (!is_plain(c)) return true;
     return math != CUDNN_TENSOR_OP_MATH && math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION;
 }
 
 /* Whether algorithms could be timed: that takes memory for the operands, too. */
 static bool measured(cudnnStatus_t status, const char *call)
 {
-    if (status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
-        status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
-        CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED)
+    if (cudnn_full(status) || status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+        CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED) {
+        (void)cudaGetLastError(); /* it may have left one of its own */
         return false;
-    gpu_check(cudnn_text(status), call);
+    }
+    CHECK_STATUS(cudnn, status, call);
     return true;
 }
 
-/* The first that is allowed, of a list by measured time or, if it has none, by the heuristic. */
-#define CHOOSE(Perf, Name, x, y, z)                                                                \
+/* Those that are allowed, of a list by measured time or, without, by the heuristic. */
+#define LIST(Perf, Name, x, y, z)                                                                  \
     do {                                                                                           \
         Perf perf[MAX_ALGORITHMS];                                                                 \
         int n = 0;                                                                                 \
@@ -62,30 +72,73 @@ static bool measured(cudnnStatus_t status, const char *call)
             CHECK(cudnn, cudnnGet##Name##Algorithm_v7(gpu.cudnn, x, y, p->conv, z, MAX_ALGORITHMS, \
                                                       &n, perf));                                  \
         }                                                                                          \
-        for (int k = 0; k < n && best.algorithm < 0; k++)                                          \
-            if (perf[k].status == CUDNN_STATUS_SUCCESS && perf[k].memory <= room &&                \
+        for (int k = 0; k < n; k++)                                                                \
+            if (perf[k].status == CUDNN_STATUS_SUCCESS &&                                          \
                 allowed(&p->c, perf[k].mathType, perf[k].determinism))                             \
-                best = (Choice){(int)perf[k].algo, (int)perf[k].mathType, perf[k].memory};         \
+                all->list[all->n++] =                                                              \
+                    (Choice){.algorithm = (int)perf[k].algo, .math = (int)perf[k].mathType};       \
     } while (0)
 
-/* A workspace takes at most a quarter of what is left. */
-static Choice ask(const GpuConvPlan *p, bool timed)
+static void list_algorithms(Candidates *all, const GpuConvPlan *p, bool timed)
 {
-    Choice best = {.algorithm = -1};
-    const size_t room = gpu_available() / 4;
+    all->n = 0;
     switch (p->c.kind) {
     case GPU_FORWARD:
-        CHOOSE(cudnnConvolutionFwdAlgoPerf_t, ConvolutionForward, p->src, p->weights, p->dst);
+        LIST(cudnnConvolutionFwdAlgoPerf_t, ConvolutionForward, p->src, p->weights, p->dst);
         break;
     case GPU_BY_DATA:
-        CHOOSE(cudnnConvolutionBwdDataAlgoPerf_t, ConvolutionBackwardData, p->weights, p->dst,
-               p->src);
+        LIST(cudnnConvolutionBwdDataAlgoPerf_t, ConvolutionBackwardData, p->weights, p->dst,
+             p->src);
         break;
     default:
-        CHOOSE(cudnnConvolutionBwdFilterAlgoPerf_t, ConvolutionBackwardFilter, p->src, p->dst,
-               p->weights);
+        LIST(cudnnConvolutionBwdFilterAlgoPerf_t, ConvolutionBackwardFilter, p->src, p->dst,
+             p->weights);
     }
-    return best;
+}
+
+/* Bytes that algorithm a wants in the math that is set now, which need not be the one it was listed
+ * for; SIZE_MAX: it does not work in it. */
+static size_t workspace_of(const GpuConvPlan *p, int a)
+{
+    size_t n = 0;
+    cudnnStatus_t status;
+    switch (p->c.kind) {
+    case GPU_FORWARD:
+        status = cudnnGetConvolutionForwardWorkspaceSize(gpu.cudnn, p->src, p->weights, p->conv,
+                                                         p->dst, (cudnnConvolutionFwdAlgo_t)a, &n);
+        break;
+    case GPU_BY_DATA:
+        status = cudnnGetConvolutionBackwardDataWorkspaceSize(
+            gpu.cudnn, p->weights, p->dst, p->conv, p->src, (cudnnConvolutionBwdDataAlgo_t)a, &n);
+        break;
+    default:
+        status = cudnnGetConvolutionBackwardFilterWorkspaceSize(
+            gpu.cudnn, p->src, p->dst, p->conv, p->weights, (cudnnConvolutionBwdFilterAlgo_t)a, &n);
+    }
+    if (status != CUDNN_STATUS_BAD_PARAM &&
+        CUDNN_STATUS_CATEGORY(status) != CUDNN_STATUS_NOT_SUPPORTED)
+        CHECK_STATUS(cudnn, status, "cudnnGetConvolutionWorkspaceSize");
+    return status ? SIZE_MAX : n;
+}
+
+static void set_math(const GpuConvPlan *p, int math)
+{
+    if (!is_plain(&p->c)) CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)math));
+}
+
+/* The first that works; a workspace takes at most a quarter of what is left. */
+static Choice first_that_fits(const GpuConvPlan *p, bool timed)
+{
+    Candidates all;
+    list_algorithms(&all, p, timed);
+    const size_t room = gpu_available() / 4;
+    for (int k = 0; k < all.n; k++) {
+        Choice c = all.list[k];
+        set_math(p, c.math);
+        c.scratch = workspace_of(p, c.algorithm);
+        if (c.scratch <= room) return c;
+    }
+    return (Choice){.algorithm = -1};
 }
 
 typedef struct Known {
@@ -94,22 +147,22 @@ typedef struct Known {
     struct Known *next;
 } Known;
 
-/* Problems compare by bytes: they are made zeroed. */
+/* Problems compare by bytes: they are made zeroed. That nothing fits is not kept: there may be more
+ * memory the next time. */
 static Choice choose(const GpuConvPlan *p)
 {
     static Known *all;
     for (const Known *k = all; k; k = k->next)
         if (memcmp(&k->c, &p->c, sizeof k->c) == 0) return k->choice;
     Choice choice = {.algorithm = -1};
-    if (!p->c.deterministic) choice = ask(p, true);
-    if (choice.algorithm < 0) choice = ask(p, false);
+    if (!p->c.deterministic) choice = first_that_fits(p, true);
+    if (choice.algorithm < 0) choice = first_that_fits(p, false);
+    if (choice.algorithm < 0) return choice;
     Known *k = calloc(1, sizeof *k);
     if (!k) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
-    k->choice = choice;
-    k->c = p->c;
-    k->next = all;
+    *k = (Known){p->c, choice, all};
     all = k;
-    return k->choice;
+    return choice;
 }
 
 /* ---- the five functions ------------------------------------------------------------------------
@@ -147,9 +200,7 @@ static bool set_up(GpuConvPlan *p)
     describe(p);
     const Choice choice = choose(p);
     if (choice.algorithm < 0) return false;
-    /* "Default" would let TF32 in: plain floats keep the math that describe() asked for. */
-    if (p->c.storage != DT_F32 || p->c.tf32)
-        CHECK(cudnn, cudnnSetConvolutionMathType(p->conv, (cudnnMathType_t)choice.math));
+    set_math(p, choice.math);
     p->algorithm = choice.algorithm;
     p->scratch = choice.scratch;
     return true;

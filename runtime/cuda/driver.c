@@ -2,9 +2,9 @@
  *
  * Kernels are queued on one stream of our own, uploads on a second one: through a ring of pinned
  * buffers, so that the caller's data may change, into a ring on the device, from where the first
- * stream copies them to their place. So data cross the bus while earlier kernels run, and nobody
- * waits but for a free buffer. Downloads wait. A recording is a CUDA graph, captured from the first
- * stream. */
+ * stream copies them to their place. So data cross the bus while earlier kernels run; the host only
+ * waits for a pinned buffer to have left. Downloads wait. A recording is a CUDA graph, captured
+ * from the first stream. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +18,38 @@ static const Node *current;
 
 void gpu_begin(const Node *n) { current = n; }
 
-void gpu_fail(const char *call, const char *status)
+/* The first stream is being captured: what fails must end that, or nothing would run any more. */
+static bool capturing;
+
+static void abandon_capture(void)
+{
+    cudaGraph_t graph = NULL;
+    if (!capturing) return;
+    capturing = false;
+    (void)cudaStreamEndCapture(gpu.stream, &graph);
+    if (graph) (void)cudaGraphDestroy(graph);
+}
+
+/* An error that stays after it has been asked for has destroyed the context; a kernel queued before
+ * the failing call may have made it. */
+static bool device_is_lost(void)
+{
+    (void)cudaGetLastError();
+    return cudaGetLastError() != cudaSuccess;
+}
+
+void gpu_failed(const char *call, const char *status, bool full)
 {
     const int name = (int)strcspn(call, "("); /* the function, without its arguments */
-    if (!current) trap(TRAP_DEVICE, "%.*s failed: %s", name, call, status);
-    trap(TRAP_DEVICE, "node '%s' (%s): %.*s failed: %s", current->name ? current->name : "",
-         node_op_name(current), name, call, status);
+    const char *lost = device_is_lost() ? "; the device is lost to this run" : "";
+    const TrapKind kind = full ? TRAP_DEVICE_MEMORY : TRAP_DEVICE;
+    abandon_capture();
+    if (!current) trap(kind, "%.*s failed: %s%s", name, call, status, lost);
+    trap(kind, "node '%s' (%s): %.*s failed: %s%s", current->name ? current->name : "",
+         node_op_name(current), name, call, status, lost);
 }
+
+void gpu_fail(const char *call, const char *status) { gpu_failed(call, status, false); }
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
@@ -84,6 +109,18 @@ static int place_on_machine(void)
     return 0;
 }
 
+extern const void *const gpu_kernel_table[GPU_KERNEL_COUNT]; /* kernels.cu */
+
+/* Loads every kernel now: the driver would at the first launch, which may be in a capture, where it
+ * must not. Also tells whether there is code for this device. */
+static const char *load_kernels(void)
+{
+    struct cudaFuncAttributes attributes;
+    for (int k = 0; k < GPU_KERNEL_COUNT; k++)
+        OPEN(cuda, cudaFuncGetAttributes(&attributes, gpu_kernel_table[k]));
+    return "";
+}
+
 static const char *open_all(void)
 {
     int count = 0;
@@ -103,6 +140,7 @@ static const char *open_all(void)
     OPEN(cudnn, cudnnCreate(&gpu.cudnn));
     OPEN(cudnn, cudnnSetStream(gpu.cudnn, gpu.stream));
     const char *why = open_cublas();
+    if (!*why) why = load_kernels();
     return *why ? why : open_ring();
 }
 
@@ -111,6 +149,11 @@ const char *gpu_open(void)
     static const char *why;
     if (!why) why = open_all();
     return why;
+}
+
+bool gpu_multiplies(DType storage)
+{
+    return storage == DT_F32 || storage == DT_F16 || (storage == DT_BF16 && gpu.capability >= 80);
 }
 
 /* ---- memory --------------------------------------------------------------------------------- */
@@ -123,13 +166,14 @@ void *gpu_alloc(size_t n)
         (void)cudaGetLastError(); /* not sticky: forget it */
         return NULL;
     }
-    gpu_check(cuda_text(status), "cudaMalloc");
+    CHECK_STATUS(cuda, status, "cudaMalloc");
     return p;
 }
 
 /* What is queued may still use it. Runs while a trap is on its way, too: never traps. */
 void gpu_release(void *p)
 {
+    abandon_capture();
     (void)cudaStreamSynchronize(gpu.stream);
     (void)cudaFree(p);
 }
@@ -148,8 +192,9 @@ void gpu_upload(void *to, const void *from, size_t n)
         const size_t part = n - done < CHUNK ? n - done : CHUNK;
         const int k = ring.next;
         ring.next = (k + 1) % RING;
-        CHECK(cuda, cudaEventSynchronize(ring.taken[k]));
+        CHECK(cuda, cudaEventSynchronize(ring.there[k]));
         memcpy(ring.pinned[k], (const char *)from + done, part);
+        CHECK(cuda, cudaStreamWaitEvent(gpu.uploads, ring.taken[k], 0));
         CHECK(cuda, cudaMemcpyAsync(ring.arrival[k], ring.pinned[k], part, cudaMemcpyHostToDevice,
                                     gpu.uploads));
         CHECK(cuda, cudaEventRecord(ring.there[k], gpu.uploads));
@@ -176,8 +221,6 @@ void gpu_zero(void *p, size_t n) { CHECK(cuda, cudaMemsetAsync(p, 0, n, gpu.stre
 
 /* ---- launches ------------------------------------------------------------------------------- */
 
-extern const void *const gpu_kernel_table[GPU_KERNEL_COUNT]; /* kernels.cu */
-
 enum { BLOCK_THREADS = 256 };
 
 static void launch(const void *kernel, int64_t threads, const void *args)
@@ -203,16 +246,18 @@ void gpu_launch_built(void *built, const MapArgs *args) { launch(built, args->th
 void gpu_record(void)
 {
     CHECK(cuda, cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeThreadLocal));
+    capturing = true;
 }
 
 void *gpu_recorded(void)
 {
-    cudaGraph_t graph;
+    cudaGraph_t graph = NULL;
     cudaGraphExec_t ready;
+    capturing = false;
     CHECK(cuda, cudaStreamEndCapture(gpu.stream, &graph));
     const cudaError_t status = cudaGraphInstantiate(&ready, graph, 0);
     (void)cudaGraphDestroy(graph);
-    gpu_check(cuda_text(status), "cudaGraphInstantiate");
+    CHECK_STATUS(cuda, status, "cudaGraphInstantiate");
     return ready;
 }
 

@@ -38,6 +38,9 @@ void gpu_launch(enum GpuKernel kernel, const void *args);
 void *gpu_build(const char *source);
 void gpu_launch_built(void *built, const MapArgs *args);
 
+/* Whether the libraries multiply numbers of this storage; bfloat16 takes capability 8.0. */
+bool gpu_multiplies(DType storage);
+
 /* ---- convolutions: five functions ------------------------------------------------------ */
 
 typedef enum GpuConvKind { GPU_FORWARD, GPU_BY_DATA, GPU_BY_WEIGHTS } GpuConvKind;

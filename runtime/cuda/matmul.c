@@ -162,7 +162,8 @@ int cuda_matmul_prepare(Prepare *p)
     size_t at = 0;
     p->state = s;
     set_views(s->view, p->node, p->in, p->out);
-    const DType in = p->in[0].dtype == p->in[1].dtype ? p->in[0].dtype : DT_F32;
+    const bool alike = p->in[0].dtype == p->in[1].dtype && gpu_multiplies(p->in[0].dtype);
+    const DType in = alike ? p->in[0].dtype : DT_F32;
     const bool same = p->out[0].dtype == in || p->out[0].dtype == DT_F32;
     stage(s, A, in, &at);
     stage(s, B, in, &at);

@@ -1,5 +1,6 @@
-/* Generated code through NVRTC to the device's own instructions, kept on disk by the hash of all
- * that it depends on: $EHAP_CACHE, or ehapc/ in the user's cache folder. */
+/* Generated code through NVRTC to the device's own instructions (or PTX, if NVRTC is older than the
+ * device), kept on disk by the hash of all that it depends on: $EHAP_CACHE, or ehapc/ in the user's
+ * cache folder. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,8 @@ static char *read_cache(const char *path, size_t *n)
     struct stat st;
     FILE *f = fopen(path, "rb");
     char *code = NULL;
-    if (f && fstat(fileno(f), &st) == 0 && st.st_size > 0 && (code = malloc((size_t)st.st_size))) {
+    if (f && fstat(fileno(f), &st) == 0 && st.st_size > 0 &&
+        (code = calloc(1, (size_t)st.st_size + 1))) {
         *n = (size_t)st.st_size;
         if (fread(code, 1, *n, f) != *n) {
             free(code);
@@ -76,11 +78,33 @@ static char *read_cache(const char *path, size_t *n)
     return code;
 }
 
-/* Fails with the compiler's own words. */
-static void compile(nvrtcProgram program, int capability)
+/* What to compile for: the device itself or, if this NVRTC is too old for it, the last one before
+ * it. Code for that runs on devices of the same major capability; others compile its PTX. */
+typedef struct Goal {
+    int arch;
+    bool native;
+} Goal;
+
+static Goal goal_of(int capability)
 {
-    char arch[32];
-    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", capability);
+    int n = 0, all[128];
+    Goal g = {0, false};
+    CHECK(nvrtc, nvrtcGetNumSupportedArchs(&n));
+    if (n > (int)(sizeof all / sizeof *all)) gpu_fail("nvrtcGetNumSupportedArchs", "too many");
+    CHECK(nvrtc, nvrtcGetSupportedArchs(all));
+    for (int k = 0; k < n; k++)
+        if (all[k] <= capability && all[k] > g.arch) g.arch = all[k];
+    if (!g.arch) gpu_fail("nvrtcGetSupportedArchs", "none is as old as this device");
+    g.native = g.arch / 10 == capability / 10;
+    return g;
+}
+
+/* Fails with the compiler's own words. */
+static void compile(nvrtcProgram program, Goal goal)
+{
+    char arch[48];
+    snprintf(arch, sizeof arch, "--gpu-architecture=%s_%d", goal.native ? "sm" : "compute",
+             goal.arch);
     const char *const options[] = {arch, "--std=c++17", "--fmad=false", "--disable-warnings"};
     const nvrtcResult status =
         nvrtcCompileProgram(program, sizeof options / sizeof *options, options);
@@ -99,13 +123,19 @@ static void compile(nvrtcProgram program, int capability)
 /* What may trap between creating the program and destroying it. */
 static char *code_of(nvrtcProgram program, int capability, size_t *n)
 {
-    compile(program, capability);
-    CHECK(nvrtc, nvrtcGetCUBINSize(program, n));
-    char *code = malloc(*n);
+    const Goal goal = goal_of(capability);
+    compile(program, goal);
+    if (goal.native)
+        CHECK(nvrtc, nvrtcGetCUBINSize(program, n));
+    else
+        CHECK(nvrtc, nvrtcGetPTXSize(program, n));
+    char *code = malloc(*n + 1);
     if (!code) trap(TRAP_NO_MEMORY, "out of memory for generated code");
-    const nvrtcResult status = nvrtcGetCUBIN(program, code);
+    const nvrtcResult status =
+        goal.native ? nvrtcGetCUBIN(program, code) : nvrtcGetPTX(program, code);
     if (status != NVRTC_SUCCESS) free(code);
-    gpu_check(nvrtc_text(status), "nvrtcGetCUBIN");
+    CHECK_STATUS(nvrtc, status, goal.native ? "nvrtcGetCUBIN" : "nvrtcGetPTX");
+    code[*n] = '\0';
     return code;
 }
 
@@ -119,7 +149,7 @@ static nvrtcProgram program_of(const char *source)
     const nvrtcResult status = nvrtcCreateProgram(
         &program, text, "generated.cu", sizeof headers / sizeof *headers, headers, header_names);
     free(text); /* the program has its own copy */
-    gpu_check(nvrtc_text(status), "nvrtcCreateProgram");
+    CHECK_STATUS(nvrtc, status, "nvrtcCreateProgram");
     return program;
 }
 
@@ -137,21 +167,46 @@ char *gpu_compile(const char *source, int capability, size_t *n)
     return code;
 }
 
+/* NULL: what was kept is no code for this device; anything else that fails traps. */
+static void *load(const char *code, bool kept)
+{
+    cudaLibrary_t library;
+    cudaKernel_t kernel;
+    struct cudaFuncAttributes attributes;
+    const cudaError_t status = cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0);
+    if (kept && status != cudaSuccess) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    CHECK_STATUS(cuda, status, "cudaLibraryLoadData");
+    CHECK(cuda, cudaLibraryGetKernel(&kernel, library, "generated"));
+    CHECK(cuda, cudaFuncGetAttributes(&attributes, (const void *)kernel)); /* loads it now */
+    return (void *)kernel;
+}
+
+/* The library has its own copy of the code. */
+static void *load_and_free(char *code, bool kept)
+{
+    Trap t;
+    if (trap_enter(&t)) {
+        free(code);
+        trap(t.kind, "%s", t.message);
+    }
+    void *kernel = load(code, kept);
+    trap_leave(&t);
+    free(code);
+    return kernel;
+}
+
 void *gpu_build(const char *source)
 {
     char path[4096], *code = NULL;
+    void *kernel = NULL;
     size_t n = 0;
-    cudaLibrary_t library;
-    cudaKernel_t kernel;
     const bool cached = cache_path(path, sizeof path, source);
-    if (cached) code = read_cache(path, &n);
-    if (!code) {
-        code = gpu_compile(source, gpu.capability, &n);
-        if (cached) write_cache(path, code, n);
-    }
-    const cudaError_t status = cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0);
-    free(code); /* the library has its own copy */
-    gpu_check(cuda_text(status), "cudaLibraryLoadData");
-    CHECK(cuda, cudaLibraryGetKernel(&kernel, library, "generated"));
-    return (void *)kernel;
+    if (cached && (code = read_cache(path, &n))) kernel = load_and_free(code, true);
+    if (kernel) return kernel;
+    code = gpu_compile(source, gpu.capability, &n);
+    if (cached) write_cache(path, code, n);
+    return load_and_free(code, false);
 }

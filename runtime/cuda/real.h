@@ -22,6 +22,7 @@ extern Gpu gpu;
 /* The source of gpu_build compiled for a capability (90: 9.0): malloc'ed code of *n bytes. */
 char *gpu_compile(const char *source, int capability, size_t *n);
 
+/* Statuses: NULL, or what is wrong. */
 static inline const char *cuda_text(cudaError_t s) { return s ? cudaGetErrorString(s) : NULL; }
 static inline const char *cudnn_text(cudnnStatus_t s) { return s ? cudnnGetErrorString(s) : NULL; }
 static inline const char *cublas_text(cublasStatus_t s)
@@ -30,12 +31,24 @@ static inline const char *cublas_text(cublasStatus_t s)
 }
 static inline const char *nvrtc_text(nvrtcResult s) { return s ? nvrtcGetErrorString(s) : NULL; }
 
-/* CHECK(cuda, cudaFree(p)): traps with the call as text unless the status is success. */
-#define CHECK(library, call) gpu_check(library##_text(call), #call)
-
-static inline void gpu_check(const char *status, const char *call)
+/* … and whether that is a lack of memory, which smaller shards may avoid. */
+static inline bool cuda_full(cudaError_t s) { return s == cudaErrorMemoryAllocation; }
+static inline bool cudnn_full(cudnnStatus_t s)
 {
-    if (status) gpu_fail(call, status);
+    return s == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
 }
+static inline bool cublas_full(cublasStatus_t s) { return s == CUBLAS_STATUS_ALLOC_FAILED; }
+static inline bool nvrtc_full(nvrtcResult s) { return (void)s, false; }
+
+/* CHECK(cuda, cudaFree(p)): traps with the call as text unless the status is success. */
+#define CHECK(library, call) CHECK_STATUS(library, call, #call)
+#define CHECK_STATUS(library, status, call)                                                        \
+    do {                                                                                           \
+        const __typeof__(status) status_ = (status);                                               \
+        if (status_) gpu_failed(call, library##_text(status_), library##_full(status_));           \
+    } while (0)
+
+/* gpu_fail, or for a lack of memory TRAP_DEVICE_MEMORY. */
+_Noreturn void gpu_failed(const char *call, const char *status, bool full);
 
 #endif

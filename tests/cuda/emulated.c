@@ -211,8 +211,19 @@ static const struct {
     size_t size;
 } kernels[] = {GPU_KERNELS(ENTRY)};
 
+/* What a device would refuse: launches of nothing, too large arguments. */
+#define SMALL(name, Args) _Static_assert(sizeof(Args) <= 4096, "arguments of " #name);
+GPU_KERNELS(SMALL)
+_Static_assert(sizeof(MapArgs) <= 4096, "arguments of generated kernels");
+
+static void check_threads(int64_t threads)
+{
+    if (threads <= 0) gpu_fail("launch", "no threads");
+}
+
 void gpu_launch(enum GpuKernel kernel, const void *args)
 {
+    check_threads(*(const int64_t *)args);
     note("launch %s %lld", kernels[kernel].name, (long long)*(const int64_t *)args);
     queue(kernels[kernel].run, args, kernels[kernel].size);
 }
@@ -231,6 +242,7 @@ static void run_built(const void *args)
 void gpu_launch_built(void *built, const MapArgs *args)
 {
     Built b = {.args = *args};
+    check_threads(args->threads);
     memcpy(&b.f, &built, sizeof built);
     note("launch generated %lld", (long long)args->threads);
     queue(run_built, &b, sizeof b);
@@ -304,6 +316,19 @@ void *gpu_build(const char *source)
     return dlsym(module, "generated");
 }
 
+/* $EHAP_EMULATED_CAPABILITY: 75, say. */
+bool gpu_multiplies(DType storage)
+{
+    const char *capability = getenv("EHAP_EMULATED_CAPABILITY");
+    return storage != DT_BF16 || !capability || atoi(capability) >= 80;
+}
+
+/* What cuDNN and cuBLAS are fast with, and may insist on. */
+static void check_aligned(const char *what, const void *p)
+{
+    if ((uintptr_t)p % 16) gpu_fail(what, "an operand is not aligned");
+}
+
 /* ---- convolutions ------------------------------------------------------------------------- */
 
 struct GpuConvPlan {
@@ -318,7 +343,9 @@ GpuConvPlan *gpu_conv_create(const GpuConv *c, size_t *scratch)
     *scratch = 0;
     note("conv_create %d x %d,%d,%d,%d -> %d,%d,%d k %d,%d pad %d,%d group %d %s", (int)c->kind,
          c->n, c->h, c->w, c->c, c->p, c->q, c->o, c->kh, c->kw, c->pad[0], c->pad[1], c->group,
-         c->storage == DT_F16 ? "half" : "float");
+         c->storage == DT_F16    ? "half"
+         : c->storage == DT_BF16 ? "bfloat"
+                                 : "float");
     return p;
 }
 
@@ -400,7 +427,10 @@ void gpu_conv_run(const GpuConvPlan *p, const void *x, const void *y, float beta
                   void *scratch)
 {
     const ConvCall k = {.c = p->c, .x = x, .y = y, .beta = beta, .result = result};
-    (void)scratch;
+    check_aligned("convolution", x);
+    check_aligned("convolution", y);
+    check_aligned("convolution", result);
+    if ((uintptr_t)scratch % 256) gpu_fail("convolution", "the workspace is not aligned");
     note("conv %d beta %g", (int)p->c.kind, (double)beta);
     queue(run_conv, &k, sizeof k);
 }

@@ -9,11 +9,13 @@
 
 Gpu gpu;
 
-void gpu_fail(const char *call, const char *status)
+void gpu_failed(const char *call, const char *status, bool full)
 {
-    fprintf(stderr, "%s failed: %s\n", call, status);
+    fprintf(stderr, "%s failed: %s%s\n", call, status, full ? " (memory)" : "");
     exit(1);
 }
+
+void gpu_fail(const char *call, const char *status) { gpu_failed(call, status, false); }
 
 static char *read_file(const char *path)
 {

@@ -195,6 +195,29 @@ static void test_padding(void **state)
     arena_free(a);
 }
 
+/* Before capability 8.0 the libraries do not multiply bfloat16: floats do. */
+static void test_old_device(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "old");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 2, 3, 6, 6));
+    Value *w = cast(param(g, TYPE(DT_F32, 5, 3, 3, 3), 1), DT_BF16);
+    graph_add_output(g, cast(build(g, OP_Conv, IN(cast(x, DT_BF16), w), NO_ATTRS), DT_F32));
+    static const char *const capability[] = {"75", "80"}, *const storage[] = {"float", "bfloat"};
+    for (int k = 0; k < 2; k++) {
+        char line[80];
+        setenv("EHAP_EMULATED_CAPABILITY", capability[k], 1);
+        forget();
+        stop(start(g, "cuda", NULL));
+        snprintf(line, sizeof line, "conv_create 0 x 2,6,6,%s group 1 %s",
+                 k ? "8 -> 4,4,8 k 3,3 pad 0,0" : "3 -> 4,4,5 k 3,3 pad 0,0", storage[k]);
+        must_say(line);
+    }
+    unsetenv("EHAP_EMULATED_CAPABILITY");
+    arena_free(a);
+}
+
 /* w = z * v + y over three stages, as training and probing run them. */
 static Graph *staged_graph(Arena *a)
 {
@@ -516,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_fake_quant_is_fused),
         cmocka_unit_test(test_reader_between_splits),
         cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_old_device),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_statistics),
