@@ -2,11 +2,15 @@
  *
  * In a copy of the function's nodes its inputs and outputs are those of the call, every other name
  * is made unique ("call/name"), and an attribute that refers to one of the call takes that value,
- * else the function's default, else is left out. Functions that functions call go the same way.
+ * else the function's default, else is left out. Doc string and metadata of the call are those of
+ * its nodes where they have none of their own. Functions that functions call go the same way.
  * What stays as it is: functions with an operator that is not known, with a body, with a name that
  * nothing makes, that call themselves; calls that do not fit their function or exceed the limits;
- * calls in bodies. Functions that are not called afterwards are dropped. This happens to the
- * decoded message, before anything else sees the graph. */
+ * calls in bodies; functions of another opset with a node that has no form in the model's (which
+ * only importing it tells: then the file is read again, with the function in im->kept).
+ * Functions that are not called afterwards are dropped, opset imports are not: a domain may be
+ * imported without a use of it. This happens to the decoded message, before anything else sees the
+ * graph. */
 #include "frontend/onnx_functions.h"
 
 #include <string.h>
@@ -16,7 +20,12 @@
 
 enum { MAX_DEPTH = 64, MAX_BYTES = 1 << 30 };
 /* Fields that came after the oldest onnx.proto that we build with. */
-enum { NODE_OVERLOAD = 8, FUNCTION_ATTRIBUTE_PROTO = 11, FUNCTION_OVERLOAD = 13 };
+enum {
+    NODE_OVERLOAD = 8,
+    NODE_METADATA = 9,
+    FUNCTION_ATTRIBUTE_PROTO = 11,
+    FUNCTION_OVERLOAD = 13
+};
 
 typedef struct Function {
     Onnx__FunctionProto *p;
@@ -38,12 +47,12 @@ typedef struct Inline {
     NameTable *taken; /* names of values; index is the last number tried */
     NameTable *calls; /* likewise of calls */
     Onnx__NodeProto **out;
-    int64_t *opset; /* by node of `out` */
+    Origin *origin; /* by node of `out` */
     size_t n, cap;
     Function *called; /* functions whose calls are still to be followed */
 } Inline;
 
-/* ---- fields that the generated code may not know ------------------------------------ */
+/* ---- fields that came late: unknown to the generated code (wire.c) ------------------ */
 
 /* A field of length n behind its length; NULL if that is damaged. */
 static const uint8_t *payload(const ProtobufCMessageUnknownField *u, size_t *n)
@@ -65,12 +74,7 @@ static bool is_late(const ProtobufCMessageUnknownField *u, unsigned tag)
 
 static const char *late_string(Inline *il, const ProtobufCMessage *m, unsigned tag)
 {
-    const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(m->descriptor, tag);
     size_t n;
-    if (f) {
-        const char *s = *(char *const *)((const char *)m + f->offset);
-        return s ? s : "";
-    }
     for (unsigned i = 0; i < m->n_unknown_fields; i++) {
         const ProtobufCMessageUnknownField *u = &m->unknown_fields[i];
         const uint8_t *p = is_late(u, tag) ? payload(u, &n) : NULL;
@@ -83,13 +87,6 @@ static const char *late_string(Inline *il, const ProtobufCMessage *m, unsigned t
 static int read_defaults(Inline *il, Function *f)
 {
     const ProtobufCMessage *m = &f->p->base;
-    const ProtobufCFieldDescriptor *known =
-        protobuf_c_message_descriptor_get_field(m->descriptor, FUNCTION_ATTRIBUTE_PROTO);
-    if (known) {
-        f->ndefaults = *(const size_t *)((const char *)m + known->quantifier_offset);
-        f->defaults = *(Onnx__AttributeProto * *const *)((const char *)m + known->offset);
-        return 0;
-    }
     f->defaults = NEW_ARRAY(il->im->tmp, Onnx__AttributeProto *, m->n_unknown_fields);
     for (unsigned i = 0; i < m->n_unknown_fields; i++) {
         const ProtobufCMessageUnknownField *u = &m->unknown_fields[i];
@@ -228,20 +225,20 @@ static const char *unique(Inline *il, NameTable *taken, const char *name)
     return other;
 }
 
-static void push(Inline *il, Onnx__NodeProto *n, int64_t opset)
+static void push(Inline *il, Onnx__NodeProto *n, int64_t opset, const Function *from)
 {
     if (il->n == il->cap) {
         size_t cap = il->cap ? 2 * il->cap : 64;
         Onnx__NodeProto **out = NEW_ARRAY(il->im->tmp, Onnx__NodeProto *, cap);
-        int64_t *opsets = NEW_ARRAY(il->im->tmp, int64_t, cap);
+        Origin *origin = NEW_ARRAY(il->im->tmp, Origin, cap);
         if (il->n) memcpy(out, il->out, il->n * sizeof *out);
-        if (il->n) memcpy(opsets, il->opset, il->n * sizeof *opsets);
+        if (il->n) memcpy(origin, il->origin, il->n * sizeof *origin);
         il->out = out;
-        il->opset = opsets;
+        il->origin = origin;
         il->cap = cap;
     }
     il->out[il->n] = n;
-    il->opset[il->n++] = opset;
+    il->origin[il->n++] = (Origin){opset, from ? (int)(from - il->list) : -1};
 }
 
 /* The generated code has no const; nothing writes there. */
@@ -267,7 +264,7 @@ static void bind(Inline *il, Names *outer, const Onnx__NodeProto *call, const Fu
         copy->n_input = copy->n_output = 1;
         copy->input = arena_memdup(il->im->tmp, &was, sizeof was);
         copy->output = arena_memdup(il->im->tmp, &to, sizeof to);
-        push(il, copy, il->im->opset ? il->im->opset : f->opset);
+        push(il, copy, il->im->opset ? il->im->opset : f->opset, f);
     }
 }
 
@@ -308,6 +305,40 @@ static void resolve(Inline *il, Onnx__NodeProto *copy, const Onnx__NodeProto *ca
     }
 }
 
+/* Of an entry of metadata_props; NULL: it has none, or is damaged. */
+static const char *metadata_key(Inline *il, const ProtobufCMessageUnknownField *u)
+{
+    Diag quiet = {0};
+    ProtobufCMessage *m;
+    size_t n;
+    const uint8_t *p = is_late(u, NODE_METADATA) ? payload(u, &n) : NULL;
+    const ProtobufCMessageDescriptor *desc = &onnx__string_string_entry_proto__descriptor;
+    if (!p || wire_read(&m, il->im->tmp, desc, (Bytes){p, n}, &quiet) < 0) return NULL;
+    return ((Onnx__StringStringEntryProto *)m)->key;
+}
+
+/* Metadata of the call under keys that the node has not. */
+static void add_metadata(Inline *il, Onnx__NodeProto *copy, const Onnx__NodeProto *call)
+{
+    const ProtobufCMessage *from = &call->base;
+    ProtobufCMessage *to = &copy->base;
+    unsigned own = to->n_unknown_fields;
+    ProtobufCMessageUnknownField *all =
+        NEW_ARRAY(il->im->tmp, ProtobufCMessageUnknownField, own + from->n_unknown_fields);
+    Names *keys = names_new(il->im->tmp);
+    if (from->n_unknown_fields == 0) return;
+    for (unsigned i = 0; i < own; i++) {
+        const char *key = metadata_key(il, &to->unknown_fields[i]);
+        all[i] = to->unknown_fields[i];
+        if (key) names_put(keys, key, il);
+    }
+    to->unknown_fields = all;
+    for (unsigned i = 0; i < from->n_unknown_fields; i++) {
+        const char *key = metadata_key(il, &from->unknown_fields[i]);
+        if (key && !names_get(keys, key)) all[to->n_unknown_fields++] = from->unknown_fields[i];
+    }
+}
+
 /* The K-th node of f for this call. What it says of itself is kept; where it says nothing, what the
  * call says holds. */
 static Onnx__NodeProto *copy_node(Inline *il, const Function *f, size_t k, Names *outer,
@@ -317,6 +348,7 @@ static Onnx__NodeProto *copy_node(Inline *il, const Function *f, size_t k, Names
     Onnx__NodeProto *copy = arena_memdup(il->im->tmp, n, sizeof *n);
     copy->name = arena_printf(il->im->tmp, "%s/%s", prefix, call_name(n));
     if (!n->doc_string || !*n->doc_string) copy->doc_string = call->doc_string;
+    add_metadata(il, copy, call);
     copy->input = renamed(il, outer, n->input, n->n_input);
     copy->output = renamed(il, outer, n->output, n->n_output);
     resolve(il, copy, call, f);
@@ -342,7 +374,7 @@ static void expand(Inline *il, const Onnx__NodeProto *call, Function *f)
         if (inner)
             expand(il, copy, inner);
         else
-            push(il, copy, f->opset);
+            push(il, copy, f->opset, f);
     }
 }
 
@@ -389,6 +421,7 @@ static int read_functions(Inline *il)
         for (size_t k = 0; k < f->p->n_opset_import; k++)
             if (!*default_domain(f->p->opset_import[k]->domain))
                 f->opset = f->p->opset_import[k]->version;
+        if (il->im->kept[i]) f->state = UNKNOWN;
         if (!f->p->name) continue;
         const char *overload = late_string(il, &f->p->base, FUNCTION_OVERLOAD);
         const char *name = key(il, f->p->domain, f->p->name, overload);
@@ -406,24 +439,20 @@ static void inline_calls(Inline *il)
 {
     const Onnx__GraphProto *g = il->m->graph;
     int64_t nodes = MAX_NODES - (int64_t)g->n_node, room = MAX_BYTES;
-    int ncalls = 0;
     for (size_t k = 0; k < g->n_node; k++) {
         Onnx__NodeProto *n = g->node[k];
         Function *f = callee(il, n, il->im->opset);
         bool good = f && fits(il, n, f, 0);
         int64_t bytes = good ? f->bytes + longer_names(f, n) : 0;
         if (!good || f->nodes > nodes || bytes > room) {
-            push(il, n, il->im->opset);
+            push(il, n, il->im->opset, NULL);
             continue;
         }
         nodes -= f->nodes;
         room -= bytes;
-        ncalls++;
+        il->im->ncalls++;
         expand(il, n, f);
     }
-    if (ncalls)
-        diag_remark(il->im->d, "%d calls of local functions are replaced by the functions' nodes",
-                    ncalls);
 }
 
 static int mark_called(void *ctx, ProtobufCMessage *m)
@@ -473,6 +502,6 @@ int inline_functions(Import *im, Onnx__ModelProto *m)
     inline_calls(&il);
     m->graph->node = il.out;
     m->graph->n_node = il.n;
-    im->node_opset = il.opset;
+    im->origin = il.origin;
     return drop_uncalled(&il);
 }

@@ -145,7 +145,6 @@ static int declare_inputs(Import *im, NameTable *symbols)
 {
     Onnx__GraphProto *p = im->proto;
     Graph *g = im->g;
-    int constants = 0;
     for (size_t i = 0; i < p->n_initializer; i++)
         TRY(declare_initializer(im, p->initializer[i], i));
     for (size_t i = 0; i < p->n_sparse_initializer; i++)
@@ -156,7 +155,7 @@ static int declare_inputs(Import *im, NameTable *symbols)
         if (!info->name || !*info->name) return diag_error(im->d, "input %zu has no name", i);
         NameEntry *e = table_find(im->names, info->name, false);
         if (e && e->v && !value_is_input(e->v)) {
-            constants++;
+            im->nconstants++;
             continue;
         }
         if (!(e = declare(im, info->name, -1))) return -1;
@@ -164,9 +163,6 @@ static int declare_inputs(Import *im, NameTable *symbols)
         g->inputs[g->ninputs++] = e->v;
         TRY(describe(im, symbols, info, e->v));
     }
-    if (constants && g->info.ir_version >= 4)
-        diag_remark(im->d, "%d initializers that are also inputs are taken as constants",
-                    constants);
     return 0;
 }
 
@@ -343,7 +339,10 @@ int import_graph(Import *im)
     if (!sorted) TRY(sort_nodes(im, captures, &order));
     for (int k = 0; k < order.n; k++) {
         int i = sorted ? k : order.queue[k];
-        if (im->node_opset) im->opset = im->node_opset[i];
+        if (im->origin) {
+            im->opset = im->origin[i].opset;
+            im->function = im->origin[i].function;
+        }
         TRY(import_node(im, im->proto->node[i], &captures[i]));
     }
     return 0;

@@ -20,14 +20,26 @@ NameTable *table_new(Arena *a);
 /* The entry of that name; with `add`, a new one (node -1) if there is none, else NULL. */
 NameEntry *table_find(NameTable *t, const char *name, bool add);
 
+/* Where a node comes from once functions are inlined. */
+typedef struct Origin {
+    int64_t opset; /* of the default domain there */
+    int function;  /* index in the file; -1: the graph itself */
+} Origin;
+
 typedef struct Import {
     Graph *g;
     Arena *tmp; /* dies with the import */
     Diag *d;
     Onnx__GraphProto *proto;
-    int64_t opset;      /* of the default domain, where the node at hand comes from; 0: none */
-    int64_t file_opset; /* that of the model */
-    const int64_t *node_opset; /* that of each node where functions were inlined; else NULL */
+    int64_t opset;        /* of the default domain, where the node at hand comes from; 0: none */
+    int64_t file_opset;   /* that of the model */
+    const Origin *origin; /* of each node where functions were inlined; else NULL */
+    int function;         /* of the node at hand */
+    bool *kept;           /* by function: its calls stay */
+    int nconstants;       /* inputs that are initializers, too */
+    int ncalls;           /* calls of functions that have become nodes */
+    int round;            /* how often the model was read before */
+    bool again;           /* more are to be `kept` than were: what was read is void */
     TensorFiles files;
     NameTable *names;
 } Import;

@@ -271,11 +271,10 @@ int import_node(Import *im, const Onnx__NodeProto *p, const Captures *c)
     TRY(import_inputs(im, p, c, n));
     TRY(import_attrs(im, p, n));
     if (op != OP_Opaque) TRY(upgrade_node(im, n, &after));
-    if (n->op == OP_Opaque && im->opset != im->file_opset)
-        return node_error(im->d, n,
-                          "its function is of opset %lld, the model of %lld, and this "
-                          "node has no form that holds in both",
-                          (long long)im->opset, (long long)im->file_opset);
+    if (n->op == OP_Opaque && im->opset != im->file_opset) {
+        im->kept[im->function] = true; /* it means this in its function's opset only */
+        im->again = true;
+    }
     TRY(append_node(im, n));
     return after ? append_node(im, after) : 0;
 }

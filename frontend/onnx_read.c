@@ -11,6 +11,8 @@
 #include "frontend/onnx_graph.h"
 #include "frontend/wire.h"
 
+enum { MOST_ROUNDS = 3 }; /* of reading a model; in the last one all calls of functions stay */
+
 static const char *kept(const Import *im, const char *s)
 {
     return s && *s ? arena_strdup(im->g->arena, s) : NULL;
@@ -109,31 +111,48 @@ static int import_info(Import *im, Onnx__ModelProto *m)
     return 0;
 }
 
-static int import_model(Graph **out, Arena *a, Arena *tmp, Bytes bytes, const char *dir, Diag *d)
+static int import_model(Import *im, Bytes bytes)
 {
     ProtobufCMessage *root;
-    TRY(wire_read(&root, tmp, &onnx__model_proto__descriptor, bytes, d));
+    TRY(wire_read(&root, im->tmp, &onnx__model_proto__descriptor, bytes, im->d));
     Onnx__ModelProto *m = (Onnx__ModelProto *)root;
-    if (!m->graph) return diag_error(d, "not an ONNX model: it holds no graph");
+    if (!m->graph) return diag_error(im->d, "not an ONNX model: it holds no graph");
     if (m->ir_version < 1 || m->ir_version > 1000)
-        return diag_error(d, "not an ONNX model: its IR version is %lld", (long long)m->ir_version);
-    Import im = {.g = graph_new(a, m->graph->name), .tmp = tmp, .d = d, .proto = m->graph};
-    im.files = (TensorFiles){.arena = a, .dir = dir, .d = d};
-    im.names = table_new(tmp);
-    TRY(import_info(&im, m));
-    TRY(import_graph(&im));
-    im.g->info.external_data = im.files.used;
-    im.g->info.external_bytes = tensor_files_bytes(&im.files);
-    im.g->info.external_stamp = im.files.stamp;
-    *out = im.g;
+        return diag_error(im->d, "not an ONNX model: its IR version is %lld",
+                          (long long)m->ir_version);
+    if (m->n_functions && !im->kept) im->kept = NEW_ARRAY(im->files.arena, bool, m->n_functions);
+    if (m->n_functions && im->round == MOST_ROUNDS) memset(im->kept, true, m->n_functions);
+    im->proto = m->graph;
+    im->g = graph_new(im->files.arena, m->graph->name);
+    im->names = table_new(im->tmp);
+    TRY(import_info(im, m));
+    TRY(import_graph(im));
+    if (im->again) return 0;
+    im->g->info.external_data = im->files.used;
+    im->g->info.external_bytes = tensor_files_bytes(&im->files);
+    im->g->info.external_stamp = im->files.stamp;
+    if (im->ncalls)
+        diag_remark(im->d, "%d calls of local functions are replaced by the functions' nodes",
+                    im->ncalls);
+    if (im->nconstants && im->g->info.ir_version >= 4)
+        diag_remark(im->d, "%d initializers that are also inputs are taken as constants",
+                    im->nconstants);
     return 0;
 }
 
 int onnx_read_memory(Graph **out, Arena *a, const void *bytes, size_t n, const char *dir, Diag *d)
 {
-    Arena *tmp = arena_new();
-    int status = import_model(out, a, tmp, (Bytes){bytes, n}, dir, d);
-    arena_free(tmp);
+    bool *kept = NULL, again = true;
+    int status = 0;
+    for (int round = 0; again && status == 0; round++) {
+        Import im = {.tmp = arena_new(), .d = d, .function = -1, .kept = kept, .round = round};
+        im.files = (TensorFiles){.arena = a, .dir = dir, .d = d};
+        status = import_model(&im, (Bytes){bytes, n});
+        kept = im.kept;
+        again = im.again;
+        if (status == 0) *out = im.g;
+        arena_free(im.tmp);
+    }
     return status;
 }
 

@@ -6,6 +6,9 @@
  * allocate. The scan writes a skeleton: the same message with every non-empty `bytes` field
  * replaced by a 16-byte token (offset, length). protobuf-c unpacks the skeleton into one arena
  * block of the counted size, and the tokens are then replaced by pointers into the original bytes.
+ *
+ * Fields that came after the oldest onnx.proto that we build with are unknown fields in every
+ * build: the skeleton gives them numbers that no descriptor has.
  */
 #include "frontend/wire.h"
 
@@ -13,9 +16,21 @@
 #include <string.h>
 
 #include "ir/text.h"
+#include "onnx.pb-c.h"
 
 typedef ProtobufCMessageDescriptor Desc;
 typedef ProtobufCFieldDescriptor Field;
+
+/* Overloads, metadata, defaults of attributes, and what else came behind them. */
+static const struct {
+    const Desc *desc;
+    uint32_t from;
+} late[] = {
+    {&onnx__node_proto__descriptor, 8},   {&onnx__value_info_proto__descriptor, 4},
+    {&onnx__graph_proto__descriptor, 16}, {&onnx__function_proto__descriptor, 11},
+    {&onnx__model_proto__descriptor, 26}, {&onnx__tensor_proto__descriptor, 16},
+};
+enum { HIDDEN = 1 << 24 }; /* added to their numbers */
 
 enum { TOKEN = 16, ROUND = 16, MEMBER = 40, SLAB = 16 };
 
@@ -195,14 +210,33 @@ static int scan_known(Scan *s, const Desc *desc, const Field *f, const Item *it,
     return append_raw(s, it->start, it->end);
 }
 
+static bool is_late(const Desc *desc, uint32_t id)
+{
+    for (size_t k = 0; k < sizeof late / sizeof *late; k++)
+        if (late[k].desc == desc) return id >= late[k].from;
+    return false;
+}
+
+/* A field that the descriptor does not know, or is not to know. */
+static int scan_unknown(Scan *s, const Item *it, bool hide)
+{
+    const uint8_t *from = it->start;
+    TRY(charge(s, sizeof(ProtobufCMessageUnknownField) + rounded((size_t)(it->end - it->start))));
+    if (hide) {
+        uint8_t tag[5];
+        uint32_t v = (it->id + HIDDEN) << 3 | it->wire;
+        for (int i = 0; i < 5; i++) tag[i] = (uint8_t)((v >> (7 * i) & 0x7f) | (i < 4 ? 0x80 : 0));
+        text_put(&s->out, tag, sizeof tag);
+        while (*from++ >= 0x80)
+            ;
+    }
+    return append_raw(s, from, it->end);
+}
+
 static int scan_field(Scan *s, const Desc *desc, const Item *it, uint64_t *seen, int depth)
 {
     const Field *f = protobuf_c_message_descriptor_get_field(desc, it->id);
-    if (!f) {
-        TRY(charge(s,
-                   sizeof(ProtobufCMessageUnknownField) + rounded((size_t)(it->end - it->start))));
-        return append_raw(s, it->start, it->end);
-    }
+    if (!f || is_late(desc, it->id)) return scan_unknown(s, it, f != NULL);
     uint64_t bit = 1ULL << ((f - desc->fields) & 63);
     if (!(*seen & bit)) TRY(charge(s, ROUND));
     if (*seen & bit && f->label != PROTOBUF_C_LABEL_REPEATED)
@@ -284,6 +318,12 @@ static int patch_bytes(void *ctx, void *element)
 static int patch_message(void *ctx, void *element)
 {
     ProtobufCMessage *m = *(ProtobufCMessage **)element;
+    for (unsigned i = 0; m && i < m->n_unknown_fields; i++) {
+        const uint32_t id = m->unknown_fields[i].tag - HIDDEN;
+        if (is_late(m->descriptor, id) &&
+            protobuf_c_message_descriptor_get_field(m->descriptor, id))
+            m->unknown_fields[i].tag = id;
+    }
     for (unsigned i = 0; m && i < m->descriptor->n_fields; i++) {
         const Field *f = &m->descriptor->fields[i];
         if (f->type == PROTOBUF_C_TYPE_BYTES) each_element(m, f, patch_bytes, ctx);

@@ -23,7 +23,7 @@ typedef struct Split {
 } Split;
 
 struct Lanes {
-    Graph *g;
+    const Graph *g;
     Arena *arena;
     uint32_t nvalues;
     int32_t *base;       /* by value id * MAX_RANK + axis: first lane, or -1 */
@@ -46,7 +46,7 @@ struct Lanes {
 
 static size_t slot(const Value *v, int axis) { return (size_t)v->id * MAX_RANK + (size_t)axis; }
 
-Lanes *lanes_new(Graph *g, Arena *a)
+Lanes *lanes_new(const Graph *g, Arena *a)
 {
     Lanes *l = NEW(a, Lanes);
     size_t slots = (size_t)g->nvalues * MAX_RANK;

@@ -11,7 +11,7 @@
 
 #include "ir/op.h"
 
-Lanes *lanes_new(Graph *g, Arena *a);
+Lanes *lanes_new(const Graph *g, Arena *a);
 /* Before lanes_run: channels that a Reshape splits into attention heads go head by head, not
  * position by position. */
 void lanes_prefer_heads(Lanes *l);

@@ -118,7 +118,13 @@ static bool any_free(const Groups *gr)
     return false;
 }
 
-bool allocate_free(Context *c) { return any_free(groups_find(c->graph, &c->opt, c->arena)); }
+bool allocate_free(const Graph *g, const Options *o)
+{
+    Arena *a = arena_new();
+    bool is = any_free(groups_find(g, o, a));
+    arena_free(a);
+    return is;
+}
 
 int allocate_possible(Context *c)
 {

@@ -61,7 +61,7 @@ int behind_compress(Context **out, const Context *c, Tail *t, int what)
     Context *b = *out;
     TRY(run(b, "canonicalize", ""));
     b->original = graph_clone(b->graph, b->arena, NULL);
-    if (!allocate_free(b)) return STATUS_NOTHING;
+    if (!allocate_free(b->graph, &b->opt)) return STATUS_NOTHING;
     diag_remark(b->diag,
                 "behind %s nothing can be run: channels are scored by %s, layers are not "
                 "refitted, trained or quantized",

@@ -226,8 +226,8 @@ double steps_affordable(const Graph *g, const Options *o, int64_t batch, double 
 
 /* allocate.c. STATUS_NOTHING, with the reasons as messages, if no channel of `graph` is free. */
 int allocate_possible(Context *c);
-/* Whether one is, without a word. */
-bool allocate_free(Context *c);
+/* Whether one of g is, without a word. */
+bool allocate_free(const Graph *g, const Options *o);
 /* How many layers have channels of their own. */
 int allocate_layers(Context *c);
 /* Of the original's value `name`, along `axis` (-1: any); NULL: it has lost nothing there. */

@@ -7,7 +7,7 @@
 
 #include "passes/criteria.h"
 
-Groups *groups_find(Graph *g, const Options *o, Arena *a)
+Groups *groups_find(const Graph *g, const Options *o, Arena *a)
 {
     Groups *gr = NEW(a, Groups);
     gr->lanes = lanes_new(g, a);

@@ -18,7 +18,7 @@ typedef struct Groups {
 } Groups;
 
 /* o NULL: the usual. */
-Groups *groups_find(Graph *g, const Options *o, Arena *a);
+Groups *groups_find(const Graph *g, const Options *o, Arena *a);
 /* Whether the group may be removed; */
 bool group_is_free(const Groups *gr, int group);
 

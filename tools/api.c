@@ -275,9 +275,7 @@ static int begin_removal(ehap *e, const char *job)
 {
     int status = begin(e, job, true);
     if (status || e->no_front) return status;
-    Context whole = e->c;
-    whole.graph = graph_clone(e->c.original, e->arena, NULL);
-    e->front_fixed = !allocate_free(&whole);
+    e->front_fixed = !allocate_free(e->c.original, &e->c.opt);
     return e->front_fixed && !e->tail ? (allocate_possible(&e->c), EHAP_NOTHING) : EHAP_OK;
 }
 

@@ -165,19 +165,74 @@ static void opset_of_the_function(void **state)
     arena_free(a);
 }
 
-/* What stays opaque would mean something else in the model's opset. */
+/* What stays opaque would mean something else in the model's opset, so its function is called as
+ * before, and so is what calls that; the others become nodes. */
 static void opset_of_what_stays(void **state)
 {
     (void)state;
     Arena *a = arena_new();
     Maker *k = model(a, 18);
-    Caught c;
     Onnx__FunctionProto *f = function(k, "Old", "X S", "Y", 10);
     inner(k, f, "Resize", "X S", "Y");
+    own(k, inner(k, function(k, "Outer", "X S", "Y", 18), "Old", "X S", "Y"));
+    silu(k);
     maker_input(k, "s", DT_F32, D(4));
-    own(k, maker_node(k, "Old", "x s", "z"));
-    assert_null(maker_read(k, &c));
-    assert_says(&c, "node 'Old0/n0' (Resize): its function is of opset 10, the model of 18");
+    own(k, maker_node(k, "Outer", "x s", "y"));
+    own(k, maker_node(k, "Silu", "y", "z"));
+    Graph *g = read_ok(k);
+    assert_int_equal(g->nnodes, 3);
+    assert_int_equal(opaque_nodes(g), 1);
+    assert_string_equal(g->nodes[0]->op_type, "Outer");
+    Onnx__ModelProto rest = ONNX__MODEL_PROTO__INIT;
+    rest.n_functions = 2;
+    rest.functions = k->m.functions;
+    assert_int_equal(g->info.extra.n, onnx__model_proto__get_packed_size(&rest));
+    assert_int_equal(g->info.nopsets, 2);
+    arena_free(a);
+}
+
+/* Functions that are refused one after the other end the attempts before long. */
+static void opsets_of_many(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Maker *k = model(a, 18);
+    const char *in = "x";
+    for (int i = 0; i < 12; i++) { /* each hides the type of what the next one reads */
+        Onnx__FunctionProto *f = function(k, arena_printf(a, "F%d", i), "X", "Y", 10);
+        maker_float(k, inner(k, f, "Clip", "X", "Y"), "min", 0);
+        const char *out = i == 11 ? "z" : arena_printf(a, "v%d", i);
+        own(k, maker_node(k, f->name, in, out));
+        in = out;
+    }
+    k->g.input[0]->type->tensor_type->elem_type = DT_F16;
+    Graph *g = read_ok(k);
+    assert_int_equal(opaque_nodes(g), 12);
+    arena_free(a);
+}
+
+/* As metadata_props: field 9, of key and value. */
+static void metadata_of_the_call(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Maker *k = model(a, 18);
+    silu(k);
+    static const char of_node[] = "\n\1a\22\1n", of_call[] = "\n\1a\22\1c", more[] = "\n\1b\22\1c";
+    late_field(k, &k->m.functions[0]->node[1]->base, 9, of_node, 6); /* Sigmoid */
+    Onnx__NodeProto *call = own(k, maker_node(k, "Silu", "x", "z"));
+    late_field(k, &call->base, 9, of_call, 6);
+    ProtobufCMessageUnknownField *two = NEW_ARRAY(a, ProtobufCMessageUnknownField, 2);
+    two[0] = call->base.unknown_fields[0];
+    late_field(k, &call->base, 9, more, 6);
+    two[1] = call->base.unknown_fields[0];
+    call->base.unknown_fields = two;
+    call->base.n_unknown_fields = 2;
+    Graph *g = read_ok(k);
+    assert_int_equal(g->nodes[0]->op, OP_Sigmoid);
+    assert_int_equal(g->nodes[0]->extra.n, 2 * 8);
+    assert_memory_equal(g->nodes[0]->extra.p, "J\6\n\1a\22\1nJ\6\n\1b\22\1c", 16);
+    assert_memory_equal(g->nodes[1]->extra.p, "J\6\n\1a\22\1cJ\6\n\1b\22\1c", 16);
     arena_free(a);
 }
 
@@ -322,6 +377,8 @@ int main(void)
         cmocka_unit_test(attributes),
         cmocka_unit_test(opset_of_the_function),
         cmocka_unit_test(opset_of_what_stays),
+        cmocka_unit_test(opsets_of_many),
+        cmocka_unit_test(metadata_of_the_call),
         cmocka_unit_test(overloads),
         cmocka_unit_test(inputs_and_outputs),
         cmocka_unit_test(what_stays),

@@ -85,7 +85,7 @@ static void unknown_fields(void **state)
     Maker *k = maker_relu(a, 13);
     ProtobufCMessageUnknownField extra[3];
     for (int i = 0; i < 3; i++)
-        extra[i] = (ProtobufCMessageUnknownField){(uint32_t[]){9, 16, 99}[i],
+        extra[i] = (ProtobufCMessageUnknownField){(uint32_t[]){97, 98, 99}[i],
                                                   PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 4,
                                                   (uint8_t *)(uintptr_t) "\3abc"};
     ProtobufCMessage *at[3] = {&k->nodes[0]->base, &k->g.base, &k->m.base};
