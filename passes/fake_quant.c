@@ -117,6 +117,14 @@ static void quantise_output(Quantiser *q, Rewrite *r, Value *v)
     rewrite_replace(r, v, fake_quant(q->p.g, v, grid, -1, q->kind.qmin, q->kind.qmax));
 }
 
+/* The inputs become those of the grids, but where n wants the values from before. */
+static void map_inputs(const Quantiser *q, const Rewrite *r, Node *n)
+{
+    for (int k = 0; k < n->nin; k++)
+        if (n->in[k] && !relative_operand(&q->p.relative, n, k))
+            n->in[k] = rewrite_value(r, n->in[k]);
+}
+
 static void place(Quantiser *q)
 {
     Graph *g = q->p.g;
@@ -130,7 +138,7 @@ static void place(Quantiser *q)
     for (int i = 0; i < g->ninputs; i++) quantise_output(q, &r, g->inputs[i]);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
-        rewrite_map_inputs(&r, n);
+        map_inputs(q, &r, n);
         g->at = n;
         if (integer[i]) quantise_operands(q, n, arithmetic[i]);
         node_append(g, n);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "ir/op.h"
+#include "passes/relative.h"
 
 typedef struct Lint {
     const Graph *g;
@@ -18,6 +19,7 @@ typedef struct Lint {
     Arena *a;
     Uses uses;
     bool *leads; /* by value id: a product comes behind it */
+    Relative relative;
 } Lint;
 
 typedef const char *Rule(const Lint *l, const Node *n);
@@ -405,6 +407,7 @@ int lint(LintNode **out, const Graph *g, const Target *t, Arena *a)
     LintNode *list = *out = NEW_ARRAY(a, LintNode, g->nnodes);
     int n = 0;
     l.leads = NEW_ARRAY(a, bool, g->nvalues);
+    l.relative = relative_find(g, a);
     mark_leads(&l);
     for (int i = 0; i < g->nnodes; i++) {
         const Node *node = g->nodes[i];
@@ -422,7 +425,7 @@ int lint(LintNode **out, const Graph *g, const Target *t, Arena *a)
         for (; *rule && !v->why; rule++) v->why = (*rule)(&l, node);
         bool product = target_role(t, node->op) == QUANT_WEIGHTED;
         v->spare = !product && !l.leads[node->out[0]->id];
-        if (below_least_channels(t, node)) v->spare = true;
+        if (below_least_channels(t, node) || relative_result(&l.relative, node)) v->spare = true;
         n++;
     }
     return n;

@@ -7,7 +7,8 @@
 typedef struct LintNode {
     const Node *node;
     const char *why; /* the rule that it breaks; NULL: it runs in integers */
-    bool spare;      /* no integer product comes behind it: float is as good */
+    bool spare;      /* float is as good: no integer product comes behind it, it is too small, or
+                        its result is for a logarithm or the like (relative.h) */
 } LintNode;
 
 /* A verdict on every node that the target could run in integers, in graph order, in arena a. The

@@ -9,7 +9,8 @@
  * one op that reads it is a Relu or Clip that dissolves in the grid behind it), or if an integer
  * op reads it, at either end of what only moves elements. Elsewhere only what integer ops read
  * gets one. Values that were only moved share the grid of the value they came from; so do, where
- * the target says so, the operands and the result of a Concat. */
+ * the target says so, the operands and the result of a Concat. What a grid of equal steps would
+ * spoil (relative.h) is computed in float. */
 #include "passes/placement.h"
 
 #include <string.h>
@@ -33,7 +34,8 @@ bool name_listed(const char *list, const char *name)
 QuantRole placement_role(const Placement *p, const Node *n)
 {
     const char *name = n->name ? n->name : n->nout && n->out[0] ? n->out[0]->name : NULL;
-    return name_listed(p->exclude, name) ? QUANT_FLOAT : quant_role(p->target, n);
+    bool in_float = name_listed(p->exclude, name) || relative_result(&p->relative, n);
+    return in_float ? QUANT_FLOAT : quant_role(p->target, n);
 }
 
 static bool fed_by_integer(const Placement *p, const Node *n)
@@ -208,6 +210,7 @@ Placement placement_new(Graph *g, const Target *t, const char *exclude, Arena *a
 {
     Placement p = {.g = g, .target = t, .exclude = exclude, .n = g->nvalues};
     p.uses = graph_uses(g, a);
+    p.relative = relative_find(g, a);
     p.leads = NEW_ARRAY(a, bool, p.n);
     p.integer = NEW_ARRAY(a, bool, p.n);
     p.wanted = NEW_ARRAY(a, bool, p.n);

@@ -3,6 +3,7 @@
 #define EHAP_PASSES_PLACEMENT_H
 
 #include "passes/passes.h"
+#include "passes/relative.h"
 #include "passes/targets.h"
 
 typedef struct Placement {
@@ -10,6 +11,7 @@ typedef struct Placement {
     const Target *target;
     const char *exclude; /* nodes that stay in float, comma-separated; or NULL */
     Uses uses;
+    Relative relative;
     bool *leads;    /* by value id: some integer product comes behind it */
     bool *integer;  /* an integer op made it, perhaps moved since */
     bool *wanted;   /* an integer op reads it, perhaps moved */
@@ -26,7 +28,7 @@ uint32_t placement_root(const Placement *p, const Value *v);
 bool placement_is_integer(const Placement *p, const Node *n);
 /* Whether v has values of its own, not just those of others on its grid. */
 bool placement_is_source(const Placement *p, const Value *v);
-/* As quant_role, but QUANT_FLOAT for excluded nodes. */
+/* As quant_role, but QUANT_FLOAT for excluded nodes and for those whose result no grid suits. */
 QuantRole placement_role(const Placement *p, const Node *n);
 
 /* Whether `name` is in the comma-separated list (NULL: empty). */

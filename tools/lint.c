@@ -16,7 +16,9 @@ int lint_print(ehap *e, FILE *to)
         fprintf(to, "'%s' (%s): %s%s%s%s\n", name, node_op_name(m),
                 node[i].why ? "float: " : "integer", node[i].why ? node[i].why : "",
                 node[i].why && node[i].spare ? " (no loss: " : "",
-                node[i].why && node[i].spare ? "no product is behind it, or it is too small)" : "");
+                node[i].why && node[i].spare
+                    ? "no product is behind it, it is too small, or a logarithm or denominator is)"
+                    : "");
         integer += !node[i].why;
         spare += node[i].why && node[i].spare;
     }

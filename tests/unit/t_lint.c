@@ -41,6 +41,30 @@ static const char *why(Arena *a, const char *text, const char *target, const cha
     return "-";
 }
 
+/* A product whose result a logarithm reads is no loss in float. */
+static void products_for_logarithms(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("text");
+    const char *const functions[] = {"Log", "Relu"};
+    for (int k = 0; k < 2; k++) {
+        Graph *g;
+        LintNode *list;
+        const char *text = arena_printf(a,
+                                        "g (float[1,1,4] x) => (float[1,1,1] y) "
+                                        "<float[1,1,2] w = {1, -1}, float[1,1,3] v = {1, 2, 3}> {\n"
+                                        "[a] a = Conv (x, w)\nb = %s (a)\n[y] y = Conv (b, v)\n}",
+                                        functions[k]);
+        assert_int_equal(ir_parse(&g, a, text, strlen(text), NULL, &d), 0);
+        assert_int_equal(lint(&list, g, target_find("ort"), a), 2);
+        assert_non_null(list[0].why);
+        assert_true(list[0].spare == (k == 0));
+        assert_false(list[1].spare);
+    }
+    arena_free(a);
+}
+
 #define TAIL_Q "  p = QuantizeLinear (c, s, z)\n  y = DequantizeLinear (p, s, z)\n"
 
 static void convolutions(void **state)
@@ -133,6 +157,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(convolutions),
+        cmocka_unit_test(products_for_logarithms),
         cmocka_unit_test(zero_points),
         cmocka_unit_test(what_moves_stays_on_its_grid),
         cmocka_unit_test(concats_of_input_targets_have_one_scale),
