@@ -6,7 +6,9 @@
  *
  * Rules need not be complete to be safe: after each rule, every open axis of the node's values
  * that the rule did not touch is pinned by the node, and an untouched axis of a constant is
- * frozen, so that it is pinned if another reader opens it later. */
+ * frozen, so that it is pinned if another reader opens it later. An axis that is offered has lanes,
+ * too, and what is said of it is noted; it counts as closed until a rule opens it or ties it to one
+ * that is open. Offers are handed on axis by axis, so those that belong together open together. */
 #include "ir/lanes.h"
 
 #include <string.h>
@@ -33,6 +35,7 @@ struct Lanes {
     bool *made;          /* by value id: the producer's rule has run */
     int32_t *parent;     /* by lane */
     bool *pinned;        /* by lane, valid at roots */
+    bool *offered;       /* likewise: opened by nobody yet */
     const Node **by;     /* likewise; NULL: a graph input or output */
     int32_t nlanes, cap;
     int32_t now;       /* index + 1 of the node whose rule is running */
@@ -73,6 +76,7 @@ static void forget(Lanes *l)
     memset(l->frozen, 0, slots * sizeof *l->frozen);
     memset(l->made, 0, l->nvalues * sizeof *l->made);
     if (l->nlanes) memset(l->pinned, 0, (size_t)l->nlanes * sizeof *l->pinned);
+    if (l->nlanes) memset(l->offered, 0, (size_t)l->nlanes * sizeof *l->offered);
     l->nlanes = 0;
     for (int i = 0; i < l->g->ninputs; i++) l->made[l->g->inputs[i]->id] = true;
 }
@@ -90,6 +94,7 @@ static void reserve_lanes(Lanes *l, int32_t more)
     l->cap = 2 * (l->nlanes + more);
     l->parent = grown(l->arena, l->parent, l->nlanes, l->cap, sizeof *l->parent);
     l->pinned = grown(l->arena, l->pinned, l->nlanes, l->cap, sizeof *l->pinned);
+    l->offered = grown(l->arena, l->offered, l->nlanes, l->cap, sizeof *l->offered);
     l->by = grown(l->arena, l->by, l->nlanes, l->cap, sizeof *l->by);
 }
 
@@ -116,11 +121,12 @@ static void unite(Lanes *l, int32_t x, int32_t y)
         b = t;
     }
     l->parent[b] = a;
+    l->offered[a] &= l->offered[b];
     if (l->pinned[b]) pin_lane(l, a, l->by[b]);
 }
 
-/* First lane of the axis after opening it if need be; -1 if it cannot be opened. */
-static int32_t open_axis(Lanes *l, const Value *v, int axis)
+/* First lane of the axis, which gets lanes if it has none; -1 if it cannot have any. */
+static int32_t give_lanes(Lanes *l, const Value *v, int axis, bool offer)
 {
     if (v->id >= l->nvalues || axis < 0 || axis >= v->type.rank) return -1;
     size_t s = slot(v, axis);
@@ -131,18 +137,40 @@ static int32_t open_axis(Lanes *l, const Value *v, int axis)
     reserve_lanes(l, (int32_t)n);
     l->base[s] = l->nlanes;
     l->size[s] = (int32_t)n;
-    for (int64_t i = 0; i < n; i++, l->nlanes++) l->parent[l->nlanes] = l->nlanes;
+    for (int64_t i = 0; i < n; i++, l->nlanes++) {
+        l->parent[l->nlanes] = l->nlanes;
+        l->offered[l->nlanes] = offer;
+    }
     if (l->made[v->id]) lanes_pin(l, v, axis, v->def);
     if (l->frozen[s]) lanes_pin(l, v, axis, l->frozen[s]);
     return l->base[s];
 }
 
-bool lanes_open(const Lanes *l, const Value *v, int axis)
+/* First lane of the axis after opening it if need be; -1 if it cannot be opened. */
+static int32_t open_axis(Lanes *l, const Value *v, int axis)
+{
+    int32_t base = give_lanes(l, v, axis, false);
+    for (int32_t i = 0; base >= 0 && i < l->size[slot(v, axis)]; i++)
+        l->offered[root_of(l, base + i)] = false;
+    return base;
+}
+
+static bool has_lanes(const Lanes *l, const Value *v, int axis)
 {
     return v && v->id < l->nvalues && axis >= 0 && axis < MAX_RANK && l->base[slot(v, axis)] >= 0;
 }
 
+bool lanes_open(const Lanes *l, const Value *v, int axis)
+{
+    if (!has_lanes(l, v, axis)) return false;
+    int32_t x = l->base[slot(v, axis)];
+    while (l->parent[x] != x) x = l->parent[x];
+    return !l->offered[x];
+}
+
 void lanes_open_axis(Lanes *l, const Value *v, int axis) { open_axis(l, v, axis); }
+
+void lanes_offer(Lanes *l, const Value *v, int axis) { give_lanes(l, v, axis, true); }
 
 static int64_t axis_size(const Lanes *l, const Value *v, int axis)
 {
@@ -164,9 +192,10 @@ void lanes_tie(Lanes *l, const Value *v, int axis, int64_t i, const Value *w, in
         pin_lane(l, b + (int32_t)j, running(l));
 }
 
-void lanes_tie_axis(Lanes *l, const Value *v, int axis, const Value *w, int axis2)
+/* Two axes whose first lanes are a and b (-1: none). */
+static void unite_axes(Lanes *l, const Value *v, int axis, int32_t a, const Value *w, int axis2,
+                       int32_t b)
 {
-    int32_t a = open_axis(l, v, axis), b = open_axis(l, w, axis2);
     int64_t n = a >= 0 ? axis_size(l, v, axis) : 0, m = b >= 0 ? axis_size(l, w, axis2) : 0;
     if (n != m) {
         if (a >= 0) lanes_pin(l, v, axis, running(l));
@@ -176,9 +205,20 @@ void lanes_tie_axis(Lanes *l, const Value *v, int axis, const Value *w, int axis
     for (int32_t i = 0; i < n; i++) unite(l, a + i, b + i);
 }
 
+void lanes_tie_axis(Lanes *l, const Value *v, int axis, const Value *w, int axis2)
+{
+    int32_t a = open_axis(l, v, axis), b = open_axis(l, w, axis2);
+    unite_axes(l, v, axis, a, w, axis2, b);
+}
+
 void lanes_pass(Lanes *l, const Value *v, int axis, const Value *w, int axis2)
 {
-    if (lanes_open(l, v, axis) || lanes_open(l, w, axis2)) lanes_tie_axis(l, v, axis, w, axis2);
+    if (lanes_open(l, v, axis) || lanes_open(l, w, axis2)) {
+        lanes_tie_axis(l, v, axis, w, axis2);
+    } else if (has_lanes(l, v, axis) || has_lanes(l, w, axis2)) {
+        int32_t a = give_lanes(l, v, axis, true), b = give_lanes(l, w, axis2, true);
+        unite_axes(l, v, axis, a, w, axis2, b);
+    }
 }
 
 void lanes_pin_lane(Lanes *l, const Value *v, int axis, int64_t i, const Node *by)
@@ -190,7 +230,7 @@ void lanes_pin_lane(Lanes *l, const Value *v, int axis, int64_t i, const Node *b
 void lanes_pin(Lanes *l, const Value *v, int axis, const Node *by)
 {
     if (v->id >= l->nvalues || axis < 0 || axis >= MAX_RANK) return;
-    if (!lanes_open(l, v, axis)) {
+    if (!has_lanes(l, v, axis)) {
         if (!l->frozen[slot(v, axis)]) l->frozen[slot(v, axis)] = by;
         return;
     }
@@ -208,7 +248,7 @@ static void pin_untouched(Lanes *l, const Node *n, const Value *v)
 {
     if (!v || v->id >= l->nvalues) return;
     for (int axis = 0; axis < v->type.rank; axis++)
-        if (l->touched[slot(v, axis)] != l->now && (v->data || lanes_open(l, v, axis)))
+        if (l->touched[slot(v, axis)] != l->now && (v->data || has_lanes(l, v, axis)))
             lanes_pin(l, v, axis, n);
 }
 
@@ -274,7 +314,7 @@ int lanes_count_classes(Lanes *l)
     l->class_root = NEW_ARRAY(l->arena, int32_t, l->nlanes + 1);
     for (int32_t x = 0; x < l->nlanes; x++) {
         int32_t r = root_of(l, x);
-        if (r == x) { /* the smallest lane: seen before the others */
+        if (r == x && !l->offered[x]) { /* the smallest lane: seen before the others */
             l->class_root[l->nclasses] = x;
             l->class_id[x] = l->nclasses++;
         }

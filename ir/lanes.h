@@ -29,10 +29,14 @@ bool lanes_open(const Lanes *l, const Value *v, int axis);
 void lanes_tie(Lanes *l, const Value *v, int axis, int64_t i, const Value *w, int axis2, int64_t j);
 /* Unites axis with axis2 index by index (equal sizes). */
 void lanes_tie_axis(Lanes *l, const Value *v, int axis, const Value *w, int axis2);
-/* Unites them if one of the two is open: how a rule passes channels on. */
+/* Unites them if one of the two is open (or offered): how a rule passes channels on. */
 void lanes_pass(Lanes *l, const Value *v, int axis, const Value *w, int axis2);
 /* Opens an axis without tying it: the rule says that its lanes may go on their own. */
 void lanes_open_axis(Lanes *l, const Value *v, int axis);
+/* Offers an axis that a later reader may still open, as it may one of a constant: lanes of what is
+ * computed from constants alone (an initial state repeated for each sample). lanes_pass hands the
+ * offer on; a reader that does not touch the axis pins it. Until it is opened it is not open. */
+void lanes_offer(Lanes *l, const Value *v, int axis);
 /* Pins the lanes of an axis / all open axes of a value: they are never removed. `by` names
  * the node in the report; NULL means a graph output or input. An axis that is still closed is
  * pinned when it is opened. Axes that a node's rule does not touch are pinned without asking. */

@@ -2,6 +2,8 @@
  * arithmetic folded, nodes that change nothing dropped, Einsum as MatMul where it is one, Reshape
  * with at most one symbolic size given a constant shape (0 and -1), duplicates merged, dead nodes
  * gone. The steps enable each other, so they are repeated until none finds anything. */
+#include "ir/op.h"
+#include "ir/recurrent.h"
 #include "passes/simplify.h"
 
 enum { MAX_ROUNDS = 32 };
@@ -139,6 +141,47 @@ static int plain_reshapes(Graph *g)
     return changed;
 }
 
+/* ---- initial states ----------------------------------------------------------------- */
+
+static bool zero_bytes(const void *p, int64_t n)
+{
+    const unsigned char *b = p;
+    for (int64_t i = 0; i < n; i++)
+        if (b[i]) return false;
+    return n >= 0;
+}
+
+/* Whether v is computed from zeros alone, by at most `depth` nodes in a row. */
+static bool is_zero(const Value *v, int depth)
+{
+    const Node *n = v ? v->def : NULL;
+    if (v && v->data) return zero_bytes(v->data, type_bytes(&v->type));
+    if (!n || depth == 0) return false;
+    if (n->op == OP_ConstantOfShape) {
+        const Attr *value = node_attr(n, "value");
+        return !value || zero_bytes(value->s.p, (int64_t)value->s.n);
+    }
+    bool moves = (op_info[n->op].flags & OPF_MOVES) && n->op != OP_Pad;
+    if (!moves && n->op != OP_Cast) return false;
+    for (int i = 0; i < (n->op == OP_Concat ? n->nin : 1); i++)
+        if (!is_zero(n->in[i], depth - 1)) return false;
+    return true;
+}
+
+/* A state that starts at zero need not be given: exporters make one for every batch size, and one
+ * for all layers, whose hidden units would hang together by it. */
+static void drop_zero_states(Graph *g)
+{
+    enum { DEPTH = 8 };
+    for (int i = 0; i < g->nnodes; i++) {
+        Node *n = g->nodes[i];
+        bool recurrent = n->op == OP_LSTM || n->op == OP_GRU || n->op == OP_RNN;
+        for (int k = IN_H; recurrent && k <= IN_C; k++)
+            if (k < n->nin && is_zero(n->in[k], DEPTH)) n->in[k] = NULL;
+        while (recurrent && !n->in[n->nin - 1]) n->nin--;
+    }
+}
+
 /* ---- the pass ----------------------------------------------------------------------- */
 
 static int one_round(Graph *g, Arena *scratch, bool *changed, Diag *d)
@@ -146,6 +189,7 @@ static int one_round(Graph *g, Arena *scratch, bool *changed, Diag *d)
     int before = g->nnodes;
     TRY(simplify_fold(g, scratch, d));
     simplify_einsum(g);
+    drop_zero_states(g);
     *changed = plain_reshapes(g) > 0;
     drop_idle(g, scratch);
     TRY(simplify_cse(g, scratch));

@@ -453,10 +453,30 @@ void rule_lanes_transpose(Lanes *l, const Node *n)
         lanes_pass(l, x, perm ? (int)perm[i] : y->type.rank - 1 - i, y, i);
 }
 
+/* Axes along which all elements are equal, and those of constants, are offered. */
 void rule_lanes_expand(Lanes *l, const Node *n)
 {
+    const Value *x = n->in[0], *y = n->out[0];
     int64_t target[MAX_RANK];
-    if (value_ints(n->in[1], target, MAX_RANK) >= 0) lanes_broadcast(l, n, 1, n->out[0], 0, 0);
+    if (value_ints(n->in[1], target, MAX_RANK) < 0 || x->type.rank < 0) return;
+    lanes_broadcast(l, n, 1, y, 0, 0);
+    for (int k = 0, skip = y->type.rank - x->type.rank; k < y->type.rank; k++) {
+        int from = k - skip;
+        if (lanes_open(l, y, k)) continue;
+        if (from < 0 || x->type.dim[from] == 1) {
+            lanes_offer(l, y, k);
+            continue;
+        }
+        if (value_is_const(x)) lanes_offer(l, x, from);
+        lanes_pass(l, x, from, y, k);
+    }
+}
+
+void rule_lanes_constant_of_shape(Lanes *l, const Node *n)
+{
+    int64_t target[MAX_RANK];
+    if (value_ints(n->in[0], target, MAX_RANK) < 0) return;
+    for (int k = 0; k < n->out[0]->type.rank; k++) lanes_offer(l, n->out[0], k);
 }
 
 /* `target` as a tensor; its symbols are read from the tensor that it was. */
@@ -474,21 +494,21 @@ static Value *target_value(Graph *g, Value *old, int count, const int64_t *targe
     return n == 1 ? parts[0] : build(g, OP_Concat, n, parts, ATTRS(attr_int("axis", 0)));
 }
 
-/* Corrects the sizes in a target shape that repeat those of channels. */
-static void shrink_target(Lanes *l, Graph *g, Node *n, int count, int64_t *target)
+/* Corrects the sizes in a target shape, input i, that repeat those of channels. */
+static void shrink_target(Lanes *l, Graph *g, Node *n, int i, int count, int64_t *target)
 {
     const Value *y = n->out[0];
     bool changed = false;
-    for (int i = 0; i < count; i++) {
-        int64_t size = lanes_size(l, y, i), left;
-        if (!lanes_open(l, y, i) || target[i] != size) continue;
-        left = lanes_survivors(l, y, i, 0, size);
+    for (int k = 0; k < count; k++) {
+        int64_t size = lanes_size(l, y, k), left;
+        if (!lanes_open(l, y, k) || target[k] != size) continue;
+        left = lanes_survivors(l, y, k, 0, size);
         changed |= left != size;
-        target[i] = left;
+        target[k] = left;
     }
     if (!changed) return;
     g->at = n;
-    n->in[1] = target_value(g, n->in[1], count, target);
+    n->in[i] = target_value(g, n->in[i], count, target);
     g->at = NULL;
 }
 
@@ -497,7 +517,7 @@ int shrink_reshape(Lanes *l, Graph *g, Node *n, Diag *d)
     int64_t target[MAX_RANK];
     int count = constant_target(n, target);
     (void)d;
-    shrink_target(l, g, n, count < 0 ? value_ints(n->in[1], target, MAX_RANK) : count, target);
+    shrink_target(l, g, n, 1, count < 0 ? value_ints(n->in[1], target, MAX_RANK) : count, target);
     return 0;
 }
 
@@ -505,7 +525,15 @@ int shrink_expand(Lanes *l, Graph *g, Node *n, Diag *d)
 {
     int64_t target[MAX_RANK];
     (void)d;
-    shrink_target(l, g, n, value_ints(n->in[1], target, MAX_RANK), target);
+    shrink_target(l, g, n, 1, value_ints(n->in[1], target, MAX_RANK), target);
+    return 0;
+}
+
+int shrink_constant_of_shape(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    int64_t target[MAX_RANK];
+    (void)d;
+    shrink_target(l, g, n, 0, value_ints(n->in[0], target, MAX_RANK), target);
     return 0;
 }
 

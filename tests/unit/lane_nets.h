@@ -349,6 +349,75 @@ static inline void net_gru(Graph *g)
     graph_add_output(g, dense(g, binary(g, OP_Squeeze, last, CONST_INTS(g, 0)), "fc", 2));
 }
 
+/* [layers, n, hidden] with the n that x has when the network runs. */
+static inline Value *state_shape(Graph *g, Value *x, int64_t layers, int64_t hidden)
+{
+    Value *n = build(g, OP_Gather, IN(unary(g, OP_Shape, x), CONST_INTS(g, 0)), NO_ATTRS);
+    return build(g, OP_Concat, IN(CONST_INTS(g, layers), n, CONST_INTS(g, hidden)),
+                 ATTRS(attr_int("axis", 0)));
+}
+
+static inline Value *filled(Graph *g, Value *shape, float x)
+{
+    const float *value = arena_memdup(g->arena, &x, sizeof x);
+    return build(g, OP_ConstantOfShape, IN(shape),
+                 ATTRS((Attr){.name = "value",
+                              .kind = ATTR_TENSOR,
+                              .type = type_of(DT_F32, 1, D(1)),
+                              .s = {value, sizeof x}}));
+}
+
+/* One direction or both, from an initial state; every hidden state goes on as [T, N, dirs * H]. */
+static inline Value *from_state(Graph *g, Op op, Value *x, int64_t dirs, Value *h, Value *c)
+{
+    int64_t hidden = h->type.dim[2], gates = op == OP_LSTM ? 4 : op == OP_GRU ? 3 : 1;
+    Value *in[] = {x,
+                   weight(g, "w", 3, D(dirs, gates * hidden, x->type.dim[2])),
+                   weight(g, "r", 3, D(dirs, gates * hidden, hidden)),
+                   weight(g, "b", 2, D(dirs, 2 * gates * hidden)),
+                   NULL,
+                   h,
+                   c};
+    Node *n = build_multi(g, op, 1, op == OP_LSTM ? 7 : 6, in,
+                          ATTRS(attr_int("hidden_size", hidden),
+                                attr_str("direction", dirs == 2 ? "bidirectional" : "forward")));
+    return reshape(g, transpose(g, n->out[0], 4, D(0, 2, 1, 3)), 3, D(0, 0, dirs * hidden));
+}
+
+/* The first state is a parameter, repeated for each sample, the other is made of one number. */
+static inline void net_first_state(Graph *g)
+{
+    Value *x = tokens(g, 4, 3), *shape = state_shape(g, x, 1, 6);
+    Value *h = build(g, OP_Expand, IN(weight(g, "h", 3, D(1, 1, 6)), shape), NO_ATTRS);
+    Value *y = from_state(g, OP_LSTM, transpose(g, x, 3, D(1, 0, 2)), 1, h, filled(g, shape, 0.5f));
+    graph_add_output(g, product(g, y, "c", 2));
+}
+
+/* Two layers of two directions take their parts of one state: a unit of both layers goes. */
+static inline void net_stacked_states(Graph *g)
+{
+    Value *x = tokens(g, 4, 3), *y = transpose(g, x, 3, D(1, 0, 2));
+    Value *h = filled(g, state_shape(g, x, 4, 5), 0.25f);
+    for (int64_t k = 0; k < 4; k += 2) {
+        Value *part = build(
+            g, OP_Slice, IN(h, CONST_INTS(g, k), CONST_INTS(g, k + 2), CONST_INTS(g, 0)), NO_ATTRS);
+        y = from_state(g, OP_GRU, y, 2, part, NULL);
+    }
+    graph_add_output(g, product(g, y, "c", 2));
+}
+
+/* A constant beside the channels: a token in front of all others, zeros added to the sum. */
+static inline void net_class_token(Graph *g)
+{
+    Value *x = tokens(g, 4, 3), *a = product(g, x, "a", 6);
+    Value *n = build(g, OP_Gather, IN(unary(g, OP_Shape, x), CONST_INTS(g, 0)), NO_ATTRS);
+    Value *to = build(g, OP_Concat, IN(n, CONST_INTS(g, 1, 6)), ATTRS(attr_int("axis", 0)));
+    Value *token = build(g, OP_Expand, IN(weight(g, "token", 3, D(1, 1, 6)), to), NO_ATTRS);
+    Value *all = build(g, OP_Concat, IN(token, a), ATTRS(attr_int("axis", 1)));
+    all = relu(g, binary(g, OP_Add, all, filled(g, unary(g, OP_Shape, all), 0.5f)));
+    graph_add_output(g, product(g, all, "c", 2));
+}
+
 #include "lane_blocks.h"
 
 static const LaneNet lane_nets[] = {
@@ -375,6 +444,9 @@ static const LaneNet lane_nets[] = {
     {"crop and squeeze", net_crop_and_squeeze, 7 + 1},
     {"LSTM", net_lstm, 5 + 6},
     {"GRU and RNN", net_gru, 5 + 4},
+    {"first state", net_first_state, 6},
+    {"stacked states", net_stacked_states, 5},
+    {"class token", net_class_token, 6},
     {"pinned by norms", net_pinned_norms, 4},
     {"packed attention, split", net_packed_split, 3 + 3},
     {"packed attention, sliced", net_packed_slice, 3 + 3},
