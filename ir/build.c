@@ -200,6 +200,16 @@ Value *build(Graph *g, Op op, int nin, Value *const *in, int nattrs, const Attr 
     return build_multi(g, op, 1, nin, in, nattrs, attrs)->out[0];
 }
 
+Value *build_gemm(Graph *g, Value *a, Value *b, float alpha, bool ta, bool tb)
+{
+    Attr attrs[3];
+    int n = 0;
+    if (alpha != 1) attrs[n++] = attr_float("alpha", alpha);
+    if (ta) attrs[n++] = attr_int("transA", 1);
+    if (tb) attrs[n++] = attr_int("transB", 1);
+    return build(g, OP_Gemm, IN(a, b), n, attrs);
+}
+
 const Attr *node_attr(const Node *n, const char *name)
 {
     for (int k = 0; k < n->nattrs; k++)

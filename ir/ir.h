@@ -204,6 +204,9 @@ Attr attr_ints(const char *name, size_t n, const int64_t *ints);
 Value *build(Graph *g, Op op, int nin, Value *const *in, int nattrs, const Attr *attrs);
 Node *build_multi(Graph *g, Op op, int nout, int nin, Value *const *in, int nattrs,
                   const Attr *attrs);
+/* Gemm: alpha op(a) op(b), op transposing where ta, tb; attributes that have their default are left
+ * out, so that equal products are equal nodes whatever the model spelled out. */
+Value *build_gemm(Graph *g, Value *a, Value *b, float alpha, bool ta, bool tb);
 #define IN(...)                                                                                    \
     (int)(sizeof((Value *[]){__VA_ARGS__}) / sizeof(Value *)), (Value *[]) { __VA_ARGS__ }
 #define ATTRS(...)                                                                                 \

@@ -38,16 +38,6 @@ static Value *contract_conv(Graph *g, Value *v, const Node *h)
     return channel_dot(g, y, h->in[1], 1);
 }
 
-static Value *gemm(Graph *g, Value *a, Value *b, float alpha, bool ta, bool tb)
-{
-    Attr attrs[3];
-    int n = 0;
-    if (alpha != 1) attrs[n++] = attr_float("alpha", alpha);
-    if (ta) attrs[n++] = attr_int("transA", 1);
-    if (tb) attrs[n++] = attr_int("transB", 1);
-    return build(g, OP_Gemm, IN(a, b), n, attrs);
-}
-
 /* h = alpha A B with A = op(a) [rows, k], B = op(b) [k, columns]. By row r:
  *   sum_c v[r,c] h[r,c] = sum_k A[r,k] (alpha v B')[r,k],
  * by column c: sum_k B[k,c] (alpha A' v)[k,c]; the product is formed in the stored orientation of
@@ -57,10 +47,10 @@ static Value *contract_gemm(Graph *g, Value *v, const Node *h, int axis)
     Value *a = h->in[0], *b = h->in[1];
     bool ta = node_int(h, "transA", 0), tb = node_int(h, "transB", 0);
     float alpha = node_float(h, "alpha", 1);
-    if (axis == 0 && ta) return channel_dot(g, a, gemm(g, b, v, alpha, tb, true), 1);
-    if (axis == 0) return channel_dot(g, a, gemm(g, v, b, alpha, false, !tb), 0);
-    if (!tb) return channel_dot(g, b, gemm(g, a, v, alpha, !ta, false), 1);
-    return channel_dot(g, b, gemm(g, v, a, alpha, true, ta), 0);
+    if (axis == 0 && ta) return channel_dot(g, a, build_gemm(g, b, v, alpha, tb, true), 1);
+    if (axis == 0) return channel_dot(g, a, build_gemm(g, v, b, alpha, false, !tb), 0);
+    if (!tb) return channel_dot(g, b, build_gemm(g, a, v, alpha, !ta, false), 1);
+    return channel_dot(g, b, build_gemm(g, v, a, alpha, true, ta), 0);
 }
 
 static bool contractible(const Value *h, int axis)

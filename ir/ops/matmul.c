@@ -104,29 +104,17 @@ int64_t flops_gemm(const Node *n)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-/* alpha op(a) op(b); attributes that have their default are left out, so that equal products
- * are equal nodes whatever the model spelled out. */
-static Value *gemm(Graph *g, Value *a, Value *b, float alpha, bool ta, bool tb)
-{
-    Attr attrs[3];
-    int n = 0;
-    if (alpha != 1) attrs[n++] = attr_float("alpha", alpha);
-    if (ta) attrs[n++] = attr_int("transA", 1);
-    if (tb) attrs[n++] = attr_int("transB", 1);
-    return build(g, OP_Gemm, IN(a, b), n, attrs);
-}
-
 int vjp_gemm(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     Value *a = n->in[0], *b = n->in[1];
     bool ta = node_int(n, "transA", 0), tb = node_int(n, "transB", 0);
     float alpha = node_float(n, "alpha", 1);
     if (ad_wants(ad, a))
-        dx[0] =
-            ta ? gemm(ad->g, b, dy[0], alpha, tb, true) : gemm(ad->g, dy[0], b, alpha, false, !tb);
+        dx[0] = ta ? build_gemm(ad->g, b, dy[0], alpha, tb, true)
+                   : build_gemm(ad->g, dy[0], b, alpha, false, !tb);
     if (ad_wants(ad, b))
-        dx[1] =
-            tb ? gemm(ad->g, dy[0], a, alpha, true, ta) : gemm(ad->g, a, dy[0], alpha, !ta, false);
+        dx[1] = tb ? build_gemm(ad->g, dy[0], a, alpha, true, ta)
+                   : build_gemm(ad->g, a, dy[0], alpha, !ta, false);
     if (ad_wants(ad, node_in(n, 2))) dx[2] = ad_scale(ad, dy[0], node_float(n, "beta", 1));
     return 0;
 }
@@ -136,8 +124,8 @@ int jvp_gemm(Ad *ad, const Node *n, Value *const *dx, Value **dy)
     Value *sum[3] = {NULL};
     bool ta = node_int(n, "transA", 0), tb = node_int(n, "transB", 0);
     float alpha = node_float(n, "alpha", 1);
-    if (dx[0]) sum[0] = gemm(ad->g, dx[0], n->in[1], alpha, ta, tb);
-    if (dx[1]) sum[1] = gemm(ad->g, n->in[0], dx[1], alpha, ta, tb);
+    if (dx[0]) sum[0] = build_gemm(ad->g, dx[0], n->in[1], alpha, ta, tb);
+    if (dx[1]) sum[1] = build_gemm(ad->g, n->in[0], dx[1], alpha, ta, tb);
     if (n->nin > 2 && dx[2]) sum[2] = ad_scale(ad, dx[2], node_float(n, "beta", 1));
     for (int i = 0; i < 3; i++)
         if (sum[i]) dy[0] = dy[0] ? build(ad->g, OP_Add, IN(dy[0], sum[i]), NO_ATTRS) : sum[i];
@@ -166,7 +154,7 @@ static Value *flat(Ad *ad, Value *v)
 /* Of x [.., m, k] times w [k, n] by w, all leading axes summed in one product. */
 static Value *matmul_weight_grad(Ad *ad, Value *x, Value *dy)
 {
-    return gemm(ad->g, flat(ad, x), flat(ad, dy), 1, true, false);
+    return build_gemm(ad->g, flat(ad, x), flat(ad, dy), 1, true, false);
 }
 
 /* numpy's rule for vectors: a [k] is [1, k], b [k] is [k, 1], and the 1 vanishes from y. */
