@@ -15,8 +15,7 @@ typedef struct Part {
 } Part;
 
 typedef struct Parts {
-    Arena *arena; /* of the files as read; freed once they are joined, unless… */
-    bool keep;    /* …the samples are used where they lie */
+    Arena *arena; /* of the files as read, where the samples are used */
     const Graph *graph;
     Diag *diag;
     Part *list;
@@ -27,7 +26,8 @@ void parts_add(Parts *ps, Part p);
 /* The sample type (without the batch axis) of model input i. */
 Type sample_type(const Graph *g, int i);
 
-/* A whole file in the arena, through zlib if it is gzip'ed. At most 4 GiB. */
+/* A whole file, valid as long as the arena: mapped if large (frontend/file.h), unpacked if gzip'ed
+ * (at most 4 GiB). */
 int data_load(Bytes *out, Arena *a, const char *path, Diag *d);
 
 /* The file of labels that goes with a file of idx images by name; NULL: `path` is none. */

@@ -3,7 +3,6 @@
 #include <zlib.h>
 
 #include "frontend/data.h"
-#include "frontend/file.h"
 
 /* The first byte of each record. They are read apart: the file may be mapped, and only the samples
  * that are used shall take memory. */
@@ -20,16 +19,6 @@ static int record_labels(const int32_t **out, Parts *ps, const char *path, size_
     return i == n ? 0 : diag_error(ps->diag, "'%s' has changed while it was read", path);
 }
 
-/* Plain files are mapped, gzip'ed ones unpacked. */
-static int load_records(Bytes *file, Parts *ps, const char *path)
-{
-    gzFile f = gzopen(path, "rb");
-    bool plain = f && gzdirect(f);
-    if (f) gzclose(f);
-    return plain ? file_bytes(file, ps->arena, path, ps->diag)
-                 : data_load(file, ps->arena, path, ps->diag);
-}
-
 /* Records of one label byte and the bytes of one sample: CIFAR-10's format, for any shape. */
 int cifar_read(Parts *ps, const char *path)
 {
@@ -37,7 +26,7 @@ int cifar_read(Parts *ps, const char *path)
     const int32_t *labels;
     Type t = sample_type(ps->graph, 0);
     int64_t count = type_count(&t);
-    TRY(load_records(&file, ps, path));
+    TRY(data_load(&file, ps->arena, path, ps->diag));
     if (count <= 0 || count >= INT32_MAX)
         return diag_error(ps->diag, "'%s': input '%s' has no fixed sample size to cut records by",
                           path, ps->graph->inputs[0]->name);

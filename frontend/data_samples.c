@@ -126,15 +126,14 @@ static int read_path(Parts *ps, const char *path)
 /* [H,W,C] models given planes: x[h][w][c] = plane[c][h][w], on stored elements. */
 static void planes_to_nhwc(SampleInput *in, Arena *a, int64_t count)
 {
-    const uint8_t *src = in->data;
     int64_t c = in->type.dim[2], hw = in->type.dim[0] * in->type.dim[1];
-    int64_t pitch = in->pitch ? (int64_t)in->pitch : c * hw;
     uint8_t *dst = arena_array(a, (size_t)count, (size_t)(c * hw));
-    for (int64_t n = 0; n < count; n++)
+    for (int64_t n = 0; n < count; n++) {
+        const uint8_t *src = sample_at(in, n);
         for (int64_t p = 0; p < hw; p++)
-            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[n * pitch + k * hw + p];
+            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[k * hw + p];
+    }
     in->data = dst;
-    in->pitch = 0;
 }
 
 /* The element counts of the sample must match; [H,W] bytes may feed a [1,H,W] input. */
@@ -155,33 +154,19 @@ static int check_part(const Parts *ps, const Part *p, const Type *want)
                       type_print(ps->graph, want, b, sizeof b));
 }
 
-static void copy_rows(char *to, const Part *p, size_t row)
+/* The parts of one input, where they lie, one after the other. */
+static void list_pieces(SampleInput *in, const Parts *ps, Arena *a, int input)
 {
-    const char *from = p->data;
-    if (!p->pitch) memcpy(to, from, (size_t)p->count * row);
-    for (int64_t i = 0; p->pitch && i < p->count; i++)
-        memcpy(to + (size_t)i * row, from + (size_t)i * p->pitch, row);
-}
-
-/* The parts of one input one after the other; a single file of records stays where it is. */
-static void gather_parts(SampleInput *in, Parts *ps, Arena *a, int input, int64_t count)
-{
-    size_t row = (size_t)type_bytes(&in->type), at = 0;
-    const Part *only = ps->n == 1 ? &ps->list[0] : NULL;
-    if (only && only->pitch) {
-        in->data = only->data;
-        in->pitch = only->pitch;
-        ps->keep = true;
-        return;
-    }
-    char *data = arena_array(a, (size_t)count, row);
+    const size_t row = (size_t)type_bytes(&in->type);
+    SamplePiece *pieces = NEW_ARRAY(a, SamplePiece, ps->n);
+    int64_t first = 0;
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
-        if (p->input != input) continue;
-        copy_rows(data + at, p, row);
-        at += (size_t)p->count * row;
+        if (p->input != input || p->count == 0) continue;
+        pieces[in->npieces++] = (SamplePiece){p->data, first, p->pitch ? p->pitch : row};
+        first += p->count;
     }
-    in->data = data;
+    in->pieces = pieces;
 }
 
 /* Joins the parts of one input; labels only if every part has them. */
@@ -216,7 +201,7 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
         at += p->count;
     }
     *in = (SampleInput){.name = ps->graph->inputs[input]->name, .type = t, .channel_axis = -1};
-    gather_parts(in, ps, a, input, *count);
+    list_pieces(in, ps, a, input);
     if (y) *labels = y;
     return 0;
 }
@@ -261,7 +246,8 @@ static void repeat_numbers(Samples *s, Arena *a)
         size_t size = dtype_size(in->type.dtype);
         if (in->type.rank != 0) continue;
         char *all = arena_array(a, (size_t)s->count, size);
-        for (int64_t k = 0; k < s->count; k++) memcpy(all + (size_t)k * size, in->data, size);
+        for (int64_t k = 0; k < s->count; k++)
+            memcpy(all + (size_t)k * size, sample_at(in, 0), size);
         in->data = all;
     }
 }
@@ -345,14 +331,8 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     if (g->ninputs == 0) return diag_error(d, "the model has no inputs to feed samples to");
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
-    Parts ps = {.arena = arena_new(), .graph = g, .diag = d};
+    Parts ps = {.arena = a, .graph = g, .diag = d};
     int status = read_all(s, a, &ps, list, pre);
-    if (ps.keep) {
-        s->read = NEW(a, int64_t);
-        arena_own(a, ps.arena);
-    } else {
-        arena_free(ps.arena);
-    }
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;
     return status;

@@ -40,15 +40,34 @@ void mapped_remove(const void *p)
     pthread_mutex_unlock(&lock);
 }
 
+/* The mapping that holds the n bytes at p; NULL: none. Under the lock. */
+static const Mapped *holder(uintptr_t p, size_t n)
+{
+    const Mapped *m = all;
+    while (m && !(p >= m->p && p + n <= m->p + m->n)) m = m->next;
+    return m;
+}
+
 void mapped_forget(const void *p, size_t n)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const uintptr_t from = ((uintptr_t)p + page - 1) / page * page;
     const uintptr_t to = ((uintptr_t)p + n) / page * page;
-    bool inside = false;
     pthread_mutex_lock(&lock);
-    for (const Mapped *m = all; m; m = m->next)
-        inside |= (uintptr_t)p >= m->p && (uintptr_t)p + n <= m->p + m->n;
-    if (inside && from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+    if (holder((uintptr_t)p, n) && from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+    pthread_mutex_unlock(&lock);
+}
+
+void mapped_passed(const void *p, size_t n)
+{
+    enum { AROUND = 2 << 20 }; /* the most that Linux maps with one missing page */
+    pthread_mutex_lock(&lock);
+    const Mapped *m = holder((uintptr_t)p, n);
+    if (m) {
+        const uintptr_t end = ((uintptr_t)p + n + AROUND - 1) / AROUND * AROUND;
+        const uintptr_t from =
+            (uintptr_t)p / AROUND * AROUND < m->p ? m->p : (uintptr_t)p / AROUND * AROUND;
+        madvise((void *)from, (end < m->p + m->n ? end : m->p + m->n) - from, MADV_DONTNEED);
+    }
     pthread_mutex_unlock(&lock);
 }

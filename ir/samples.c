@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "ir/mapped.h"
+
 static double half_to_double(uint16_t h)
 {
     int exponent = h >> 10 & 31, fraction = h & 1023;
@@ -82,6 +84,21 @@ static void load_sample(float *out, const SampleInput *in, const void *data, int
                  in->factor ? (double)in->factor[c] : 1);
 }
 
+const void *sample_at(const SampleInput *in, int64_t i)
+{
+    if (in->data) return (const char *)in->data + i * type_bytes(&in->type);
+    int lo = 0, hi = in->npieces; /* the piece is in [lo, hi) */
+    while (hi - lo > 1) {
+        const int mid = (lo + hi) / 2;
+        if (in->pieces[mid].first <= i)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    const SamplePiece *p = &in->pieces[lo];
+    return (const char *)p->data + (size_t)(i - p->first) * p->pitch;
+}
+
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
                     void *out)
 {
@@ -92,13 +109,13 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
     if (!verbatim && out_type != DT_F32)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
-    size_t pitch = in->pitch ? in->pitch : (size_t)type_bytes(&in->type);
     for (int64_t i = 0; i < n; i++) {
         char *to = (char *)out + (size_t)i * row;
-        const char *from = (const char *)in->data + (size_t)index[i] * pitch;
+        const void *from = sample_at(in, index[i]);
         if (verbatim)
             memcpy(to, from, row);
         else
             load_sample((float *)to, in, from, count);
+        if (in->pieces) mapped_passed(from, (size_t)type_bytes(&in->type));
     }
 }

@@ -1,5 +1,8 @@
 /* Sample data: what the frontend reads and passes draw batches from.
  *
+ * Samples stay where their files put them: in memory, or in a mapped file of any size, of which
+ * only the samples being gathered take memory.
+ *
  * Elements stay in their stored type (CIFAR: bytes), so 20,000 images are 61 MB, and become
  * floats as a batch is gathered: x = (stored - shift[c]) * factor[c] with c the index of
  * channel_axis. */
@@ -8,11 +11,19 @@
 
 #include "ir/ir.h"
 
+/* Samples that lie at equal distances. */
+typedef struct SamplePiece {
+    const void *data;
+    int64_t first; /* which sample of the set its first one is */
+    size_t pitch;  /* bytes from one to the next */
+} SamplePiece;
+
 typedef struct SampleInput {
-    const char *name;            /* of the graph input it feeds; NULL: by position */
-    Type type;                   /* of one sample, without the batch axis; dtype as stored */
-    const void *data;            /* count samples, row-major */
-    size_t pitch;                /* bytes from one sample to the next; 0: they are dense */
+    const char *name;          /* of the graph input it feeds; NULL: by position */
+    Type type;                 /* of one sample, without the batch axis; dtype as stored */
+    const void *data;          /* count samples, row-major; NULL: they lie in pieces */
+    const SamplePiece *pieces; /* in the order of their samples */
+    int npieces;
     int channel_axis;            /* of one sample; -1: factor[0], shift[0] for all */
     const float *factor, *shift; /* NULL: as stored */
 } SampleInput;
@@ -24,9 +35,10 @@ typedef struct Samples {
     const int32_t *labels; /* NULL: unlabelled */
     int nclasses;
     const char *source; /* "cifar (20000 images)", "synthesised from BatchNormalization" … */
-    int64_t *read; /* how many of the first have been read where they lie in a file; NULL: all */
 } Samples;
 
+/* Where sample i of an input lies. */
+const void *sample_at(const SampleInput *in, int64_t i);
 /* Gathers samples index[0..n) of one input as rows of `out`; float inputs become float,
  * integer ones keep their type when factor is NULL and out_type says so. */
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,

@@ -230,22 +230,12 @@ struct Feed {
     int *source; /* per graph input: of which samples' input; -1: the caller's */
 };
 
-size_t samples_unread(const Samples *s, int64_t n)
-{
-    size_t bytes = 0;
-    for (int i = 0; s->read && i < s->ninputs && n > *s->read; i++)
-        bytes += s->inputs[i].pitch * (size_t)(n - *s->read);
-    return bytes;
-}
-
 Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index)
 {
     Feed *f = NEW(a, Feed);
     const Graph *g = session->g;
     int64_t shard = session->shard;
     *f = (Feed){.g = g, .samples = s, .index = index, .n = n, .shard = shard, .session = session};
-    const int64_t reads = index ? s->count : n; /* chosen ones may lie anywhere */
-    if (s->read && *s->read < reads) *s->read = reads;
     f->slots = NEW_ARRAY(a, Slot, session->threads);
     f->source = NEW_ARRAY(a, int, g->ninputs);
     for (int k = 0; k < g->ninputs; k++) f->source[k] = sample_input(g, s, k);
@@ -367,7 +357,6 @@ typedef struct RowsOf {
     const Value *of;
     const Samples *samples;
     int64_t n;
-    bool any; /* of the samples, not the first */
     Diag *d;
 } RowsOf;
 
@@ -381,8 +370,7 @@ static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
     graph_add_output(p, y ? y : logits);
     const Type *t = &p->outputs[0]->type;
     const int64_t row = type_count(t) / shard;
-    out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float) +
-                  samples_unread(f->samples, f->any ? f->samples->count : f->n);
+    out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float);
     return simplify_dce(p, f->arena);
 }
 
@@ -390,7 +378,7 @@ int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Valu
                  const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
 {
     Session *session;
-    RowsOf f = {a, g, of, s, n, index, d};
+    RowsOf f = {a, g, of, s, n, d};
     TRY(session_open(&session, a, g, 0, build_forward, &f, o, d));
     int64_t total = type_count(&session->g->outputs[0]->type), shard = session->shard;
     Rows r = {.feed = feed_new(a, session, s, n, index),

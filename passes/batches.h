@@ -77,8 +77,6 @@ int session_slot(Session *s, Instance *inst);
  * position; those beyond the samples' are the caller's to bind. Every instance has a buffer
  * per graph input. */
 typedef struct Feed Feed;
-/* Bytes of the first n samples that will be resident once a feed has read them, and are not yet. */
-size_t samples_unread(const Samples *s, int64_t n);
 Feed *feed_new(Arena *a, Session *session, const Samples *s, int64_t n, const int64_t *index);
 int64_t feed_shards(const Feed *f);
 int64_t feed_rows(const Feed *f, int64_t shard); /* real samples in it, 1 … shard size */

@@ -99,7 +99,6 @@ static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
         graph_add_output(p, ref);
     }
     simplify_dce(p, pair->arena);
-    out->shared = samples_unread(pair->samples, pair->samples->count);
     const Type *t = &y->type;
     if (t->rank < 2 || t->dtype != DT_F32)
         return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);

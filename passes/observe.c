@@ -68,7 +68,6 @@ static int with_outputs(ShardGraph *out, void *ctx, int64_t shard)
     }
     out->result_bytes = o->watcher->by->bytes;
     out->each = 2 * (size_t)o->watcher->largest * sizeof(float);
-    out->shared = samples_unread(o->samples, o->limit);
     return 0;
 }
 

@@ -368,7 +368,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     *out = (ShardGraph){.g = s->pub.g};
     s->calls->plan(s->ctx, &s->pub, out);
     out->each += s->staged;
-    out->shared += samples_unread(s->prefix->samples, s->prefix->n) + (s->keep ? more : 0);
+    out->shared += s->keep ? more : 0;
     return 0;
 }
 

@@ -630,7 +630,6 @@ static void make_batches(Trainer *t, Arena *a)
 /* What training keeps beside its program. */
 static size_t bytes_remembered(const Trainer *t)
 {
-    const Samples *s = t->c->data;
     int64_t params = 0, norms = 0, largest = 0;
     for (int i = 0; i < t->t.nparams; i++) params += type_count(&t->t.params[i].home->type);
     for (int i = 0; i < t->t.nnorms; i++) norms += type_count(&t->t.norms[i].mean->type);
@@ -639,8 +638,8 @@ static size_t bytes_remembered(const Trainer *t)
     /* Weights, gradients, two moments and the snapshot; statistics, their sums and the snapshot;
      * with --resume, a copy of what is left there. */
     const int64_t state = t->c->checkpoint ? 4 * params + 4 * norms : 0;
-    return floats(5 * params + 6 * norms + largest + state) + sizeof *t->order * (size_t)s->count +
-           samples_unread(s, s->count);
+    return floats(5 * params + 6 * norms + largest + state) +
+           sizeof *t->order * (size_t)t->c->data->count;
 }
 
 static int build_shard(ShardGraph *out, void *ctx, int64_t shard)

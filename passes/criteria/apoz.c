@@ -73,7 +73,6 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
         q->layer[q->noutputs++] = k;
         graph_add_output(g, positive_share(g, y, layers[k].gate_axis));
     }
-    out->shared = samples_unread(s->c->data, s->n);
     return simplify_dce(g, q->s->arena);
 }
 

@@ -140,8 +140,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     *out = (ShardGraph){.g = q->h.g,
                         .stage = q->h.stage,
                         .result_bytes = sums,
-                        .each = sums + (size_t)q->widest * sizeof(float),
-                        .shared = samples_unread(s->c->data, s->n)};
+                        .each = sums + (size_t)q->widest * sizeof(float)};
     return 0;
 }
 

@@ -207,8 +207,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     *out = (ShardGraph){.g = q->h.g,
                         .stage = q->h.stage,
                         .result_bytes = ROUND * channels * sizeof(float),
-                        .shared = channels * ((ROUND + 6) * sizeof(double) + sizeof(Moments)) +
-                                  samples_unread(q->s->c->data, q->s->n)};
+                        .shared = channels * ((ROUND + 6) * sizeof(double) + sizeof(Moments))};
     return 0;
 }
 

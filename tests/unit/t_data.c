@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "frontend/frontend.h"
+#include "ir/process.h"
 #include "ir/samples.h"
 
 typedef struct Fixture {
@@ -100,6 +101,45 @@ static void test_records(void **state)
     read_fails(f, put(f, "what.xyz", bytes, 3), "no known kind");
 }
 
+/* Files of different kinds follow one another, each where it lies. */
+static void test_pieces(void **state)
+{
+    Fixture *f = *state;
+    uint8_t records[39];
+    uint8_t images[4 + 16 + 24] = {0, 0, 8, 4, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3};
+    for (int i = 0; i < 39; i++) records[i] = (uint8_t)i;
+    for (int i = 0; i < 24; i++) images[20 + i] = (uint8_t)(100 + i);
+    const char *first = put(f, "p.bin", records, 39),
+               *second = put(f, "p-images-idx3-ubyte", images, sizeof images);
+    Samples *s = read_ok(f, arena_printf(f->a, "%s,%s,%s", first, second, first), NULL);
+    static const uint8_t starts[] = {1, 14, 27, 100, 112, 1, 14, 27};
+    assert_int_equal(s->count, 8);
+    for (int i = 0; i < 8; i++) {
+        float x[12];
+        samples_gather(s, 0, (int64_t[]){i}, 1, DT_F32, x);
+        assert_float_equal(x[0], starts[i], 0);
+        assert_float_equal(x[11], starts[i] + 11, 0);
+    }
+}
+
+/* 5 million samples in two mapped files, gathered in an order that jumps: they stay there. */
+static void test_large_files(void **state)
+{
+    enum { RECORD = 13, RECORDS = 5 << 19 };
+    Fixture *f = *state;
+    const char *path = put(f, "large.bin", "", 0);
+    assert_int_equal(truncate(path, (off_t)RECORD * RECORDS), 0);
+    Samples *s = read_ok(f, arena_printf(f->a, "%s,%s", path, path), NULL);
+    assert_int_equal(s->count, 2 * RECORDS);
+    const int64_t before = (int64_t)process_resident();
+    float x[12];
+    for (int64_t i = 0; i < s->count; i += 97) {
+        samples_gather(s, 0, (int64_t[]){i * 31 % s->count}, 1, DT_F32, x);
+        assert_float_equal(x[0], 0, 0);
+    }
+    assert_in_range((int64_t)process_resident() - before + (1 << 20), 0, 3 << 20);
+}
+
 static void test_idx(void **state)
 {
     Fixture *f = *state;
@@ -109,7 +149,7 @@ static void test_idx(void **state)
     Samples *s = read_ok(f, put(f, "t-images-idx3-ubyte", images, sizeof images), NULL);
     assert_int_equal(s->count, 2);
     assert_int_equal(s->labels[1], 6);
-    assert_int_equal(((const uint8_t *)s->inputs[0].data)[0], 7);
+    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0), 7);
     read_fails(f, put(f, "u-images-idx3-ubyte", images, 40), "its header says");
     labels[7] = 1;
     put(f, "v-labels-idx1-ubyte", labels, 9);
@@ -126,7 +166,7 @@ static void test_gzip(void **state)
     assert_int_equal(gzclose(z), Z_OK);
     Samples *s = read_ok(f, path, NULL);
     assert_int_equal(s->count, 1);
-    assert_int_equal(((const uint8_t *)s->inputs[0].data)[0], 9);
+    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0), 9);
     assert_int_equal(truncate(path, 20), 0);
     read_fails(f, path, "");
 }
@@ -144,7 +184,7 @@ static void test_npz(void **state)
     Samples *s = read_ok(f, path, NULL);
     assert_int_equal(s->count, 2);
     assert_int_equal(s->labels[0], 3);
-    assert_memory_equal(s->inputs[0].data, x, sizeof x);
+    assert_memory_equal(sample_at(&s->inputs[0], 0), x, sizeof x);
     arrays[0].name = "z";
     assert_int_equal(npz_write(path, arrays, 2, &f->d), 0);
     NamedArray three[] = {arrays[0], arrays[1], {"q", arrays[0].type, x}};
@@ -165,7 +205,7 @@ static void test_npy_damage(void **state)
     for (int i = 0; i < 12; i++) x[i] = (float)i;
     memcpy(npy + 128, x, sizeof x);
     Samples *s = read_ok(f, put(f, "a.npy", npy, sizeof npy), NULL);
-    const float *got = s->inputs[0].data; /* (c, h, w) of Fortran order: c + 2 h + 4 w */
+    const float *got = sample_at(&s->inputs[0], 0); /* (c, h, w) of Fortran order: c + 2 h + 4 w */
     assert_float_equal(got[1], 4, 0);
     assert_float_equal(got[3], 2, 0);
     Preprocess p = {.scale = 1};
@@ -272,8 +312,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_records),    TEST(test_idx),        TEST(test_gzip),       TEST(test_npz),
-        TEST(test_npy_damage), TEST(test_preprocess), TEST(test_conversion), TEST(test_npz_bomb),
-        TEST(test_bfloat16),   TEST(test_nothing),    TEST(test_stamp)};
+        TEST(test_records),    TEST(test_pieces),   TEST(test_large_files), TEST(test_idx),
+        TEST(test_gzip),       TEST(test_npz),      TEST(test_npy_damage),  TEST(test_preprocess),
+        TEST(test_conversion), TEST(test_npz_bomb), TEST(test_bfloat16),    TEST(test_nothing),
+        TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
