@@ -9,6 +9,8 @@
 #define PREP(op, name, flags) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags}
 #define VIEW(op) [OP_##op] = {tensor_reshape_prepare, cpu_reshape_run, NULL, HALF}
 #define POOL(op) [OP_##op] = {cpu_pool_prepare, cpu_pool_run, cpu_free_release, 0}
+#define RECURRENT(op)                                                                              \
+    [OP_##op] = {cpu_recurrent_prepare, cpu_recurrent_run, cpu_recurrent_release, KF_ROW_MAJOR}
 #define DNNL(op, name, flags)                                                                      \
     [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, flags}
 
@@ -177,9 +179,9 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(Size),
     NAIVE(DFT),
     NAIVE(STFT),
-    NAIVE(LSTM),
-    NAIVE(GRU),
-    NAIVE(RNN),
+    RECURRENT(LSTM),
+    RECURRENT(GRU),
+    RECURRENT(RNN),
     NAIVE(MatMulInteger),
     NAIVE(ConvInteger),
     NAIVE(QLinearMatMul),
