@@ -52,6 +52,12 @@ static int bind_symbols(int64_t *dims, const Value *x, const Type *sample, int64
 int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
                      Diag *d)
 {
+    return shard_specialize_mapped(out, g, a, s, shard, NULL, d);
+}
+
+int shard_specialize_mapped(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
+                            Value ***map, Diag *d)
+{
     int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1);
     for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
     for (int k = 0; k < g->ninputs; k++) {
@@ -59,7 +65,7 @@ int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, in
         if (i < 0) return diag_error(d, "the samples have no input '%s'", g->inputs[k]->name);
         TRY(bind_symbols(dims, g->inputs[k], &s->inputs[i].type, shard, d));
     }
-    *out = simplify_specialize(g, a, dims, d);
+    *out = simplify_specialize(g, a, dims, map, d);
     return *out ? 0 : -1;
 }
 

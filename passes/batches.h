@@ -17,6 +17,9 @@ int64_t shard_size(const Graph *g, int64_t wanted);
  * to those of the samples. Error: the samples do not fit the inputs. */
 int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
                      Diag *d);
+/* The same with the map of graph_clone: the values of *out by id in g. */
+int shard_specialize_mapped(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
+                            Value ***map, Diag *d);
 
 /* A compiled graph and its instances. Released with the arena, or earlier by session_close. */
 typedef struct Session {

@@ -179,9 +179,9 @@ int simplify_fold(Graph *g, Arena *scratch, Diag *d)
     return 0;
 }
 
-Graph *simplify_specialize(const Graph *g, Arena *a, const int64_t *dims, Diag *d)
+Graph *simplify_specialize(const Graph *g, Arena *a, const int64_t *dims, Value ***map, Diag *d)
 {
-    Graph *bound = graph_specialize(g, a, dims, d);
+    Graph *bound = graph_specialize_mapped(g, a, dims, map, d);
     return bound && simplify_fold(bound, a, d) == 0 ? bound : NULL;
 }
 

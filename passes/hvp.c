@@ -7,35 +7,50 @@
 #include <string.h>
 
 #include "ir/op.h"
+#include "ir/recurrent.h"
 #include "passes/contract.h"
 #include "passes/schedule.h"
 
 /* ---- layers ------------------------------------------------------------------------- */
 
-/* The output-channel axis of a node's weight, or -1 if the node has no weight to score. */
-static int channel_axis(const Node *n)
+/* The input that is the weight of a node, and its axis of output channels; -1 if it has no weight
+ * to score. Of recurrent layers that is R, whose columns are the hidden units; a table whose rows
+ * the data chooses is the weight of an embedding. */
+static int scored_weight(const Node *n, const bool *from_data, int *axis)
 {
     const Value *w = node_in(n, 1);
-    if (!w || !value_is_const(w) || w->type.dtype != DT_F32) return -1;
     switch (n->op) {
     case OP_Conv:
-        return 0;
+        *axis = 0;
+        return 1;
     case OP_ConvTranspose:
-        return node_int(n, "group", 1) == 1 ? 1 : -1;
+        *axis = 1;
+        return 1;
     case OP_Gemm:
-        return node_int(n, "transB", 0) ? 0 : 1;
+        *axis = node_int(n, "transB", 0) ? 0 : 1;
+        return 1;
     case OP_MatMul:
+        *axis = 1;
         return w->type.rank == 2 ? 1 : -1;
+    case OP_LSTM:
+    case OP_GRU:
+    case OP_RNN:
+        *axis = 2;
+        return IN_R;
+    case OP_Gather:
+        *axis = 1;
+        return n->in[0]->type.rank == 2 && node_int(n, "axis", 0) == 0 && from_data[w->id] ? 0 : -1;
     default:
         return -1;
     }
 }
 
-/* Past a bias that is added apart and a BatchNormalization: what a gate multiplies. */
+/* Past a bias that is added apart and a BatchNormalization: what a gate multiplies. Of a recurrent
+ * layer that is what it hands on, not what it keeps for its own next step. */
 static Value *gate_of(const Uses *u, const Node *n)
 {
-    Value *v = n->out[0];
-    Node *next = only_reader(u, v);
+    Value *v = n->out[0] ? n->out[0] : n->nout > 1 ? n->out[1] : NULL;
+    Node *next = v ? only_reader(u, v) : NULL;
     if (next && next->op == OP_Add && n->op == OP_MatMul) {
         Value *bias = next->in[next->in[0] == v];
         if (value_is_const(bias) && bias->type.rank <= 1) v = next->out[0];
@@ -45,25 +60,51 @@ static Value *gate_of(const Uses *u, const Node *n)
     return norm ? next->out[0] : v;
 }
 
+/* By value id: whether the inputs' elements, not just their sizes, decide it. */
+static bool *find_from_data(const Graph *g, Arena *a)
+{
+    bool *data = NEW_ARRAY(a, bool, g->nvalues);
+    for (int i = 0; i < g->ninputs; i++) data[g->inputs[i]->id] = true;
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        bool any = n->op == OP_Opaque;
+        for (int k = 0; k < n->nin && n->op != OP_Shape && n->op != OP_Size; k++)
+            any |= n->in[k] && data[n->in[k]->id];
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) data[n->out[o]->id] = any;
+    }
+    return data;
+}
+
+/* The axis of the samples: the first that is open, where it lies before the channels. */
+static int sample_axis(const Value *gate, int gate_axis)
+{
+    for (int k = 0; k < gate_axis; k++)
+        if (dim_is_sym(gate->type.dim[k])) return k;
+    return 0;
+}
+
 int scored_layers(const Graph *g, Arena *a, ScoredLayer **out)
 {
-    int n = 0;
+    int n = 0, axis;
     ScoredLayer *l = NEW_ARRAY(a, ScoredLayer, g->nnodes);
-    bool *seen = NEW_ARRAY(a, bool, g->nvalues);
+    bool *seen = NEW_ARRAY(a, bool, g->nvalues), *from_data = find_from_data(g, a);
     Uses uses = graph_uses(g, a);
     for (int k = 0; k < g->nnodes; k++) {
         Node *m = g->nodes[k];
-        int axis = channel_axis(m);
-        if (axis < 0 || seen[m->in[1]->id]) continue;
-        seen[m->in[1]->id] = true;
-        Value *gate = gate_of(&uses, m);
+        int which = scored_weight(m, from_data, &axis);
+        Value *w = which < 0 ? NULL : node_in(m, which), *gate = w ? gate_of(&uses, m) : NULL;
+        if (!gate || !value_is_const(w) || w->type.dtype != DT_F32 || seen[w->id]) continue;
+        seen[w->id] = true;
         bool conv = m->op == OP_Conv || m->op == OP_ConvTranspose;
+        int gate_axis = conv ? 1 : gate->type.rank - 1;
         l[n++] = (ScoredLayer){.node = m,
-                               .weight = m->in[1],
+                               .weight = w,
                                .axis = axis,
-                               .channels = m->in[1]->type.dim[axis],
+                               .channels = w->type.dim[axis],
                                .gate = gate,
-                               .gate_axis = conv ? 1 : gate->type.rank - 1};
+                               .gate_axis = gate_axis,
+                               .sample_axis = sample_axis(gate, gate_axis)};
     }
     *out = l;
     return n;
@@ -99,7 +140,7 @@ Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
         const Type *t = &model->inputs[i]->type;
         if (t->rank > 0 && dim_is_sym(t->dim[0])) dims[t->dim[0] - DIM_SYM_BASE] = batch;
     }
-    Graph *g = simplify_specialize(model, a, dims, d);
+    Graph *g = simplify_specialize(model, a, dims, NULL, d);
     for (int i = 0; g && i < g->ninputs; i++) {
         const Value *v = g->inputs[i];
         if (type_is_static(&v->type)) continue;
@@ -124,6 +165,7 @@ static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t bat
     out->nlayers = scored_layers(model, a, &out->layers);
     out->out_layer = NEW_ARRAY(a, int, out->nlayers);
     scored_layers(b->g, a, &b->layers);
+    for (int k = 0; k < out->nlayers; k++) b->layers[k].sample_axis = out->layers[k].sample_axis;
     b->logits = graph_logits(b->g);
     if (!b->logits) return diag_error(d, "the model has no float output to take a loss of");
     if (!type_is_static(&b->logits->type))
@@ -327,9 +369,15 @@ static void output_cotangents(Builder *b, Value **c)
 static Value *gate_sum(Builder *b, const ScoredLayer *l, Value *d, Value *unscale)
 {
     Graph *g = b->g;
-    Type t = type_of(DT_F32, 2, (int64_t[]){l->gate->type.dim[0], l->channels});
+    Type t = type_of(DT_F32, 2, (int64_t[]){l->gate->type.dim[l->sample_axis], l->channels});
     if (!d) return no_effect(b, t);
-    return mul(g, sum_but(g, mul(g, l->gate, d), 0, l->gate_axis), unscale);
+    Value *sum = sum_but(g, mul(g, l->gate, d), l->sample_axis, l->gate_axis);
+    int64_t blocks = sum->type.dim[1] / l->channels;
+    if (blocks > 1) { /* groups of a ConvTranspose share the channels of its weight */
+        sum = build(g, OP_Reshape, IN(sum, CONST_INTS(g, t.dim[0], blocks, l->channels)), NO_ATTRS);
+        sum = build(g, OP_ReduceSum, IN(sum, CONST_INTS(g, 1)), ATTRS(attr_int("keepdims", 0)));
+    }
+    return mul(g, sum, unscale);
 }
 
 static Value *square_sum(Builder *b, const ScoredLayer *l, Value *d, Value *unscale)

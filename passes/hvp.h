@@ -25,14 +25,15 @@
 
 /* A weight whose output channels are scored. */
 typedef struct ScoredLayer {
-    Node *node;       /* Conv, ConvTranspose, Gemm or MatMul of the graph it was found in */
+    Node *node;       /* of the graph it was found in */
     Value *weight;    /* constant, a whole input of node; appears in one layer only */
     int axis;         /* of the weight: output channels */
-    int64_t channels; /* size of that axis (ConvTranspose with groups: not scored) */
+    int64_t channels; /* size of that axis (of a ConvTranspose: of one group, for all alike) */
     /* Where a gate on the layer's channels sits: the node's output, or that of the
      * BatchNormalization which alone reads it. */
     Value *gate;
-    int gate_axis; /* of `gate`: channels */
+    int gate_axis;   /* of `gate`: channels */
+    int sample_axis; /* of `gate`: samples, maybe several rows of each */
 } ScoredLayer;
 
 /* The layers of g in topological order; returns their number. Works for any graph, also on

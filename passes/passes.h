@@ -199,8 +199,9 @@ Value *graph_logits(const Graph *g);
 
 /* fold.c, cse.c, dce.c, usable by any pass on any graph: what the passes of the same names do. */
 int simplify_fold(Graph *g, Arena *scratch, Diag *d); /* constants and shape arithmetic */
-/* graph_specialize, and the shape arithmetic that the bound dimensions settle folded. */
-Graph *simplify_specialize(const Graph *g, Arena *a, const int64_t *dims, Diag *d);
+/* graph_specialize_mapped, and the shape arithmetic that the bound dimensions settle folded: those
+ * values of the map are read by nobody. */
+Graph *simplify_specialize(const Graph *g, Arena *a, const int64_t *dims, Value ***map, Diag *d);
 int simplify_cse(Graph *g, Arena *scratch);
 int simplify_dce(Graph *g, Arena *scratch);
 

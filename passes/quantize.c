@@ -157,7 +157,7 @@ static int bind_shapes(Context *c)
     }
     if (!symbolic) return 0;
     if (c->data) TRY(shard_specialize(&c->graph, g, a, c->data, 1, c->diag));
-    if (!c->data && !(c->graph = simplify_specialize(g, a, dims, c->diag))) return -1;
+    if (!c->data && !(c->graph = simplify_specialize(g, a, dims, NULL, c->diag))) return -1;
     for (int i = 0; i < g->ninputs; i++)
         if (!type_is_static(&c->graph->inputs[i]->type))
             return diag_error(c->diag,

@@ -387,8 +387,8 @@ int graphs_differ(double *worst, const Graph *a, const Graph *b, const Samples *
     for (size_t k = 0; k < sizeof guesses / sizeof *guesses && !(x && y); k++) {
         choose_dims(a, s, 2, guesses[k], da);
         choose_dims(b, s, 2, guesses[k], db);
-        x = simplify_specialize(a, scratch, da, &quiet);
-        y = x ? simplify_specialize(b, scratch, db, &quiet) : NULL;
+        x = simplify_specialize(a, scratch, da, NULL, &quiet);
+        y = x ? simplify_specialize(b, scratch, db, NULL, &quiet) : NULL;
         if (x && !all_static(x)) x = NULL;
     }
     int status = x && y ? 0 : diag_error(d, "no input shape found that the network can be run on");

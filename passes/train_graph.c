@@ -28,6 +28,9 @@ static const uint8_t trained_operands[OP_COUNT] = {
     [OP_BatchNormalization] = 6,
     [OP_LayerNormalization] = 6,
     [OP_PRelu] = 2,
+    [OP_LSTM] = 14,
+    [OP_GRU] = 14,
+    [OP_RNN] = 14,
     [OP_Add] = 3,
     [OP_Sub] = 3,
     [OP_Mul] = 3,
@@ -51,20 +54,6 @@ bool graph_is_fake_quantised(const Graph *g)
     for (int i = 0; i < g->nnodes; i++)
         if (g->nodes[i]->op == OP_FakeQuant) return true;
     return false;
-}
-
-/* Specialisation copies node by node, operand by operand. */
-static void map_twins(Builder *b)
-{
-    const Graph *from = b->c->graph, *to = b->t->g;
-    if (from->nnodes != to->nnodes) trap(TRAP_INTERNAL, "specialisation changed the node list");
-    for (int i = 0; i < from->nnodes; i++) {
-        const Node *n = from->nodes[i], *m = to->nodes[i];
-        for (int k = 0; k < n->nin; k++)
-            if (n->in[k]) b->twin[n->in[k]->id] = m->in[k];
-        for (int o = 0; o < n->nout; o++)
-            if (n->out[o]) b->twin[n->out[o]->id] = m->out[o];
-    }
 }
 
 /* ---- parameters --------------------------------------------------------------------- */
@@ -505,12 +494,10 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
     *out = (TrainGraph){.labels = -1, .loss_scale = -1};
     Builder b = {.c = c, .a = a, .setup = setup, .t = out};
     Value *loss;
-    b.twin = NEW_ARRAY(a, Value *, c->graph->nvalues);
     b.param = NEW_ARRAY(a, int, c->graph->nvalues);
     b.range = NEW_ARRAY(a, int, c->graph->nvalues);
     out->shard = setup->shard;
-    TRY(shard_specialize(&out->g, c->graph, a, c->data, out->shard, c->diag));
-    map_twins(&b);
+    TRY(shard_specialize_mapped(&out->g, c->graph, a, c->data, out->shard, &b.twin, c->diag));
     collect_params(&b);
     if (out->nparams == 0) return diag_error(c->diag, "the network has nothing to train");
     add_statistics(&b);

@@ -54,16 +54,15 @@ int infer_recurrent(Node *n, Diag *d)
     return infer_out(n, 2, type_of(t, 3, last), d);
 }
 
-/* Both products of every step: time * batch * dirs * gates * hidden * (in + hidden). */
+/* Both products of every step: time * batch * dirs * gates * hidden * (in + hidden), by the shapes
+ * alone, for they may say what will be left (hidden_size then does not). */
 int64_t flops_recurrent(const Node *n)
 {
-    Recurrent r;
-    Diag quiet = {0};
-    const Type *x = &n->in[IN_X]->type;
-    if (x->rank != 3 || recurrent_args(n, &r, &quiet) < 0 || r.hidden < 0 || r.in < 0) return 0;
-    int64_t rows = mul_sat(dims_product(x, 0, 2), r.dirs);
-    int64_t unit = mul_sat(mul_sat(r.gates, r.hidden), r.in + r.hidden);
-    return mul_sat(2, mul_sat(rows, unit));
+    const Type *x = &n->in[IN_X]->type, *w = &n->in[IN_W]->type, *r = &n->in[IN_R]->type;
+    if (x->rank != 3 || w->rank != 3 || r->rank != 3) return 0;
+    int64_t units = mul_sat(dims_product(r, 0, 2), dims_product(x, 0, 2)); /* dirs, gates hidden */
+    if (w->dim[2] < 0 || r->dim[2] < 0) return 0;
+    return mul_sat(2, mul_sat(units, w->dim[2] + r->dim[2]));
 }
 
 /* ---- end of shapes ------------------------------------------------------------------ */

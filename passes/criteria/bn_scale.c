@@ -11,7 +11,8 @@ int criterion_bn_scale(Scoring *s)
     for (int k = 0; k < gr->nlayers; k++) {
         const ScoredLayer *l = &gr->layers[k];
         const Node *n = l->gate->def;
-        bool norm = n && n->op == OP_BatchNormalization && value_is_const(n->in[1]);
+        bool norm = n && n->op == OP_BatchNormalization && value_is_const(n->in[1]) &&
+                    type_count(&n->in[1]->type) == l->channels;
         const float *gamma = norm ? n->in[1]->data : NULL;
         for (int64_t c = 0; c < l->channels; c++)
             s->score[gr->first[k] + c] = gamma ? fabs((double)gamma[c]) : 1;

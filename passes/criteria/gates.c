@@ -42,16 +42,18 @@ static float *own_part(const Gates *q, float *all, Instance *inst, int64_t size)
     return all + session_slot(q->session, inst) * size;
 }
 
-/* Adds one layer's [rows, channels] to sums [shard, groups]; several rows may be one sample. */
+/* Adds one layer's [rows, channels] to sums [shard, groups]; several rows may be one sample, and
+ * where rows are not samples at all (of a model whose batch is fixed, on another axis) they spread.
+ */
 static void add_layer(const Gates *q, int k, const float *x, float *sums)
 {
     const Groups *gr = q->s->groups;
     int64_t channels = gr->layers[k].channels;
-    int64_t rows = q->h.g->outputs[q->h.out_layer[k]]->type.dim[0], per = rows / q->s->shard;
+    int64_t rows = q->h.g->outputs[q->h.out_layer[k]]->type.dim[0];
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < channels; c++) {
             int g = q->group[gr->first[k] + c];
-            if (g >= 0) sums[(per > 1 ? r / per : r) * gr->n + g] += x[r * channels + c];
+            if (g >= 0) sums[r * q->s->shard / rows * gr->n + g] += x[r * channels + c];
         }
 }
 

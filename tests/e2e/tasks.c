@@ -92,13 +92,46 @@ static void classifier(Graph *g)
     graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "logits"));
 }
 
+/* Rows of the image as a sequence, both ways from a state that is repeated for each sample, then
+ * forward; the last state decides. */
+static void reader(Graph *g)
+{
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    Value *n = build(g, OP_Gather, IN(build(g, OP_Shape, IN(x), NO_ATTRS), CONST_INTS(g, 0)),
+                     ATTRS(attr_int("axis", 0)));
+    Value *shape = build(g, OP_Concat, IN(CONST_INTS(g, 2), n, CONST_INTS(g, WIDTH)),
+                         ATTRS(attr_int("axis", 0)));
+    Value *h = build(g, OP_Expand, IN(net_const(g, "h", 1, 3, DIMS(2, 1, WIDTH)), shape), NO_ATTRS);
+    x = build(g, OP_Reshape, IN(x, CONST_INTS(g, 0, 2 * NET_SIZE, NET_SIZE)), NO_ATTRS);
+    x = build(g, OP_Transpose, IN(x), ATTRS(attr_ints("perm", 3, DIMS(1, 0, 2))));
+    Value *in[] = {x,
+                   net_const(g, "w", 0.3f, 3, DIMS(2, 4 * WIDTH, NET_SIZE)),
+                   net_const(g, "r", 0.3f, 3, DIMS(2, 4 * WIDTH, WIDTH)),
+                   net_const(g, "b", 0.1f, 2, DIMS(2, 8 * WIDTH)),
+                   NULL,
+                   h};
+    x = build(g, OP_LSTM, 6, in,
+              ATTRS(attr_int("hidden_size", WIDTH), attr_str("direction", "bidirectional")));
+    x = build(g, OP_Transpose, IN(x), ATTRS(attr_ints("perm", 4, DIMS(0, 2, 1, 3))));
+    x = build(g, OP_Reshape, IN(x, CONST_INTS(g, 0, 0, 2 * WIDTH)), NO_ATTRS);
+    Node *last = build_multi(g, OP_GRU, 2,
+                             IN(x, net_const(g, "v", 0.3f, 3, DIMS(1, 3 * WIDTH, 2 * WIDTH)),
+                                net_const(g, "u", 0.3f, 3, DIMS(1, 3 * WIDTH, WIDTH))),
+                             ATTRS(attr_int("hidden_size", WIDTH)));
+    x = build(g, OP_Squeeze, IN(last->out[1], CONST_INTS(g, 0)), NO_ATTRS);
+    Value *w = net_const(g, "fc_w", 1, 2, DIMS(3, WIDTH));
+    graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "logits"));
+}
+
 static const struct {
     const char *name;
     void (*make)(Graph *g);
 } tasks[] = {{"regressor", regressor},
              {"segmenter", segmenter},
              {"detector", detector},
-             {"classifier", classifier}};
+             {"classifier", classifier},
+             {"reader", reader}};
 
 int main(int argc, char **argv)
 {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Detector, segmenter, regressor, classifier without labels (tasks.c): what is learned from, what is
+# Detector, segmenter, regressor, classifier, reader of sequences without labels (tasks.c): what is learned from, what is
 # ignored, and that both are said; --distill and --quant-drop. Usage: tasks.sh EHAPC TASKS
 set -euo pipefail
 ehapc=$(realpath "$1"); tasks=$(realpath "$2")
@@ -8,7 +8,7 @@ fail() { echo "FAIL $*"; cat err; exit 1; }
 # 64 samples of [2,8,8], of whatever bytes the program has.
 { printf '\0\0\10\4\0\0\0\100\0\0\0\2\0\0\0\10\0\0\0\10'; tail -c +20000 "$ehapc" | head -c 8192 || true; } > x-ubyte
 data="--data x-ubyte --preprocess scale=1/255"
-for net in regressor segmenter detector classifier; do "$tasks" $net $net.onnx; done
+for net in regressor segmenter detector classifier reader; do "$tasks" $net $net.onnx; done
 compress() { # status, words
   local want=$1 status=0; shift
   "$ehapc" "$@" $data --batch 16 --threads 1 --json o.json >out 2>err || status=$?
@@ -23,6 +23,8 @@ ignores() { # network, the outputs that are ignored
 }
 ignores regressor ""
 ignores classifier ""
+ignores reader ""
+grep -q "equal to the network with those channels zeroed" err || fail "no hidden unit went"
 ignores segmenter '"mask"'
 grep -q "output 'mask' is int64: training ignores it" err || fail "nothing is said of 'mask'"
 ignores detector '"order", "selected"'

@@ -180,7 +180,7 @@ static void test_specialize(void **state)
     int64_t dims[8] = {4, -1, -1, -1, -1, -1, -1, -1};
     (void)state;
     assert_int_equal(ir_parse(&g, a, text, strlen(text), NULL, &d), 0);
-    Graph *bound = simplify_specialize(g, a, dims, &d);
+    Graph *bound = simplify_specialize(g, a, dims, NULL, &d);
     assert_non_null(bound);
     const Type *y = &bound->outputs[0]->type;
     assert_true(type_is_static(y));
