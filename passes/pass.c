@@ -1,5 +1,6 @@
 /* Runs passes: pass_run is the only caller of any, so that dumping, timing, verifying and
  * recording are in one place. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,18 +75,20 @@ static void keep_safe(Context *c)
     c->safe = safe;
 }
 
-/* A test's way to break an invariant in the middle of a pass. */
-static void spring_for_test(const char *pass)
+/* A test's way to do something to a process in front of a pass, and to break an invariant in it. */
+static bool test_asks(const char *variable, const char *pass)
 {
-    const char *where = getenv("EHAPC_TEST_TRAP");
-    if (where && strcmp(where, pass) == 0) trap(TRAP_INTERNAL, "pass '%s': a test's trap", pass);
+    const char *where = getenv(variable);
+    return where && strcmp(where, pass) == 0;
 }
 
 static int run_guarded(Context *c, const Pass *p, const char *opt)
 {
     if (c->depth++ == 0) keep_safe(c);
+    if (test_asks("EHAPC_TEST_STOP", p->name)) raise(SIGSTOP);
     int status = p->run(c, opt);
-    spring_for_test(p->name);
+    if (test_asks("EHAPC_TEST_TRAP", p->name))
+        trap(TRAP_INTERNAL, "pass '%s': a test's trap", p->name);
     c->depth--;
     return status;
 }

@@ -8,12 +8,15 @@
 # Usage: run.sh EHAPC BAD_MODEL CASE.test…   (BLESS=1 rewrites the expectations)
 set -u
 ehapc=$(realpath "$1"); bad_model=$(realpath "$2"); shift 2
-# A command without root's rights; and one that goes on beside the test, once it has mapped file $1.
+# A command without root's rights; and one that stands still in front of pass $1 until `kill -CONT`.
 nobody() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi; }
-running() {
-  local file=$1 tries=200; shift
-  env --default-signal=INT "$@" & pid=$!
-  until grep -q "/$file" /proc/$pid/maps 2>/dev/null || [ $((tries--)) = 0 ]; do sleep 0.05; done
+stopped() {
+  local pass=$1 tries=2400; shift
+  env --default-signal=INT EHAPC_TEST_STOP="$pass" "$@" & pid=$!
+  until grep -q '^State:.T' /proc/$pid/status 2>/dev/null || [ $((tries--)) = 0 ]; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+  done
 }
 bad() { "$bad_model" "$1" > bad.onnx; }
 export EXAMPLES=$(realpath "$(dirname "$0")/../../examples")

@@ -113,13 +113,6 @@ DEFAULT.node[0].attribute.add().CopyFrom(reference)
 DEFAULT.attribute_proto.append(h.make_attribute("slope", 0.4))
 
 
-ONES = h.make_tensor("ones", T.FLOAT, [4], [1.0] * 4)
-OLD = h.make_function(  # of another opset, with an operator that has no form in the model's
-    "my", "Old", ["X"], ["Y"],
-    [h.make_node("Constant", [], ["one"], value=ONES), h.make_node("Mul", ["one", "one"], ["s"]),
-     h.make_node("Resize", ["X", "s"], ["Y"], mode="nearest")], [h.make_opsetid("", 10)])
-
-
 def sequence(c):
     constant(c, "first", np.int64(0))
     return [h.make_node("SequenceConstruct", ["r2", "r1"], ["sq"], name="seq"),
@@ -192,7 +185,6 @@ NETS = {
     "function_attribute": (lambda: network(call("Affine", slope=0.3), domains=["my"], functions=[AFFINE]), None, []),
     "function_default": (lambda: network(call("Default"), domains=["my"], functions=[DEFAULT]), None, []),
     "function_unknown": (lambda: network(call("Odd"), domains=["my", "com.acme"], functions=[ODD]), "call", ["c2"]),
-    "function_old": (lambda: network(call("Old"), domains=["my"], functions=[OLD]), "call", ["c2"]),
     "sequence": (lambda: network(sequence), "seq", ["c1", "c2"]),
     "optional": (lambda: network(optional), "optional", ["c2"]),
     "strings": (strings, None, []),
