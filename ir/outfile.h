@@ -1,5 +1,5 @@
-/* Files that appear whole or not at all: everything goes to a temporary file in the target's
- * folder, is flushed to the disk, and takes the target's name last. */
+/* Files that appear whole or not at all: everything goes to a file in the target's folder that has
+ * no name or a temporary one, is flushed to the disk, and takes the target's name last. */
 #ifndef EHAP_IR_OUTFILE_H
 #define EHAP_IR_OUTFILE_H
 
@@ -9,18 +9,19 @@
 #include "ir/diag.h"
 
 typedef struct OutFile {
+    Arena *arena;
     const char *path;
-    char *temporary; /* NULL: nothing there (any more) */
-    FILE *f;
-    int error; /* errno of the first failure */
-    int slot;  /* in the table that outfiles_remove reads; < 0: none was free */
+    char *temporary; /* name it has meanwhile; NULL: none, or none any more */
+    FILE *f;         /* NULL: closed */
+    int error;       /* errno of the first failure */
+    int slot;        /* in the table that outfiles_remove reads; < 0: none was free */
 } OutFile;
 
-/* A temporary file for `path`; NULL after an error. Unless it is published, it is removed with the
- * arena, so also when a trap ends the work. */
+/* A file that is to be `path`; NULL after an error. Unless it is published, it goes with the arena,
+ * so also when a trap ends the work. Removes what killed processes have left of earlier ones. */
 OutFile *outfile_new(Arena *a, const char *path, Diag *d);
 void outfile_write(OutFile *f, const void *p, size_t n); /* an error shows in outfile_close */
-/* All is on the disk, under the temporary name; -1 after an error. */
+/* All is on the disk, but not under its name; -1 after an error. */
 int outfile_close(OutFile *f, Diag *d);
 /* Gives the closed file its name. */
 int outfile_publish(OutFile *f, Diag *d);

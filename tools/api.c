@@ -193,6 +193,20 @@ int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL
 /* Half the work, where there are samples to learn with; drawings teach less than that needs. */
 static double default_budget(const ehap *e) { return e->data ? 0.5 : 0.85; }
 
+/* All ranks have read the same state; only then may rank 0 write the next one. */
+static int agree_on_state(ehap *e)
+{
+    int64_t mine[8] = {e->c.skip}, *all = arena_array(e->arena, (size_t)ranks_count(), sizeof mine);
+    ranks_exchange(mine, sizeof mine, all);
+    for (int k = 0; k < ranks_count(); k++) {
+        if (all[8 * k] == mine[0]) continue;
+        diag_error(&e->diag, "'%s': not all ranks find the same state there", e->resume);
+        diag_note(&e->diag, "the folder must be the same on all machines");
+        return EHAP_BAD_INPUT;
+    }
+    return EHAP_OK;
+}
+
 /* Goes on from the state in the --resume folder, if there is one. */
 static int resume(ehap *e)
 {
@@ -204,7 +218,7 @@ static int resume(ehap *e)
     if (c->skip)
         diag_remark(&e->diag, "'%s': %d passes are done, going on after '%s'", e->resume, c->skip,
                     c->report.passes[c->report.npasses - 1].name);
-    return EHAP_OK;
+    return agree_on_state(e);
 }
 
 /* Before hours of work: what --distill names is there. */

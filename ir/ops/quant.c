@@ -6,12 +6,14 @@
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
-/* A scale or zero point: one element, or as many as the axis has. */
+/* A scale or zero point: one element, or as many as the axis has, which FakeQuant must name. */
 static int expect_grid(const Node *n, int i, const Type *x, const char *what, Diag *d)
 {
     Type t = input_type(n, i);
+    const bool fake = n->op == OP_FakeQuant || n->op == OP_FakeQuantGrad;
     int axis = 0;
     if (t.rank <= 0 || x->rank < 0 || (t.rank == 1 && t.dim[0] == 1)) return 0;
+    if (fake && !node_attr(n, "axis")) return expect_vector(n, i, 1, what, d);
     TRY(axis_of(n, node_int(n, "axis", 1), x->rank, &axis, d));
     return expect_vector(n, i, x->dim[axis], what, d);
 }

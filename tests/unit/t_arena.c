@@ -109,7 +109,7 @@ static void files_appear_whole_or_not_at_all(void **state)
     if (trap_enter(&t) == 0) {
         OutFile *f = outfile_new(arena_new(), path, &d);
         outfile_write(f, "half", 4);
-        assert_int_equal(entries(dir), 1);
+        assert_true(entries(dir) <= 1); /* 0 where files can be without a name */
         trap(TRAP_INTERNAL, "in the middle");
     }
     assert_int_equal(entries(dir), 0);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -21,6 +22,7 @@ typedef enum Fate { NONE, DIE, FULL } Fate;
 
 /* Operation number `at` (1, 2, …) meets its fate. */
 static Fate fate;
+static bool always_named; /* the file system knows no files without a name */
 static int operations, at;
 
 static bool strikes(void)
@@ -36,6 +38,7 @@ size_t __real_fwrite(const void *p, size_t size, size_t n, FILE *f);
 int __real_fflush(FILE *f);
 int __real_fsync(int fd);
 int __real_rename(const char *from, const char *to);
+int __real_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int __real_unlink(const char *path);
 int __real_mkdir(const char *path, mode_t mode);
 int __wrap_open(const char *path, int flags, ...);
@@ -43,12 +46,18 @@ size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f);
 int __wrap_fflush(FILE *f);
 int __wrap_fsync(int fd);
 int __wrap_rename(const char *from, const char *to);
+int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
 int __wrap_unlink(const char *path);
 int __wrap_mkdir(const char *path, mode_t mode);
 
 int __wrap_open(const char *path, int flags, ...)
 {
-    if ((flags & O_CREAT) && strikes()) return -1;
+    const bool nameless = (flags & O_TMPFILE) == O_TMPFILE;
+    if (nameless && always_named) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    if ((flags & O_CREAT || nameless) && strikes()) return -1;
     return __real_open(path, flags, 0666);
 }
 
@@ -67,6 +76,10 @@ int __wrap_fsync(int fd) { return strikes() ? -1 : __real_fsync(fd); }
 int __wrap_rename(const char *from, const char *to)
 {
     return strikes() ? -1 : __real_rename(from, to);
+}
+int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    return strikes() ? -1 : __real_linkat(from_dir, from, to_dir, to, flags);
 }
 /* Only ever fails by dying. */
 int __wrap_unlink(const char *path) { return fate != FULL && strikes() ? -1 : __real_unlink(path); }
@@ -317,7 +330,7 @@ static void strike_everywhere(bool external, Fate how)
     folder_read(&new, p.out);
     assert_int_equal(new.n, external ? 2 : 1);
     assert_false(contains(&new, &old));
-    int n = 0, status;
+    int n = 0, left = 0, status;
     do {
         folder_clear(p.out);
         folder_write(&old, p.out);
@@ -331,8 +344,11 @@ static void strike_everywhere(bool external, Fate how)
                      : is_old ? "old"
                               : "torn",
                      now.n);
+        for (int k = 0; k < now.n; k++) left += strstr(now.name[k], ".tmp") != NULL;
     } while (status != 50);
     assert_true(n > (external ? 8 : 4));
+    /* Only between the two names of a file that replaces another, if it can be without one. */
+    if (!always_named) assert_true(left <= 1);
     finish(&p);
 }
 
@@ -358,6 +374,44 @@ static void a_full_disk_leaves_the_old_pair(void **state)
 {
     (void)state;
     strike_everywhere(true, FULL);
+}
+
+/* What a killed process has left goes when the file is written next, unless it may be in use. */
+static void what_is_left_goes(void **state)
+{
+    (void)state;
+    Paths p;
+    start(&p);
+    Task task = {&p, p.in[0], false, false};
+    const struct timespec past[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    always_named = true;
+    assert_int_equal(run(&task, DIE, 3), -1);
+    folder_read(&now, p.out);
+    assert_int_equal(now.n, 1);
+    assert_non_null(strstr(now.name[0], ".tmp"));
+    assert_int_equal(run(&task, NONE, 0), 0);
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", p.out, now.name[0]);
+    assert_int_equal(access(path, F_OK), 0); /* too new */
+    assert_int_equal(utimensat(AT_FDCWD, path, past, 0), 0);
+    int fd = __real_open(path, O_RDONLY);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(run(&task, NONE, 0), 0);
+    assert_int_equal(access(path, F_OK), 0); /* somebody writes to it */
+    close(fd);
+    assert_int_equal(run(&task, NONE, 0), 0);
+    assert_int_equal(access(path, F_OK), -1);
+    always_named = false;
+    finish(&p);
+}
+
+static void without_files_without_a_name(void **state)
+{
+    (void)state;
+    always_named = true;
+    strike_everywhere(true, DIE);
+    strike_everywhere(false, FULL);
+    always_named = false;
 }
 
 /* Killed at operation n of a long run, which then goes on from its state. */
@@ -400,6 +454,8 @@ int main(void)
         cmocka_unit_test(a_kill_leaves_the_old_or_the_new_pair),
         cmocka_unit_test(a_full_disk_leaves_the_old),
         cmocka_unit_test(a_full_disk_leaves_the_old_pair),
+        cmocka_unit_test(what_is_left_goes),
+        cmocka_unit_test(without_files_without_a_name),
         cmocka_unit_test(a_resumed_run_ends_in_the_same_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, free_all);
