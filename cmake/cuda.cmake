@@ -4,7 +4,7 @@
 file(GLOB cuda_sources CONFIGURE_DEPENDS runtime/cuda/*.c)
 set(cuda_driver ${PROJECT_SOURCE_DIR}/runtime/cuda/driver.c
   ${PROJECT_SOURCE_DIR}/runtime/cuda/conv_cudnn.c ${PROJECT_SOURCE_DIR}/runtime/cuda/gemm_cublas.c
-  ${PROJECT_SOURCE_DIR}/runtime/cuda/nvrtc.c)
+  ${PROJECT_SOURCE_DIR}/runtime/cuda/nvrtc.c ${PROJECT_SOURCE_DIR}/runtime/cuda/lanes.c)
 list(REMOVE_ITEM cuda_sources ${cuda_driver})
 
 set(cuda_texts ${onnx_gen}/cuda_sources.c)

@@ -146,33 +146,86 @@ int64_t shard_for_device(const Options *o, int64_t n)
     return shard;
 }
 
-/* Compiles the program of the largest shard that fits. */
-static int plan(Session *s, bool open, ShardBuilder *make, void *ctx, const Options *o, Diag *d)
+static void tell_smaller(int64_t now, int64_t before, Diag *d)
+{
+    diag_remark(d, "%lld samples at a time instead of %lld: the device has no memory for more",
+                (long long)now, (long long)before);
+}
+
+/* program_compile; *full: the device has no memory for it, which is no error unless `last`. */
+static int compile_for(Session *s, const ProgramOptions *po, bool last, bool *full, Diag *d)
+{
+    Trap t;
+    *full = false;
+    if (trap_enter(&t)) {
+        s->program = NULL;
+        if (t.kind != TRAP_DEVICE_MEMORY || last) trap(t.kind, "%s", t.message);
+        *full = true;
+        return 0;
+    }
+    const int status = program_compile(&s->program, s->g, po, d);
+    trap_leave(&t);
+    return status;
+}
+
+/* Lanes that the device has memory for beside one instance. */
+static int lanes_that_fit(const Session *s, const Options *o)
+{
+    const size_t left = program_memory_left(s->program), lane = program_lane_bytes(s->program);
+    size_t room = left > s->each ? left - s->each : 0;
+    if (o->memory && o->memory < left) room = o->memory > s->each ? o->memory - s->each : 0;
+    int lanes = program_lanes(s->program);
+    while (lanes > 1 && lane > room / (size_t)(lanes - 1)) lanes /= 2;
+    return lanes;
+}
+
+/* Compiles the program of the largest shard that fits. *smaller: a half of it may be tried. */
+static int plan(Session *s, bool open, bool *smaller, ShardBuilder *make, void *ctx,
+                const Options *o, Diag *d)
 {
     ShardGraph made;
     const int64_t wanted = s->shard;
-    bool full = false; /* the device was, at a larger shard */
+    bool full = false, fits_device; /* the device was, at a larger shard */
     for (;; s->shard /= 2) {
         made = (ShardGraph){0};
+        *smaller = open && s->shard % 2 == 0;
         TRY(make(&made, ctx, s->shard));
-        ProgramOptions po = {.device = o->device, .stage = made.stage};
+        ProgramOptions po = {
+            .device = o->device, .stage = made.stage, .lane_stage = made.lane_stage};
         s->g = made.g;
-        TRY(program_compile(&s->program, s->g, &po, d));
-        TRY(bytes_each(s, &made, d));
-        const bool fits = !o->memory || s->each <= o->memory / MEMORY_THREADS;
-        const bool fits_device = s->each <= program_memory_left(s->program);
-        if ((fits && fits_device) || !open || s->shard % 2) break;
+        TRY(compile_for(s, &po, !*smaller, &fits_device, d));
+        fits_device = !fits_device;
+        bool fits = true;
+        if (fits_device) {
+            TRY(bytes_each(s, &made, d));
+            fits = !o->memory || s->each <= o->memory / MEMORY_THREADS;
+            fits_device = s->each <= program_memory_left(s->program);
+        }
+        if ((fits && fits_device) || !*smaller) break;
         full |= !fits_device;
         program_free(s->program);
         s->program = NULL;
     }
-    if (full)
-        diag_remark(d, "%lld samples at a time instead of %lld: the device has no memory for more",
-                    (long long)s->shard, (long long)wanted);
+    if (full) tell_smaller(s->shard, wanted, d);
     s->result_bytes = made.result_bytes;
     s->held = bytes_held(&made, o);
     if (o->memory) s->held = (size_t)ranks_agree((double)s->held);
+    s->lanes = lanes_that_fit(s, o);
     return memory_allows(o, bytes_with(s, 1), s->shard, d);
+}
+
+/* One instance per thread with its lanes. What the plan found room for may be gone, or in pieces.
+ */
+static int make_instances(Session *s, bool quietly, Diag *d)
+{
+    Diag quiet = {0};
+    const int wanted = program_lanes(s->program);
+    TRY(pool_new(&s->pool, s->program, s->threads, quietly ? &quiet : d));
+    s->lanes = pool_lanes(s->pool, s->lanes);
+    if (s->lanes < wanted)
+        diag_remark(d, "%d probe%s at a time instead of %d: the device has no memory for more",
+                    s->lanes, s->lanes > 1 ? "s" : "", wanted);
+    return 0;
 }
 
 static void print_plan(const Session *s, FILE *f)
@@ -186,15 +239,49 @@ int session_open(Session **out, Arena *a, const Graph *model, int64_t most, Shar
                  void *ctx, const Options *o, Diag *d)
 {
     Session *s = *out = NEW(a, Session);
+    bool smaller;
     arena_defer(a, release_session, s);
     s->shard = shard_size(model, most);
-    TRY(plan(s, batch_is_open(model), make, ctx, o, d));
-    s->threads = program_threads(s->program, o->threads);
-    while (s->threads > 1 && bytes_with(s, s->threads) > memory_limit(o)) s->threads--;
+    for (;; s->shard /= 2) {
+        TRY(plan(s, batch_is_open(model), &smaller, make, ctx, o, d));
+        s->threads = program_threads(s->program, o->threads);
+        while (s->threads > 1 && bytes_with(s, s->threads) > memory_limit(o)) s->threads--;
+        smaller = smaller && runtime_is_parallel(o->device);
+        if (make_instances(s, smaller, d) == 0) break;
+        if (!smaller) return -1;
+        tell_smaller(s->shard / 2, s->shard, d);
+        session_close(s);
+    }
+    s->each += (size_t)(s->lanes - 1) * program_lane_bytes(s->program);
     s->bytes = bytes_with(s, s->threads);
     if (o->print_plan && ranks_index() == 0) print_plan(s, stderr);
     s->owner = NEW_ARRAY(a, _Atomic(Instance *), s->threads);
-    return pool_new(&s->pool, s->program, s->threads, d);
+    return 0;
+}
+
+typedef int Attempt(void *ctx, int64_t most);
+
+/* f's status; a trap stays in t. */
+static int attempt(Trap *t, Attempt *f, void *ctx, int64_t most)
+{
+    if (trap_enter(t) == 0) {
+        const int status = f(ctx, most);
+        trap_leave(t);
+        return status;
+    }
+    return -1;
+}
+
+int session_retry(int (*f)(void *ctx, int64_t most), void *ctx, int64_t most, Diag *d)
+{
+    for (;; most /= 2) {
+        Trap t = {.kind = TRAP_NONE};
+        const int status = attempt(&t, f, ctx, most);
+        if (t.kind == TRAP_NONE) return status;
+        if (t.kind != TRAP_DEVICE_MEMORY || most < 2) trap(t.kind, "%s", t.message);
+        diag_remark(d, "%s", t.message);
+        tell_smaller(most / 2, most, d);
+    }
 }
 
 /* A slot is claimed when its instance first asks. */

@@ -28,6 +28,7 @@ typedef struct Session {
     Program *program;
     Pool *pool;
     int threads;
+    int lanes;                  /* of the program (runtime.h) */
     size_t held, each;          /* planned: by all, and by each thread */
     size_t bytes;               /* of both: what is announced */
     size_t result_bytes;        /* of ShardJob */
@@ -38,6 +39,7 @@ typedef struct Session {
 typedef struct ShardGraph {
     Graph *g;
     const uint8_t *stage; /* of its inputs; NULL: 0 */
+    int lane_stage;       /* of ProgramOptions */
     size_t result_bytes;  /* of ShardJob; 0: reduce reads outputs */
     size_t each, shared;  /* that the caller will allocate per thread, and once */
 } ShardGraph;
@@ -60,11 +62,14 @@ int64_t shard_for_device(const Options *o, int64_t n);
  * the resident set: model, samples, libraries, generated code, packed weights), what the builder
  * says, and per thread an instance with the buffers of a feed. As many of o->threads (0: all cores)
  * run as keep that within o->memory. Nothing is allocated before the plan fits; error: not even one
- * instance does. On a GPU it is its memory that is planned, and a remark says when shards became
- * smaller for what is left of it. */
+ * instance does. On a GPU it is its memory that is planned; of what a shard leaves, lanes take what
+ * they can use. A remark says when shards or lanes became fewer for what there is. */
 enum { MEMORY_THREADS = 4 };
 int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
                  void *ctx, const Options *o, Diag *d);
+/* f(ctx, most); where the device runs out of memory while it works, again with half as many samples
+ * at a time, with a remark. f leaves nothing behind a trap but what its own arenas hold. */
+int session_retry(int (*f)(void *ctx, int64_t most), void *ctx, int64_t most, Diag *d);
 /* Error if so many bytes, for what `samples` says, are above o->memory or, if that is 0, above what
  * the machine has. */
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d);

@@ -110,15 +110,22 @@ void instance_bind(Instance *i, int input, const void *data)
         i->operands[p->bind_at[k]].data = (void *)(uintptr_t)data;
 }
 
-void instance_run_steps(Instance *i, int stage)
+int instance_lanes(Instance *i, int n)
+{
+    if (!i->device) return 1;
+    while (n > 1 && !on_device_lanes(i, n)) n /= 2;
+    return n;
+}
+
+void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch)
 {
     const Program *p = i->p;
     for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
         const Step *s = &p->steps[k];
-        const Tensor *in = i->operands + s->operand;
+        const Tensor *in = operands + s->operand;
         const double start = i->seconds ? process_seconds() : 0;
         if (i->device) p->device->memory->begin(s->node);
-        s->kernel->run(s->node, s->state, in, in + s->nin, i->scratch);
+        s->kernel->run(s->node, s->state, in, in + s->nin, scratch);
         if (i->seconds) i->seconds[k] += process_seconds() - start;
     }
 }
@@ -158,7 +165,7 @@ void instance_run(Instance *i, int stage)
     if (i->device) {
         on_device_run(i, stage);
     } else {
-        instance_run_steps(i, stage);
+        instance_run_steps(i, stage, i->operands, i->scratch);
         carry(i, &i->carry[stage]);
     }
 }
@@ -169,8 +176,8 @@ void instance_repeat(Instance *i, int stage, int counter, int n, int nout, const
     const Graph *g = i->p->graph;
     const Type *t = &g->inputs[counter]->type;
     const int64_t count = type_count(t), *bound = i->bound[counter];
-    int64_t key[8];
-    if (t->dtype != DT_I64 || count < 1 || count > 8)
+    int64_t key[MAX_COUNTER];
+    if (t->dtype != DT_I64 || count < 1 || count > MAX_COUNTER)
         trap(TRAP_INTERNAL, "input '%s' is no counter", g->inputs[counter]->name);
     if (i->device && on_device_repeat(i, stage, counter, n, nout, out, rows)) return;
     memcpy(key, bound, (size_t)count * sizeof *key);

@@ -101,11 +101,20 @@ typedef struct DeviceMemory {
     void *(*recorded)(void);
     void (*replay)(void *recording);
     void (*discard)(void *recording);
-    /* rows[*counter * row + at + k] = x[k] for k < n, and counter[1] is at most *counter from then
-     * on if one of them is Inf or NaN; then bump adds 1 to *counter and *key. */
-    void (*append)(float *rows, int64_t *counter, int64_t row, int64_t at, const float *x,
+    /* Lanes, in which calls are queued side by side. lanes() makes n of them ready, or tells
+     * how many there are; between fork()
+     * and join(), lane() chooses the one that calls go to; each goes on from what was queued before
+     * fork(), and what comes after join() waits for all. Otherwise lane 0 it is. */
+    int (*lanes)(int n);
+    void (*fork)(int n);
+    void (*lane)(int k);
+    void (*join)(int n);
+    /* With r = *counter + lane: rows[r * row + at + k] = x[k] for k < n, and counter[1] is at most
+     * r from then on if one of them is Inf or NaN. bump adds `lanes` to *counter and to the last of
+     * each lane's `size` numbers in keys. */
+    void (*append)(float *rows, int64_t *counter, int lane, int64_t row, int64_t at, const float *x,
                    int64_t n);
-    void (*bump)(int64_t *counter, int64_t *key);
+    void (*bump)(int64_t *counter, int64_t *keys, int64_t size, int lanes);
     /* total[k] += rows[k] for k < n. */
     void (*gather)(double *total, const float *rows, int64_t n);
     /* Row k of total[n, columns], times factor[columns], is observation before + k + 1 of

@@ -95,11 +95,35 @@ static void insert_sorted(Buffer **placed, int n, Buffer *b)
     placed[n] = b;
 }
 
+/* Gives every buffer of `order` its offset; returns the end of the last. */
+static size_t place(Program *p, Buffer **order, int n)
+{
+    Buffer **placed = NEW_ARRAY(p->arena, Buffer *, n + 1);
+    size_t end = 0;
+    qsort(order, (size_t)n, sizeof *order, by_size);
+    for (int k = 0; k < n; k++) {
+        order[k]->offset = best_fit(order[k], placed, k);
+        insert_sorted(placed, k, order[k]);
+        if (order[k]->offset + order[k]->size > end) end = order[k]->offset + order[k]->size;
+    }
+    return end;
+}
+
+/* The buffers that a further lane has for itself: what its stage writes. */
+static void place_lane(Program *p, Buffer **order, int n)
+{
+    Buffer **own = NEW_ARRAY(p->arena, Buffer *, n + 1);
+    int nown = 0;
+    for (int k = 0; k < n; k++)
+        if (order[k]->stage == p->lane_stage) own[nown++] = order[k];
+    p->lane_memory = place(p, own, nown);
+    for (int k = 0; k < nown; k++) own[k]->lane_offset = own[k]->offset;
+}
+
 int program_place(Program *p, bool keep, Diag *d)
 {
     const size_t page = program_page(p);
     Buffer **order = NEW_ARRAY(p->arena, Buffer *, p->nbuffers + 1);
-    Buffer **placed = NEW_ARRAY(p->arena, Buffer *, p->nbuffers + 1);
     int n = 0;
     size_t total = 0;
     find_lifetimes(p, keep);
@@ -113,13 +137,8 @@ int program_place(Program *p, bool keep, Diag *d)
         b->size &= ~(page - 1);
         order[n++] = b;
     }
-    qsort(order, (size_t)n, sizeof *order, by_size);
-    for (int k = 0; k < n; k++) {
-        order[k]->offset = best_fit(order[k], placed, k);
-        insert_sorted(placed, k, order[k]);
-        if (order[k]->offset + order[k]->size > p->memory)
-            p->memory = order[k]->offset + order[k]->size;
-    }
+    if (p->lane_stage) place_lane(p, order, n);
+    p->memory = place(p, order, n);
     p->scratch = (p->scratch + page - 1) & ~(page - 1);
     return 0;
 }

@@ -355,7 +355,7 @@ static void list_bindings(Program *p)
 }
 
 /* Places the constants in one block of the device and fills it. */
-static int upload_constants(Program *p, Diag *d)
+static void upload_constants(Program *p)
 {
     const DeviceMemory *m = p->device->memory;
     const size_t page = program_page(p);
@@ -367,17 +367,17 @@ static int upload_constants(Program *p, Diag *d)
     }
     p->constants = m->alloc(total + 64);
     if (!p->constants)
-        return diag_error(d, "out of memory on '%s': the constants need %zu bytes", p->device->name,
-                          total);
+        trap(TRAP_DEVICE_MEMORY, "out of memory on '%s': the constants need %zu bytes",
+             p->device->name, total);
     for (int b = 0; b < p->nbuffers; b++)
         if (p->buffers[b].kind == BUF_CONST && p->buffers[b].size)
             m->upload(p->constants + p->buffers[b].offset, p->buffers[b].data, p->buffers[b].size);
-    return 0;
 }
 
 static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
 {
     p->graph = g;
+    p->lane_stage = o->lane_stage;
     p->device = device_find(o->device ? o->device : "cpu", d);
     if (!p->device) return -1;
     p->value = NEW_ARRAY(p->arena, Slot, g->nvalues);
@@ -420,7 +420,8 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
     for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));
     list_bindings(p);
     TRY(program_place(p, o->no_reuse, d));
-    return p->device->memory ? upload_constants(p, d) : 0;
+    if (p->device->memory) upload_constants(p);
+    return 0;
 }
 
 static void release_states(void *program)
@@ -466,6 +467,29 @@ int program_threads(const Program *p, int wanted)
     if (!p->device->threads) return 1;
     return wanted > 0 ? wanted : runtime_cpu_count();
 }
+
+/* Bytes that a step of the lane stage writes, on average, times lanes, for which launching it takes
+ * a small part of its time (a guess: some microseconds of a GPU's memory). */
+static const size_t FULL_STEP = (size_t)32 << 20;
+
+int program_lanes(const Program *p)
+{
+    size_t written = 0;
+    int steps = 0, lanes = 1;
+    if (!p->device->memory || !p->lane_stage) return 1;
+    for (int k = p->stage_begin[p->lane_stage]; k < p->stage_begin[p->lane_stage + 1]; k++)
+        for (int o = 0; o < p->steps[k].nout; o++) {
+            const Slot *s = &p->steps[k].slot[p->steps[k].nin + o];
+            if (s->buffer < 0) continue;
+            written += (size_t)tensor_count(&s->t) * dtype_size(s->t.dtype);
+            steps += o == 0;
+        }
+    while (steps && lanes < MAX_LANES && (size_t)lanes * (written / (size_t)steps) < FULL_STEP)
+        lanes *= 2;
+    return lanes;
+}
+
+size_t program_lane_bytes(const Program *p) { return p->lane_memory + p->scratch; }
 
 size_t program_peak_bytes(const Program *p) { return p->memory + p->scratch; }
 

@@ -17,13 +17,13 @@ typedef struct Buffer {
     BufferKind kind;
     int input;
     const void *data;
-    size_t size, offset;
+    size_t size, offset, lane_offset; /* lane_offset: in the memory of a further lane */
     int first, last;
     int stage; /* that writes it */
     int same;  /* taken over in place by this buffer's memory; -1: its own */
 } Buffer;
 
-enum { LIVE_FOREVER = INT32_MAX };
+enum { LIVE_FOREVER = INT32_MAX, MAX_COUNTER = 8 /* numbers of a counter input */ };
 
 /* A tensor of a program: a view of a buffer from its beginning. buffer < 0: omitted operand. */
 typedef struct Slot {
@@ -77,6 +77,8 @@ struct Program {
     const uint8_t *input_stage; /* by graph input */
     int *bind_begin, *bind_at;  /* operands that read input k: bind_at[bind_begin[k] …) */
     size_t memory, scratch;
+    int lane_stage; /* see ProgramOptions; 0: none */
+    size_t lane_memory;
     char *constants; /* on a device with its own memory: BUF_CONST buffers, each at its offset */
 };
 
@@ -102,7 +104,7 @@ struct Instance {
 };
 
 /* exec.c */
-void instance_run_steps(Instance *i, int stage);
+void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch);
 Tensor instance_resolve(const Instance *i, const Slot *s);
 
 /* replay.c: the part of an instance that lies on a device with memory of its own. NULL: none left.
@@ -113,6 +115,8 @@ void *on_device_input(const struct OnDevice *o, int input);
 void on_device_bind(struct OnDevice *o, int input);
 void on_device_run(Instance *i, int stage);
 void on_device_read(const Instance *i, int output, void *dst);
+/* Lanes 1 … n - 1; false: there is no memory for them. */
+bool on_device_lanes(Instance *i, int n);
 /* False: not recordable; nothing has happened. */
 bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
                       float *rows);

@@ -3,20 +3,25 @@
  * Inputs have a place there, filled before a run from what was bound since the last one. The first
  * run of a stage queues its steps one by one; the second records them, and from then on the
  * recording is replayed (a CUDA graph): nothing in it changes, as every operand keeps its address.
- * A stage with a step that works on the host is never recorded. */
+ * A stage with a step that works on the host is never recorded.
+ *
+ * Runs of one stage that differ by a counter alone go side by side in lanes, forked and joined
+ * within the recording: steps that do not fill the device share it. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/element.h"
 #include "runtime/program.h"
 
-/* A stage followed by its outputs' way to a row, and by the counters' next step. */
+/* A stage in every lane, followed by its outputs' way to a row; then the counters' next step. */
 typedef struct Repeat {
     void *recording;
     float *rows;
     int64_t *at; /* the row of this run; the first with an Inf or NaN */
     int64_t row, nrows;
     double *total, *moments, *factor; /* [nrows, row], [4, row], [row]: one allocation */
+    int64_t *keys;                    /* [lanes, size]: what each lane reads as input `counter` */
+    int64_t size;
     int counter, nout;
 } Repeat;
 
@@ -27,6 +32,8 @@ typedef struct OnDevice {
     bool warm[MAX_STAGES];
     void *recording[MAX_STAGES];
     Repeat repeat[MAX_STAGES];
+    int lanes;  /* of the program's lane stage; other stages have one */
+    char *more; /* the memory of all but the first */
 } OnDevice;
 
 static size_t input_bytes(const Program *p, int k)
@@ -48,6 +55,7 @@ OnDevice *on_device_new(const Program *p)
             total += (input_bytes(p, k) + page - 1) & ~(page - 1);
         }
         o->inputs = p->device->memory->alloc(total);
+        o->lanes = 1;
     }
     if (o && o->inputs) return o;
     on_device_free(p->device->memory, o);
@@ -63,6 +71,7 @@ void on_device_free(const DeviceMemory *m, OnDevice *o)
         if (o->repeat[s].rows) m->release(o->repeat[s].rows);
         if (o->repeat[s].total) m->release(o->repeat[s].total);
     }
+    if (o->more) m->release(o->more);
     if (o->inputs) m->release(o->inputs);
     free(o->offset);
     free(o->dirty);
@@ -99,7 +108,7 @@ static void run_stage(Instance *i, int stage)
 {
     const Carry *c = &i->carry[stage];
     const Program *p = i->p;
-    instance_run_steps(i, stage);
+    instance_run_steps(i, stage, i->operands, i->scratch);
     for (int k = 0; k < c->n; k++) {
         const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[c->out[k]]->id]);
         const size_t size = input_bytes(p, c->in[k]);
@@ -140,33 +149,115 @@ static int64_t row_elements(const Instance *i, int nout, const int *out)
     return row;
 }
 
-static bool make_room(const Instance *i, Repeat *r, int n)
+static int lanes_of(const Instance *i, int stage)
+{
+    return stage == i->p->lane_stage ? i->device->lanes : 1;
+}
+
+/* Rows for n runs and what further lanes run beyond them, the row counter, keys. */
+static bool make_room(const Instance *i, Repeat *r, int n, int lanes)
 {
     const DeviceMemory *m = i->p->device->memory;
     if (r->rows && r->nrows >= n) return true;
     if (r->recording) m->discard(r->recording);
     if (r->rows) m->release(r->rows);
     r->recording = NULL;
-    r->rows = m->alloc((size_t)(n * r->row + 1) * sizeof(float) + 2 * sizeof *r->at);
-    r->at = (int64_t *)(void *)(r->rows + n * r->row + n * r->row % 2);
+    const int64_t floats = (n + lanes) * r->row;
+    const size_t counters = 2 + (size_t)(lanes * r->size);
+    r->rows = m->alloc((size_t)(floats + 1) * sizeof(float) + counters * sizeof *r->at);
+    r->at = (int64_t *)(void *)(r->rows + floats + floats % 2);
+    r->keys = r->at + 2;
     r->nrows = n;
     return r->rows != NULL;
 }
 
-static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
+bool on_device_lanes(Instance *i, int n)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    size_t bytes;
+    if (n < 2 || m->lanes(n) < n || !mul_ok(program_lane_bytes(i->p), (size_t)n - 1, &bytes))
+        return n < 2;
+    i->device->more = m->alloc(bytes + 1);
+    if (i->device->more) i->device->lanes = n;
+    return i->device->more != NULL;
+}
+
+/* A lane's tensor of a slot: what its stage writes is its own, and so is the counter. */
+static Tensor lane_resolve(const Instance *i, const Repeat *r, int lane, const Slot *s)
+{
+    const Program *p = i->p;
+    Tensor t = instance_resolve(i, s);
+    if (s->buffer < 0) return t;
+    const Buffer *b = &p->buffers[buffer_root(p, s->buffer)];
+    if (b->kind == BUF_INPUT && b->input == r->counter) t.data = r->keys + lane * r->size;
+    if (b->kind == BUF_ARENA && b->stage == p->lane_stage && lane > 0)
+        t.data = i->device->more + (size_t)(lane - 1) * program_lane_bytes(p) + b->lane_offset;
+    return t;
+}
+
+static void run_lane(Instance *i, const Repeat *r, int stage, int lane)
+{
+    const Program *p = i->p;
+    char *scratch =
+        lane ? i->device->more + (size_t)(lane - 1) * program_lane_bytes(p) + p->lane_memory
+             : i->scratch;
+    Arena *a = arena_new();
+    Tensor *operands = NEW_ARRAY(a, Tensor, p->noperands + 1);
+    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
+        const Step *s = &p->steps[k];
+        for (int j = 0; j < s->nin + s->nout; j++)
+            operands[s->operand + j] = lane_resolve(i, r, lane, &s->slot[j]);
+    }
+    instance_run_steps(i, stage, operands, scratch);
+    arena_free(a);
+}
+
+/* Every lane its run and, with `keep`, its row. */
+static void run_lanes(Instance *i, const Repeat *r, int stage, const int *out, bool keep)
 {
     const Program *p = i->p;
     const DeviceMemory *m = p->device->memory;
-    const int64_t count = type_count(&p->graph->inputs[r->counter]->type);
-    int64_t at = 0;
-    m->record();
-    run_stage(i, stage);
-    for (int o = 0; o < r->nout; o++) {
-        const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[out[o]]->id]);
-        m->append(r->rows, r->at, r->row, at, x.data, tensor_count(&x));
-        at += tensor_count(&x);
+    const int lanes = lanes_of(i, stage);
+    if (lanes > 1) m->fork(lanes);
+    for (int lane = 0; lane < lanes; lane++) {
+        int64_t at = 0;
+        if (lanes > 1) m->lane(lane);
+        run_lane(i, r, stage, lane);
+        for (int o = 0; o < r->nout && keep; o++) {
+            const Slot *s = &p->value[p->graph->outputs[out[o]]->id];
+            const Tensor x = lane_resolve(i, r, lane, s);
+            m->append(r->rows, r->at, lane, r->row, at, x.data, tensor_count(&x));
+            at += tensor_count(&x);
+        }
     }
-    m->bump(r->at, (int64_t *)on_device_input(i->device, r->counter) + count - 1);
+    if (lanes > 1) m->join(lanes);
+}
+
+/* The caller's counter and the ones that follow it, one per lane. */
+static void upload_keys(const Instance *i, const Repeat *r, int lanes)
+{
+    int64_t keys[MAX_LANES * MAX_COUNTER];
+    for (int lane = 0; lane < lanes; lane++) {
+        int64_t *key = keys + lane * r->size;
+        memcpy(key, i->bound[r->counter], (size_t)r->size * sizeof *key);
+        key[r->size - 1] += lane;
+    }
+    i->p->device->memory->upload(r->keys, keys, (size_t)(lanes * r->size) * sizeof *keys);
+}
+
+/* Lanes run once before they are recorded, as their libraries load code and allocate then. */
+static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
+{
+    const DeviceMemory *m = i->p->device->memory;
+    const int lanes = lanes_of(i, stage);
+    if (lanes > 1) {
+        upload_inputs(i);
+        upload_keys(i, r, lanes);
+        run_lanes(i, r, stage, out, false);
+    }
+    m->record();
+    run_lanes(i, r, stage, out, true);
+    m->bump(r->at, r->keys, r->size, lanes);
     r->recording = m->recorded();
 }
 
@@ -175,33 +266,39 @@ static bool repeatable(Instance *i, int stage, int counter, int n, int nout, con
 {
     Repeat *r = &i->device->repeat[stage];
     const int64_t row = row_elements(i, nout, out);
-    if (row < 0 || !i->device->warm[stage] || !recordable(i, stage)) return false;
+    if (row < 0 || !i->device->warm[stage] || !recordable(i, stage) || i->carry[stage].n)
+        return false;
     if (r->recording && (r->counter != counter || r->nout != nout || r->row != row)) return false;
     r->counter = counter;
+    r->size = type_count(&i->p->graph->inputs[counter]->type);
     r->nout = nout;
     r->row = row;
-    if (!make_room(i, r, n)) return false;
+    if (!make_room(i, r, n, lanes_of(i, stage))) return false;
     if (!r->recording) record_repeat(i, r, stage, out);
     return true;
 }
 
-/* Rows first … n - 1. */
-static void run_rows(Instance *i, Repeat *r, int first, int n)
+/* Rows first … n - 1, and as many beyond as lanes make of it. */
+static void run_rows(Instance *i, int stage, int first, int n)
 {
     const DeviceMemory *m = i->p->device->memory;
+    const Repeat *r = &i->device->repeat[stage];
+    const int lanes = lanes_of(i, stage);
     const int64_t at[2] = {first, n};
+    i->device->dirty[r->counter] = false; /* lanes have their own */
     upload_inputs(i);
+    i->device->dirty[r->counter] = true;
+    upload_keys(i, r, lanes);
     m->upload(r->at, at, sizeof at);
-    for (int k = first; k < n; k++) m->replay(r->recording);
-    i->device->dirty[r->counter] = true; /* the device's copy has moved on */
+    for (int k = first; k < n; k += lanes) m->replay(r->recording);
 }
 
 bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, const int *out,
                       float *rows)
 {
-    Repeat *r = &i->device->repeat[stage];
+    const Repeat *r = &i->device->repeat[stage];
     if (!repeatable(i, stage, counter, n, nout, out)) return false;
-    run_rows(i, r, 0, n);
+    run_rows(i, stage, 0, n);
     i->p->device->memory->download(rows, r->rows, (size_t)(n * r->row) * sizeof *rows);
     return true;
 }
@@ -233,7 +330,7 @@ int instance_collect(Instance *i, int stage, int first, int n)
 {
     const Repeat *r = &i->device->repeat[stage];
     int64_t bad = n;
-    run_rows(i, &i->device->repeat[stage], first, n);
+    run_rows(i, stage, first, n);
     i->p->device->memory->download(&bad, r->at + 1, sizeof bad);
     return (int)bad;
 }

@@ -25,6 +25,7 @@ typedef struct Instance Instance;
 typedef struct ProgramOptions {
     const char *device;   /* a name of device_find (runtime/kernel.h): "cpu", "cuda-tf32", "auto" */
     const uint8_t *stage; /* one per graph input; NULL: all 0 */
+    int lane_stage;       /* that may run several times at once (program_lanes); 0: none */
     bool no_reuse;        /* every value keeps its own memory (debugging, dumps) */
 } ProgramOptions;
 
@@ -40,6 +41,12 @@ size_t program_instance_bytes(const Program *p);
 /* Bytes that the program's device has left for instances; SIZE_MAX where the host's memory is used.
  */
 size_t program_memory_left(const Program *p);
+/* Lanes: runs of the lane stage that a device does at a time, each with memory of its own for what
+ * that stage writes, all with the results of earlier stages. How many of them fill the device: 1
+ * for the CPU and for large steps. Results do not depend on it. */
+enum { MAX_LANES = 8 };
+int program_lanes(const Program *p);
+size_t program_lane_bytes(const Program *p); /* of each beyond the first */
 /* Whether the device is parallel in itself, so that small batches leave it idle. */
 bool runtime_is_parallel(const char *device);
 /* How many instances can run at a time: `wanted` (0: all cores), or 1 where the device itself is
@@ -50,6 +57,8 @@ void program_print(const Program *p, void *file);
 
 int instance_new(Instance **out, const Program *p, Diag *d);
 void instance_free(Instance *i);
+/* Makes n lanes, or as many halves of n as there is memory for; returns how many. Once. */
+int instance_lanes(Instance *i, int n);
 /* Input k reads `data`: row-major elements of its declared dtype, borrowed until the next
  * bind. Bind again after changing them: a device may have a copy. */
 void instance_bind(Instance *i, int input, const void *data);
@@ -134,6 +143,8 @@ int pool_new(Pool **out, const Program *p, int threads, Diag *d);
 void pool_free(Pool *pool);
 size_t pool_bytes(const Pool *pool);
 int pool_run(Pool *pool, const ShardJob *job);
+/* instance_lanes of every instance: the least. */
+int pool_lanes(Pool *pool, int n);
 
 int runtime_cpu_count(void);
 /* "cpu: AVX-512 VNNI, oneDNN 2.6.3" for reports; static string. */

@@ -54,6 +54,12 @@ void pool_free(Pool *pool)
 
 size_t pool_bytes(const Pool *pool) { return (size_t)pool->n * program_peak_bytes(pool->program); }
 
+int pool_lanes(Pool *pool, int n)
+{
+    for (int k = 0; k < pool->n; k++) n = instance_lanes(pool->instances[k], n);
+    return n;
+}
+
 typedef int ShardCall(void *ctx, int64_t shard, Instance *inst);
 
 /* Calls f, turning a trap into a status; the message stays in t. */

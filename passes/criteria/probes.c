@@ -1,9 +1,10 @@
 /* Random probes over the shards of the batch.
  *
  * Probes go in rounds. Within a round a shard computes what no probe changes once (stage 1) and
- * then runs every probe of the round over it (stage 2); memory depends on neither the batch nor
- * the number of probes. Sums over shards make one observation per probe and channel; a device with
- * memory of its own that runs all shards keeps sums and moments there.
+ * then runs every probe of the round over it (stage 2), on a GPU several at a time (lanes); memory
+ * depends on neither the batch nor the number of probes. Sums over shards make one observation per
+ * probe and channel; a device with memory of its own that runs all shards keeps sums and moments
+ * there.
  *
  * After each round: stop if the choice for the budget at hand is stable (it shares 99 % with that
  * of the round before) and the ranking is (the averages of the even and of the odd probes rank
@@ -22,8 +23,10 @@ typedef struct Probes {
     Session *session;
     Feed *feed;
     bool same_key;
-    bool alone; /* one instance runs all shards: its device may keep the statistics */
-    bool kept;  /* it does; decided by the first shard */
+    bool alone;       /* one instance runs all shards: its device may keep the statistics */
+    bool kept;        /* it does; decided by the first shard */
+    int64_t ready;    /* alone: the shard that stage 1 has run for; -1: none */
+    float ready_loss; /* … and its scale */
     const double *factor;
     double *moments; /* [4, channels], of instance_observe */
     int done, now;   /* probes before and in this round */
@@ -74,17 +77,28 @@ static bool device_keeps(const Probes *q, Instance *inst)
 /* Runs the round's probes from `first` on; returns the first that overflowed, or how many. */
 static int run_probes(Probes *q, int64_t shard, Instance *inst, int first, float *part)
 {
-    instance_run(inst, 0);
-    instance_run(inst, 1);
     bind_key(q, inst, shard, q->done + first);
     if (q->alone && q->done + first == 0 && shard == 0 && !q->kept) q->kept = device_keeps(q, inst);
-    /* The first alone shows whether the scale is right. */
-    for (int k = first, end = first + 1; k < q->now; end = q->now) {
+    /* The first few alone show whether the scale is right. */
+    for (int k = first, end = first + q->session->lanes; k < q->now; end = q->now) {
+        if (end > q->now) end = q->now;
         bind_key(q, inst, shard, q->done + k);
         k = run_some(q, inst, k, end, part);
         if (k < end) return k;
     }
     return q->now;
+}
+
+/* What no probe changes: done before, where the only shard has been run with this scale. */
+static void run_primal(Probes *q, int64_t shard, Instance *inst, float loss)
+{
+    if (q->ready == shard && q->ready_loss == loss) return;
+    bind_scalar(q, inst, q->h.in_loss_scale, loss);
+    instance_run(inst, 0);
+    instance_run(inst, 1);
+    if (!q->alone) return;
+    q->ready = shard;
+    q->ready_loss = loss;
 }
 
 /* FP16 starts with cotangents and tangents scaled so that small ones do not vanish; each overflow
@@ -96,10 +110,13 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     float *part = instance_result(inst); /* [ROUND, channels] */
     bool half = q->s->precision == DT_F16;
     float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
-    feed_bind(q->feed, shard, inst);
-    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
+    if (q->ready != shard) {
+        feed_bind(q->feed, shard, inst);
+        if (q->h.in_target >= 0)
+            feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
+    }
     for (int step = 0, done = 0; step < MAX_SCALE_STEPS; step++, loss /= 4, probe /= 4) {
-        bind_scalar(q, inst, q->h.in_loss_scale, loss);
+        run_primal(q, shard, inst, loss);
         bind_scalar(q, inst, q->h.in_probe_scale, probe);
         done = run_probes(q, shard, inst, done, part);
         if (done == q->now) {
@@ -206,14 +223,49 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     const size_t channels = (size_t)q->channels;
     *out = (ShardGraph){.g = q->h.g,
                         .stage = q->h.stage,
+                        .lane_stage = 2,
                         .result_bytes = ROUND * channels * sizeof(float),
                         .shared = channels * ((ROUND + 6) * sizeof(double) + sizeof(Moments))};
     return 0;
 }
 
+static int run_in(Probes *q, Arena *a, int64_t most)
+{
+    Scoring *s = q->s;
+    const Context *c = s->c;
+    TRY(session_open(&q->session, a, s->model, most, build_shard, q, &c->opt, c->diag));
+    q->feed = feed_new(a, q->session, c->data, s->n, NULL);
+    q->sum = NEW_ARRAY(a, double, (int64_t)ROUND * q->channels);
+    q->sums = NEW_ARRAY(a, double, (int64_t)2 * q->channels);
+    q->m = NEW_ARRAY(a, Moments, q->channels);
+    q->moments = NEW_ARRAY(a, double, (int64_t)4 * q->channels);
+    q->selected = NULL;
+    q->alone = q->session->threads == 1 && ranks_count() == 1;
+    q->kept = false;
+    q->done = 0;
+    q->ready = -1;
+    const int status = run_rounds(q);
+    s->bytes = q->session->bytes;
+    for (int i = 0; i < q->channels; i++) {
+        s->score[i] = q->m[i].mean;
+        s->error[i] = moments_error(&q->m[i]);
+    }
+    s->used = q->done;
+    return status;
+}
+
+/* In an arena of its own: it may have to begin anew. */
+static int run_with(void *ctx, int64_t most)
+{
+    Probes *q = ctx;
+    q->s->arena = arena_new();
+    const int status = run_in(q, q->s->arena, most);
+    arena_free(q->s->arena);
+    return status;
+}
+
 int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor)
 {
-    const Context *c = s->c;
     if (s->probes <= 0) s->probes = DEFAULT_PROBES;
     Probes q = {.s = s,
                 .make = make,
@@ -221,21 +273,9 @@ int probes_run(Scoring *s, HvpBuilder *make, bool same_key, const double *factor
                 .factor = factor,
                 .channels = s->groups->first[s->groups->nlayers],
                 .nclasses = s->groups->nclasses};
-    const int64_t most = shard_for_device(&c->opt, s->n);
-    TRY(session_open(&q.session, s->arena, s->model, most, build_shard, &q, &c->opt, c->diag));
-    q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
-    q.sum = NEW_ARRAY(s->arena, double, (int64_t)ROUND *q.channels);
-    q.sums = NEW_ARRAY(s->arena, double, (int64_t)2 * q.channels);
-    q.m = NEW_ARRAY(s->arena, Moments, q.channels);
-    q.moments = NEW_ARRAY(s->arena, double, (int64_t)4 * q.channels);
-    q.alone = q.session->threads == 1 && ranks_count() == 1;
-    int status = run_rounds(&q);
-    s->bytes = q.session->bytes;
-    session_close(q.session);
-    for (int i = 0; i < q.channels; i++) {
-        s->score[i] = q.m[i].mean;
-        s->error[i] = moments_error(&q.m[i]);
-    }
-    s->used = q.done;
+    Arena *outer = s->arena;
+    const int64_t most = shard_for_device(&s->c->opt, s->n);
+    const int status = session_retry(run_with, &q, most, s->c->diag);
+    s->arena = outer;
     return status;
 }

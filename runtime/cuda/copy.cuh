@@ -25,16 +25,16 @@ SCALAR_FN void copy_thread(const CopyArgs *a, int64_t i)
 
 SCALAR_FN void append_thread(const AppendArgs *a, int64_t i)
 {
+    const int64_t row = *a->counter + a->lane;
     const float x = a->x[i];
-    a->rows[*a->counter * a->row + a->at + i] = x;
-    if (!(x - x == 0) && *a->bad > *a->counter) *a->bad = *a->counter;
+    a->rows[row * a->row + a->at + i] = x;
+    if (!(x - x == 0)) gpu_lower(a->bad, row);
 }
 
 SCALAR_FN void bump_thread(const BumpArgs *a, int64_t i)
 {
-    (void)i;
-    ++*a->counter;
-    ++*a->key;
+    a->keys[i * a->size + a->size - 1] += a->threads;
+    if (i == 0) *a->counter += a->threads;
 }
 
 SCALAR_FN void gather_thread(const GatherArgs *a, int64_t i) { a->total[i] += (double)a->rows[i]; }

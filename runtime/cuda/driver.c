@@ -1,10 +1,10 @@
 /* The device, its memory, launches and recordings.
  *
- * Kernels are queued on one stream of our own, uploads on a second one: through a ring of pinned
- * buffers, so that the caller's data may change, into a ring on the device, from where the first
- * stream copies them to their place. So data cross the bus while earlier kernels run; the host only
- * waits for a pinned buffer to have left. Downloads wait. A recording is a CUDA graph, captured
- * from the first stream. */
+ * Kernels are queued on a stream of our own (lanes.c: several, side by side), uploads on a second
+ * one: through a ring of pinned buffers, so that the caller's data may change, into a ring on the
+ * device, from where the first stream copies them to their place. So data cross the bus while
+ * earlier kernels run; the host only waits for a pinned buffer to have left. Downloads wait. A
+ * recording is a CUDA graph, captured from the first stream. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +43,7 @@ void gpu_failed(const char *call, const char *status, bool full)
     const int name = (int)strcspn(call, "("); /* the function, without its arguments */
     const char *lost = device_is_lost() ? "; the device is lost to this run" : "";
     const TrapKind kind = full ? TRAP_DEVICE_MEMORY : TRAP_DEVICE;
+    gpu_lane(0);
     abandon_capture();
     if (!current) trap(kind, "%.*s failed: %s%s", name, call, status, lost);
     trap(kind, "node '%s' (%s): %.*s failed: %s%s", current->name ? current->name : "",
@@ -61,18 +62,12 @@ static struct {
     int next;
 } ring;
 
-static const char *say(const char *what, const char *status)
+const char *gpu_say(const char *what, const char *status)
 {
     static char text[256];
     snprintf(text, sizeof text, "%s: %s", what, status);
     return text;
 }
-
-#define OPEN(library, call)                                                                        \
-    do {                                                                                           \
-        const char *status_ = library##_text(call);                                                \
-        if (status_) return say(#library, status_);                                                \
-    } while (0)
 
 static const char *open_ring(void)
 {
@@ -82,18 +77,6 @@ static const char *open_ring(void)
         OPEN(cuda, cudaEventCreateWithFlags(&ring.there[k], cudaEventDisableTiming));
         OPEN(cuda, cudaEventCreateWithFlags(&ring.taken[k], cudaEventDisableTiming));
     }
-    return "";
-}
-
-/* cuBLAS adds in the same order in every run if its workspace is ours and fixed. */
-static const char *open_cublas(void)
-{
-    enum { WORKSPACE = 32 << 20 };
-    void *workspace;
-    OPEN(cublas, cublasCreate(&gpu.cublas));
-    OPEN(cublas, cublasSetStream(gpu.cublas, gpu.stream));
-    OPEN(cuda, cudaMalloc(&workspace, WORKSPACE));
-    OPEN(cublas, cublasSetWorkspace(gpu.cublas, workspace, WORKSPACE));
     return "";
 }
 
@@ -135,11 +118,8 @@ static const char *open_all(void)
     OPEN(cuda, cudaGetDeviceProperties(&properties, device));
     gpu.capability = 10 * properties.major + properties.minor;
     if (gpu.capability < 70) return "the device is older than compute capability 7.0";
-    OPEN(cuda, cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
-    OPEN(cuda, cudaStreamCreateWithFlags(&gpu.uploads, cudaStreamNonBlocking));
-    OPEN(cudnn, cudnnCreate(&gpu.cudnn));
-    OPEN(cudnn, cudnnSetStream(gpu.cudnn, gpu.stream));
-    const char *why = open_cublas();
+    const char *why = gpu_lane_open(0);
+    if (!*why) OPEN(cuda, cudaStreamCreateWithFlags(&gpu.uploads, cudaStreamNonBlocking));
     if (!*why) why = load_kernels();
     return *why ? why : open_ring();
 }

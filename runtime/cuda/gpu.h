@@ -1,9 +1,9 @@
-/* What the host side asks of a GPU. driver.c, conv_cudnn.c, gemm_cublas.c and nvrtc.c do it with
- * CUDA; tests/cuda/emulated.c does it on the CPU, with the same kernel bodies.
+/* What the host side asks of a GPU. driver.c, lanes.c, conv_cudnn.c, gemm_cublas.c and nvrtc.c do
+ * it with CUDA; tests/cuda/emulated.c does it on the CPU, with the same kernel bodies.
  *
- * One process drives one device, with one stream: calls are queued in order. What fails traps with
- * the failing call and the node that gpu_begin() named last. Several devices are several processes:
- * sums between them belong behind pool_run(), where the CPU's ranks have theirs. */
+ * One process drives one device: calls are queued in order, but for lanes between fork and join.
+ * What fails traps with the failing call and the node that gpu_begin() named last. Several devices
+ * are several processes. */
 #ifndef EHAP_RUNTIME_CUDA_GPU_H
 #define EHAP_RUNTIME_CUDA_GPU_H
 
@@ -25,6 +25,12 @@ void gpu_record(void);
 void *gpu_recorded(void);
 void gpu_replay(void *recording);
 void gpu_discard(void *recording);
+
+/* As DeviceMemory has them (runtime/kernel.h). */
+int gpu_lanes(int n);
+void gpu_fork(int n);
+void gpu_lane(int k);
+void gpu_join(int n);
 
 /* Traps: "node 'conv1' (Conv): cudnnConvolutionForward failed: …" */
 _Noreturn void gpu_fail(const char *call, const char *status);

@@ -120,16 +120,16 @@ static void fill(void)
     }
 }
 
-static void append(float *rows, int64_t *counter, int64_t row, int64_t at, const float *x,
+static void append(float *rows, int64_t *counter, int lane, int64_t row, int64_t at, const float *x,
                    int64_t n)
 {
-    const AppendArgs a = {n, row, at, counter, counter + 1, x, rows};
+    const AppendArgs a = {n, lane, row, at, counter, counter + 1, x, rows};
     if (n > 0) gpu_launch(GPU_append, &a);
 }
 
-static void bump(int64_t *counter, int64_t *key)
+static void bump(int64_t *counter, int64_t *keys, int64_t size, int lanes)
 {
-    const BumpArgs a = {1, counter, key};
+    const BumpArgs a = {lanes, size, counter, keys};
     gpu_launch(GPU_bump, &a);
 }
 
@@ -158,6 +158,10 @@ static const DeviceMemory memory = {
     .recorded = gpu_recorded,
     .replay = gpu_replay,
     .discard = gpu_discard,
+    .lanes = gpu_lanes,
+    .fork = gpu_fork,
+    .lane = gpu_lane,
+    .join = gpu_join,
     .append = append,
     .bump = bump,
     .gather = gather,

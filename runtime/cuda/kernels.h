@@ -72,19 +72,20 @@ typedef struct SignArgs {
     void *y;
 } SignArgs;
 
-/* rows[*counter * row + at + i] = x[i]; *bad falls to *counter where x[i] is Inf or NaN: threads
- * that race write the same. */
+/* With r = *counter + lane: rows[r * row + at + i] = x[i]; *bad falls to r where x[i] is Inf or
+ * NaN. */
 typedef struct AppendArgs {
-    int64_t threads, row, at;
+    int64_t threads, lane, row, at;
     const int64_t *counter;
     int64_t *bad;
     const float *x;
     float *rows;
 } AppendArgs;
 
+/* keys[i, size - 1] and *counter go up by the number of threads, of which there is one per lane. */
 typedef struct BumpArgs {
-    int64_t threads; /* 1 */
-    int64_t *counter, *key;
+    int64_t threads, size;
+    int64_t *counter, *keys;
 } BumpArgs;
 
 /* total[i] += rows[i] */

@@ -83,6 +83,16 @@ SCALAR_FN void gpu_store(void *p, int dtype, int64_t at, float x)
     }
 }
 
+/* *p = min(*p, x), whoever else does it. */
+SCALAR_FN void gpu_lower(int64_t *p, int64_t x)
+{
+#ifdef __CUDACC__
+    atomicMin((long long *)p, (long long)x);
+#else
+    if (x < *p) *p = x;
+#endif
+}
+
 /* The grid [lo, hi] of a simulated integer, as runtime/cpu/quant.c has it. */
 SCALAR_FN float gpu_fake_quant(float x, float scale, float zero, float lo, float hi)
 {

@@ -11,13 +11,17 @@
 #include "runtime/cuda/gpu.h"
 
 typedef struct Gpu {
-    cudaStream_t stream, uploads;
+    cudaStream_t stream; /* of the lane that calls go to, and its libraries' handles */
     cudnnHandle_t cudnn;
     cublasHandle_t cublas;
+    cudaStream_t uploads;
     int capability; /* 90: 9.0 */
 } Gpu;
 
 extern Gpu gpu;
+
+/* Opens lane k: a stream, the libraries' handles on it and a workspace. "" or what failed. */
+const char *gpu_lane_open(int k);
 
 /* The source of gpu_build compiled for a capability (90: 9.0): malloc'ed code of *n bytes. */
 char *gpu_compile(const char *source, int capability, size_t *n);
@@ -47,6 +51,14 @@ static inline bool nvrtc_full(nvrtcResult s) { return (void)s, false; }
         const __typeof__(status) status_ = (status);                                               \
         if (status_) gpu_failed(call, library##_text(status_), library##_full(status_));           \
     } while (0)
+
+/* OPEN(cuda, call): returns the library and its words unless the status is success. */
+#define OPEN(library, call)                                                                        \
+    do {                                                                                           \
+        const char *status_ = library##_text(call);                                                \
+        if (status_) return gpu_say(#library, status_);                                            \
+    } while (0)
+const char *gpu_say(const char *what, const char *status); /* "what: status"; static */
 
 /* gpu_fail, or for a lack of memory TRAP_DEVICE_MEMORY. */
 _Noreturn void gpu_failed(const char *call, const char *status, bool full);

@@ -51,7 +51,13 @@ typedef struct Recording {
     Call *first, **end;
 } Recording;
 
+/* What is recorded in lanes is kept lane by lane, then woven: a call of each in turn, so that lanes
+ * which disturb each other compute something else. */
+static Recording lanes[MAX_LANES];
+static int lane = -1; /* -1: not between fork and join */
+
 static Recording *recording;
+static size_t in_use; /* bytes */
 static const Node *current;
 
 static void queue(void (*run)(const void *args), const void *args, size_t size)
@@ -64,8 +70,42 @@ static void queue(void (*run)(const void *args), const void *args, size_t size)
     if (!c) trap(TRAP_NO_MEMORY, "out of memory for a recording");
     *c = (Call){run, c + 1, NULL};
     memcpy(c->args, args, size);
-    *recording->end = c;
-    recording->end = &c->next;
+    Recording *to = lane < 0 ? recording : &lanes[lane];
+    *to->end = c;
+    to->end = &c->next;
+}
+
+int gpu_lanes(int n) { return note("lanes %d", n), n; }
+
+void gpu_fork(int n)
+{
+    note("fork %d", n);
+    for (int k = 0; k < n; k++) {
+        lanes[k].first = NULL;
+        lanes[k].end = &lanes[k].first;
+    }
+    lane = 0;
+}
+
+void gpu_lane(int k) { lane = k; }
+
+void gpu_join(int n)
+{
+    bool more = true;
+    note("join %d", n);
+    lane = -1;
+    while (recording && more) {
+        more = false;
+        for (int k = 0; k < n; k++) {
+            Call *c = lanes[k].first;
+            if (!c) continue;
+            lanes[k].first = c->next;
+            c->next = NULL;
+            *recording->end = c;
+            recording->end = &c->next;
+            more = true;
+        }
+    }
 }
 
 const char *gpu_open(void) { return ""; }
@@ -73,6 +113,8 @@ void gpu_begin(const Node *n) { current = n; }
 
 void gpu_fail(const char *call, const char *status)
 {
+    recording = NULL;
+    lane = -1;
     trap(TRAP_DEVICE, "node '%s': %s failed: %s", current && current->name ? current->name : "",
          call, status);
 }
@@ -80,14 +122,25 @@ void gpu_fail(const char *call, const char *status)
 void gpu_record(void)
 {
     note("record");
+    lane = -1;
     recording = malloc(sizeof *recording);
     if (!recording) trap(TRAP_NO_MEMORY, "out of memory for a recording");
     recording->first = NULL;
     recording->end = &recording->first;
 }
 
+/* $EHAP_EMULATED_GRAPH_BYTES: how much may be in use for a recording to find memory of its own. */
+static void check_room_for_recording(void)
+{
+    const char *limit = getenv("EHAP_EMULATED_GRAPH_BYTES");
+    if (!limit || !*limit || in_use <= strtoull(limit, NULL, 10)) return;
+    recording = NULL;
+    trap(TRAP_DEVICE_MEMORY, "cudaGraphInstantiate failed: out of memory");
+}
+
 void *gpu_recorded(void)
 {
+    check_room_for_recording();
     Recording *r = recording;
     note("recorded");
     recording = NULL;
@@ -111,8 +164,8 @@ void gpu_discard(void *r)
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
-/* $EHAP_EMULATED_BYTES: how much there is. Allocations carry their size in front. */
-static size_t in_use;
+/* $EHAP_EMULATED_BYTES: how much there is; $EHAP_EMULATED_FREE: how much is said to be free.
+ * Allocations carry their size in front. */
 
 void *gpu_alloc(size_t n)
 {
@@ -138,7 +191,8 @@ void gpu_release(void *p)
 
 size_t gpu_available(void)
 {
-    const char *limit = getenv("EHAP_EMULATED_BYTES");
+    const char *promised = getenv("EHAP_EMULATED_FREE"), *limit = getenv("EHAP_EMULATED_BYTES");
+    if (promised && *promised) return strtoull(promised, NULL, 10);
     if (!limit || !*limit) return SIZE_MAX;
     const size_t all = strtoull(limit, NULL, 10);
     return all > in_use ? all - in_use : 0;

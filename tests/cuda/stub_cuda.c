@@ -134,8 +134,9 @@ const char *cudaGetErrorString(cudaError_t s) { return s == 700 ? "illegal acces
 cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, size_t shared,
                              cudaStream_t s)
 {
-    (void)args, (void)shared, (void)s;
-    return note("launch %d grid %u block %u\n", (int)(intptr_t)f, grid.x, block.x), result();
+    (void)args, (void)shared;
+    note("launch %d grid %u block %u on %d\n", (int)(intptr_t)f, grid.x, block.x, (int)(intptr_t)s);
+    return result();
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
 {

@@ -15,7 +15,8 @@ static cudnnStatus_t status(void)
 #define OK return status()
 cudnnStatus_t cudnnCreate(cudnnHandle_t *h)
 {
-    *h = (cudnnHandle_t)1;
+    static intptr_t count;
+    *h = (cudnnHandle_t)++count;
     OK;
 }
 cudnnStatus_t cudnnSetStream(cudnnHandle_t h, cudaStream_t s)
@@ -266,7 +267,8 @@ static cublasStatus_t cublas_status(void)
 
 cublasStatus_t cublasCreate_v2(cublasHandle_t *h)
 {
-    *h = (cublasHandle_t)1;
+    static intptr_t count;
+    *h = (cublasHandle_t)++count;
     return cublas_status();
 }
 cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s)

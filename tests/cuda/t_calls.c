@@ -14,6 +14,8 @@
 
 #include "tests/cuda/stubs.h"
 
+static void *a_number(int n) { return (void *)(intptr_t)n; }
+
 static void test_open(void **state)
 {
     (void)state;
@@ -44,10 +46,37 @@ static void test_recording(void **state)
     void *r = gpu_recorded();
     gpu_replay(r);
     gpu_replay(r);
-    assert_string_equal(log_text, "capture 1\nlaunch 1 grid 4 block 256\nset 8\n"
-                                  "launch 5 grid 1 block 256\ncaptured\ninstantiate\n"
+    assert_string_equal(log_text, "capture 1\nlaunch 1 grid 4 block 256 on 1\nset 8\n"
+                                  "launch 5 grid 1 block 256 on 1\ncaptured\ninstantiate\n"
                                   "destroy graph\nreplay 8\nreplay 8\n");
     gpu_discard(r);
+}
+
+/* Lanes are branches: each waits for the fork, the first for all at the join; every call in a lane
+ * goes to its stream, those of the libraries through handles of its own. */
+static void test_lanes(void **state)
+{
+    (void)state;
+    const CopyArgs a = {.threads = 1};
+    const GpuGemm g = {.storage = DT_F16, .result = DT_F16, .m = 1, .n = 1, .k = 1, .batch = 1};
+    forget();
+    assert_int_equal(gpu_lanes(3), 3);
+    must_say("stream 1\n");
+    must_say("workspace ");
+    forget();
+    assert_int_equal(gpu_lanes(2), 2); /* they are there */
+    assert_string_equal(log_text, "");
+    gpu_fork(3);
+    gpu_launch(GPU_copy, &a);
+    gpu_lane(2);
+    gpu_launch(GPU_copy, &a);
+    const cublasHandle_t second = gpu.cublas;
+    gpu_gemm(&g, a_number(1), a_number(2), a_number(3));
+    gpu_join(3);
+    assert_true(gpu.cublas != second);
+    must_say("event 1 on 1\nstream 3 waits for 1\nstream 4 waits for 1\n"
+             "launch 1 grid 1 block 256 on 1\nlaunch 1 grid 1 block 256 on 4\n");
+    must_say("event 34 on 3\nstream 1 waits for 34\nevent 35 on 4\nstream 1 waits for 35\n");
 }
 
 /* An upload returns with the caller's data copied, in parts of the ring's size. */
@@ -59,14 +88,14 @@ static void test_upload(void **state)
     forget();
     from[n - 1] = 42;
     gpu_upload(to, from, n);
-    /* Events 2k + 1 (there) and 2k + 2 (taken) belong to buffer k; kernels run on stream 1. */
+    /* Events 2k + 2 (there) and 2k + 3 (taken) belong to buffer k; kernels run on stream 1. */
     assert_string_equal(log_text,
-                        "wait 1\nstream 2 waits for 2\ncopy 4194304 kind 1 on 2\nevent 1 on 2\n"
-                        "stream 1 waits for 1\ncopy 4194304 kind 3 on 1\nevent 2 on 1\n"
-                        "wait 3\nstream 2 waits for 4\ncopy 4194304 kind 1 on 2\nevent 3 on 2\n"
-                        "stream 1 waits for 3\ncopy 4194304 kind 3 on 1\nevent 4 on 1\n"
-                        "wait 5\nstream 2 waits for 6\ncopy 1048581 kind 1 on 2\nevent 5 on 2\n"
-                        "stream 1 waits for 5\ncopy 1048581 kind 3 on 1\nevent 6 on 1\n");
+                        "wait 2\nstream 2 waits for 3\ncopy 4194304 kind 1 on 2\nevent 2 on 2\n"
+                        "stream 1 waits for 2\ncopy 4194304 kind 3 on 1\nevent 3 on 1\n"
+                        "wait 4\nstream 2 waits for 5\ncopy 4194304 kind 1 on 2\nevent 4 on 2\n"
+                        "stream 1 waits for 4\ncopy 4194304 kind 3 on 1\nevent 5 on 1\n"
+                        "wait 6\nstream 2 waits for 7\ncopy 1048581 kind 1 on 2\nevent 6 on 2\n"
+                        "stream 1 waits for 6\ncopy 1048581 kind 3 on 1\nevent 7 on 1\n");
     gpu_download(back, to, n);
     must_say("kind 2 on 1\nsync\n");
     assert_int_equal(back[n - 1], 42);
@@ -142,7 +171,7 @@ static void test_capture_is_abandoned(void **state)
     forget();
     must_trap(a_capture_that_fails, TRAP_DEVICE,
               "node 'conv7' (Conv): cudaLaunchKernel failed: illegal access");
-    must_say("capture 1\nlaunch 1 grid 1 block 256\ncaptured\ndestroy graph\n");
+    must_say("capture 1\nlaunch 1 grid 1 block 256 on 1\ncaptured\ndestroy graph\n");
     forget();
     gpu_release(NULL);
     assert_null(strstr(log_text, "captured"));
@@ -218,9 +247,17 @@ static void recording(void)
     gpu_replay(a_recording);
 }
 
+static void side_by_side(void)
+{
+    gpu_fork(3);
+    gpu_lane(1);
+    gpu_join(3);
+}
+
 static void test_every_call_fails(void **state)
 {
     (void)state;
+    every_call_fails(side_by_side, 7);
     every_call_fails(moving_data, 9);
     every_call_fails(recording, 4);
     every_call_fails(a_build, 9);
@@ -249,15 +286,11 @@ static void test_opening_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_opening_fails),
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_recording),
-        cmocka_unit_test(test_upload),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_lost_device),
-        cmocka_unit_test(test_capture_is_abandoned),
-        cmocka_unit_test(test_generated),
-        cmocka_unit_test(test_newer_device),
+        cmocka_unit_test(test_opening_fails),    cmocka_unit_test(test_open),
+        cmocka_unit_test(test_recording),        cmocka_unit_test(test_upload),
+        cmocka_unit_test(test_errors),           cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_lost_device),      cmocka_unit_test(test_capture_is_abandoned),
+        cmocka_unit_test(test_generated),        cmocka_unit_test(test_newer_device),
         cmocka_unit_test(test_every_call_fails),
     };
     if (!mkdtemp(cache)) return 1;

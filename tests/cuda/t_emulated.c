@@ -1,91 +1,6 @@
 /* What the CUDA device makes of a program, read off the log of the emulated one: fusion, padding,
  * staging, recordings; and that repeated runs and small memory behave. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#include "passes/batches.h"
-#include "tests/unit/small_net.h"
-
-#define TYPE(dt, ...)                                                                              \
-    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
-            (int64_t[]){__VA_ARGS__})
-
-static char path[] = "/tmp/ehap_log_XXXXXX", last_message[512];
-
-static void keep_message(void *ctx, Severity sev, const char *text)
-{
-    (void)ctx, (void)sev;
-    strncpy(last_message, text, sizeof last_message - 1);
-}
-
-static void forget(void) { assert_int_equal(truncate(path, 0), 0); }
-
-/* The log since the last forget(); static. */
-static const char *logged(void)
-{
-    static char text[1 << 20];
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    fclose(f);
-    return text;
-}
-
-static int count(const char *what)
-{
-    int n = 0;
-    for (const char *s = logged(); (s = strstr(s, what)); s += strlen(what)) n++;
-    return n;
-}
-
-static void must_say(const char *text)
-{
-    if (!count(text)) fail_msg("'%s' is not in:\n%s", text, logged());
-}
-
-static Value *param(Graph *g, Type t, float scale)
-{
-    const int64_t n = type_count(&t);
-    float *x = NEW_ARRAY(g->arena, float, n);
-    Rng r = rng_new(5, (uint64_t)n);
-    for (int64_t i = 0; i < n; i++) x[i] = scale * rng_normal(&r);
-    return value_const(g, "p", t, x);
-}
-
-static Value *cast(Value *v, DType to)
-{
-    return build(v->graph, OP_Cast, IN(v), ATTRS(attr_int("to", to)));
-}
-
-typedef struct Running {
-    Program *p;
-    Instance *i;
-} Running;
-
-static Running start(const Graph *g, const char *device, const uint8_t *stage)
-{
-    Diag d = diag_stderr(NULL);
-    Running r;
-    assert_int_equal(
-        program_compile(&r.p, g, &(ProgramOptions){.device = device, .stage = stage}, &d), 0);
-    assert_int_equal(instance_new(&r.i, r.p, &d), 0);
-    return r;
-}
-
-static void stop(Running r)
-{
-    instance_free(r.i);
-    program_free(r.p);
-}
+#include "tests/cuda/logged.h"
 
 /* relu(x) * 2 + x, its square root of the absolute value, and the sum of both: one kernel, and the
  * second result that is an output too. */
@@ -216,31 +131,6 @@ static void test_old_device(void **state)
     }
     unsetenv("EHAP_EMULATED_CAPABILITY");
     arena_free(a);
-}
-
-/* w = z * v + y over three stages, as training and probing run them. */
-static Graph *staged_graph(Arena *a)
-{
-    Graph *g = graph_new(a, "stages");
-    const Type t = TYPE(DT_F32, 4);
-    Value *x = graph_add_input(g, "x", t), *b = graph_add_input(g, "b", t);
-    Value *key = graph_add_input(g, "key", TYPE(DT_I64, 2));
-    Value *z = build(g, OP_Add, IN(build(g, OP_Mul, IN(x, x), NO_ATTRS), b), NO_ATTRS);
-    Value *v = build(g, OP_Rademacher, IN(key), ATTRS(attr_ints("shape", 1, (int64_t[]){4})));
-    Value *y = build(g, OP_Mul, IN(z, v), NO_ATTRS);
-    graph_add_output(g, y);
-    graph_add_output(g, build(g, OP_ReduceSum, IN(y, CONST_INTS(g, 0)), NO_ATTRS));
-    return g;
-}
-
-static const uint8_t stages[] = {0, 1, 2};
-static const float xs[4] = {1, 2, 3, 4}, bs[4] = {0.5F, 1, 1, -1};
-
-static void bind_staged(Running r, const int64_t *key)
-{
-    instance_bind(r.i, 0, xs);
-    instance_bind(r.i, 1, bs);
-    instance_bind(r.i, 2, key);
 }
 
 static void test_recording(void **state)
@@ -483,55 +373,6 @@ static void test_training_stays_on_the_device(void **state)
     must_say("upload 20\n");                            /* rates */
 }
 
-static void test_out_of_memory(void **state)
-{
-    (void)state;
-    Arena *a = arena_new();
-    Graph *g = graph_new(a, "big");
-    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 1000, 1000));
-    graph_add_output(g, build(g, OP_Exp, IN(x), NO_ATTRS));
-    Diag d = {.sink = keep_message};
-    Program *p;
-    Instance *i;
-    assert_int_equal(program_compile(&p, g, &(ProgramOptions){.device = "cuda"}, &d), 0);
-    setenv("EHAP_EMULATED_BYTES", "5000000", 1);
-    assert_int_equal(instance_new(&i, p, &d), -1);
-    unsetenv("EHAP_EMULATED_BYTES");
-    assert_non_null(strstr(last_message, "out of memory on 'cuda': the program needs 4000"));
-    program_free(p);
-    arena_free(a);
-}
-
-static int build_exp(ShardGraph *out, void *ctx, int64_t shard)
-{
-    Graph *g = graph_new(ctx, "shard");
-    Value *x = graph_add_input(g, "x", TYPE(DT_F32, shard, 1000));
-    graph_add_output(g, build(g, OP_Exp, IN(x), NO_ATTRS));
-    *out = (ShardGraph){.g = g};
-    return 0;
-}
-
-/* 256 samples of 4000 bytes do not fit, an eighth of them do. */
-static void test_shards_shrink(void **state)
-{
-    (void)state;
-    Arena *a = arena_new();
-    Graph *model = graph_new(a, "model");
-    const Type open = TYPE(DT_F32, graph_symbol(model, "N"), 1000);
-    graph_add_output(model, graph_add_input(model, "x", open));
-    Diag d = {.sink = keep_message};
-    const Options o = {.device = "cuda"};
-    Session *s;
-    setenv("EHAP_EMULATED_BYTES", "300000", 1);
-    assert_int_equal(session_open(&s, a, model, shard_for_device(&o, 300), build_exp, a, &o, &d),
-                     0);
-    unsetenv("EHAP_EMULATED_BYTES");
-    assert_int_equal(s->shard, 32);
-    assert_int_equal(s->threads, 1);
-    assert_non_null(strstr(last_message, "32 samples at a time instead of 256"));
-    arena_free(a);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -547,12 +388,6 @@ int main(void)
         cmocka_unit_test(test_training_is_that_of_the_cpu),
         cmocka_unit_test(test_training_in_half),
         cmocka_unit_test(test_training_stays_on_the_device),
-        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_shards_shrink),
     };
-    if (mkstemp(path) < 0) return 1;
-    setenv("EHAP_EMULATED_LOG", path, 1);
-    const int failures = cmocka_run_group_tests(tests, NULL, NULL);
-    unlink(path);
-    return failures;
+    RUN_LOGGED(tests);
 }
