@@ -5,6 +5,8 @@ find_package(ZLIB REQUIRED)
 find_package(LAPACK REQUIRED)
 find_package(MPI COMPONENTS C) # optional: mpirun spreads the shards over processes
 pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libturbojpeg)
+pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
 pkg_check_modules(PROTOBUF_C REQUIRED IMPORTED_TARGET libprotobuf-c)
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 

@@ -2,7 +2,8 @@
 # Installs the Debian packages that ehapc is built and tested with, if any is missing.
 set -e
 packages="cmake ninja-build gcc pkg-config libdnnl-dev libprotobuf-c-dev protobuf-c-compiler
-libonnx-dev libonnx-testdata liblapack-dev libzip-dev libcjson-dev zlib1g-dev libcmocka-dev
+libonnx-dev libonnx-testdata liblapack-dev libzip-dev libcjson-dev zlib1g-dev
+libturbojpeg0-dev libpng-dev libcmocka-dev
 libopenmpi-dev openmpi-bin dataset-fashion-mnist python3-venv clang-format"
 
 missing=

@@ -3,6 +3,7 @@
 #define EHAP_FRONTEND_DATA_H
 
 #include "frontend/frontend.h"
+#include "ir/samples.h"
 
 /* `count` samples for one model input. */
 typedef struct Part {
@@ -12,17 +13,22 @@ typedef struct Part {
     const void *data;
     const int32_t *labels; /* NULL: none */
     size_t pitch;          /* bytes from one sample to the next; 0: they are dense */
+    SampleMaker *make;     /* NULL: they lie there */
 } Part;
 
 typedef struct Parts {
     Arena *arena; /* of the files as read, where the samples are used */
     const Graph *graph;
+    const Preprocess *pre;
+    int32_t label; /* of images that are read now; -1: none */
     Diag *diag;
     Part *list;
     int n, cap;
 } Parts;
 
 void parts_add(Parts *ps, Part p);
+/* An array whose first axis runs over samples. */
+void parts_add_array(Parts *ps, int input, const Type *t, const void *data);
 /* The sample type (without the batch axis) of model input i. */
 Type sample_type(const Graph *g, int i);
 
@@ -39,6 +45,7 @@ int idx_read(Parts *ps, const char *path);
 int npy_read(Parts *ps, const char *path);
 int npz_read_samples(Parts *ps, const char *path);
 int pb_read(Parts *ps, const char *path);
+int image_read(Parts *ps, const char *path);
 
 /* One .npy image: type and elements (borrowed from `bytes`, copied if misaligned or in
  * Fortran order). `what` names it in messages. */

@@ -273,8 +273,7 @@ int npy_read(Parts *ps, const char *path)
     TRY(data_load(&file, ps->arena, path, ps->diag));
     TRY(npy_parse(&x, ps->arena, file, arena_printf(ps->arena, "'%s'", path), ps->diag));
     if (x.type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
-    parts_add(ps, (Part){0, x.type.dim[0], type_of(x.type.dtype, x.type.rank - 1, x.type.dim + 1),
-                         x.data, NULL, 0});
+    parts_add_array(ps, 0, &x.type, x.data);
     return 0;
 }
 
@@ -322,8 +321,7 @@ int npz_read_samples(Parts *ps, const char *path)
         if (input < 0)
             return diag_error(ps->diag, "'%s': array '%s' is not an input of the model", path,
                               arrays[k].name);
-        parts_add(ps, (Part){input, t->dim[0], type_of(t->dtype, t->rank - 1, t->dim + 1),
-                             arrays[k].data, NULL, 0});
+        parts_add_array(ps, input, t, arrays[k].data);
     }
     for (int k = first; labels && k < ps->n; k++) {
         if (labels->type.dim[0] != ps->list[k].count)

@@ -39,7 +39,13 @@ int cifar_read(Parts *ps, const char *path)
     size_t n = file.n / record;
     TRY(record_labels(&labels, ps, path, n, record));
     t.dtype = DT_U8;
-    parts_add(ps, (Part){0, (int64_t)n, t, (const uint8_t *)file.p + 1, labels, record});
+    if (ps->pre->nhwc && t.rank == 3)
+        t = type_of(DT_U8, 3, (int64_t[]){t.dim[2], t.dim[0], t.dim[1]});
+    parts_add(ps, (Part){.count = (int64_t)n,
+                         .sample = t,
+                         .data = (const uint8_t *)file.p + 1,
+                         .labels = labels,
+                         .pitch = record});
     return 0;
 }
 
@@ -99,7 +105,7 @@ int idx_read(Parts *ps, const char *path)
     if (strstr(path, "labels-idx1")) return 0; /* read with its images */
     TRY(data_load(&file, ps->arena, path, ps->diag));
     TRY(idx_parse(&t, &p, file, path, ps->diag));
-    Part part = {0, t.dim[0], type_of(DT_U8, t.rank - 1, t.dim + 1), p, NULL, 0};
+    Part part = {.count = t.dim[0], .sample = type_of(DT_U8, t.rank - 1, t.dim + 1), .data = p};
     TRY(idx_labels(&part, ps, path));
     parts_add(ps, part);
     return 0;

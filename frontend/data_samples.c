@@ -18,8 +18,9 @@ static const struct {
     const char *inside;
     Reader *read;
 } kinds[] = {
-    {NULL, "-ubyte", idx_read}, {".npy", NULL, npy_read},   {".npz", NULL, npz_read_samples},
-    {".pb", NULL, pb_read},     {".bin", NULL, cifar_read},
+    {NULL, "-ubyte", idx_read},  {".npy", NULL, npy_read},   {".npz", NULL, npz_read_samples},
+    {".pb", NULL, pb_read},      {".bin", NULL, cifar_read}, {".jpg", NULL, image_read},
+    {".jpeg", NULL, image_read}, {".png", NULL, image_read},
 };
 
 static Reader *reader_of(const char *path)
@@ -28,7 +29,7 @@ static Reader *reader_of(const char *path)
     size_t n = strlen(name);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         size_t m = kinds[k].suffix ? strlen(kinds[k].suffix) : 0;
-        if (kinds[k].suffix ? n > m && strcmp(name + n - m, kinds[k].suffix) == 0
+        if (kinds[k].suffix ? n > m && strcasecmp(name + n - m, kinds[k].suffix) == 0
                             : strstr(name, kinds[k].inside) != NULL)
             return kinds[k].read;
     }
@@ -44,6 +45,14 @@ void parts_add(Parts *ps, Part p)
         ps->cap = ps->cap ? ps->cap * 2 : 8;
     }
     ps->list[ps->n++] = p;
+}
+
+void parts_add_array(Parts *ps, int input, const Type *t, const void *data)
+{
+    parts_add(ps, (Part){.input = input,
+                         .count = t->dim[0],
+                         .sample = type_of(t->dtype, t->rank - 1, t->dim + 1),
+                         .data = data});
 }
 
 Type sample_type(const Graph *g, int i)
@@ -67,9 +76,7 @@ int pb_read(Parts *ps, const char *path)
         return 0;
     }
     if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
-    parts_add(ps,
-              (Part){input, v->type.dim[0],
-                     type_of(v->type.dtype, v->type.rank - 1, v->type.dim + 1), v->data, NULL, 0});
+    parts_add_array(ps, input, &v->type, v->data);
     return 0;
 }
 
@@ -94,19 +101,51 @@ static Listing *listing_new(Arena *a, const char *path)
     return l;
 }
 
-static int read_folder(Parts *ps, const char *path)
+static int64_t count_parts(const Parts *ps)
+{
+    int64_t n = 0;
+    for (int k = 0; k < ps->n; k++) n += ps->list[k].count;
+    return n;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The files of a folder, by name; of one that stands for a class the images. */
+static int read_files(Parts *ps, const char *path)
 {
     Listing *l = listing_new(ps->arena, path);
-    int status = 0, before = ps->n;
     if (l->n < 0) return diag_error(ps->diag, "cannot read folder '%s': %s", path, strerror(errno));
-    for (int i = 0; i < l->n && status == 0; i++) {
+    for (int i = 0; i < l->n; i++) {
         const char *file = arena_printf(ps->arena, "%s/%s", path, l->names[i]->d_name);
         Reader *read = reader_of(file);
-        if (read) status = read(ps, file);
+        if (read && (ps->label < 0 || read == image_read) && !is_folder(file)) TRY(read(ps, file));
     }
-    if (status == 0 && ps->n == before)
+    return 0;
+}
+
+/* A folder of files, or of folders by class: those that hold images are numbered by name. */
+static int read_folder(Parts *ps, const char *path)
+{
+    const int64_t before = count_parts(ps);
+    TRY(read_files(ps, path));
+    Listing *l = listing_new(ps->arena, path);
+    int32_t label = 0;
+    for (int i = 0; i < l->n; i++) {
+        const char *folder = arena_printf(ps->arena, "%s/%s", path, l->names[i]->d_name);
+        const int64_t so_far = count_parts(ps);
+        if (l->names[i]->d_name[0] == '.' || !is_folder(folder)) continue;
+        ps->label = label;
+        TRY(read_files(ps, folder));
+        label += count_parts(ps) > so_far;
+    }
+    ps->label = -1;
+    if (count_parts(ps) == before)
         return diag_error(ps->diag, "folder '%s' holds no samples that can be read", path);
-    return status;
+    return 0;
 }
 
 static int read_path(Parts *ps, const char *path)
@@ -119,7 +158,7 @@ static int read_path(Parts *ps, const char *path)
     if (read) return read(ps, path);
     diag_error(ps->diag, "'%s' is of no known kind of sample file", path);
     diag_note(ps->diag, "CIFAR records end in .bin, idx files hold '-ubyte' in their name, arrays "
-                        "end in .npy, .npz or .pb");
+                        "end in .npy, .npz or .pb, images in .jpg, .jpeg or .png");
     return -1;
 }
 
@@ -129,11 +168,19 @@ static void planes_to_nhwc(SampleInput *in, Arena *a, int64_t count)
     int64_t c = in->type.dim[2], hw = in->type.dim[0] * in->type.dim[1];
     uint8_t *dst = arena_array(a, (size_t)count, (size_t)(c * hw));
     for (int64_t n = 0; n < count; n++) {
-        const uint8_t *src = sample_at(in, n);
+        const uint8_t *src = sample_at(in, n, NULL);
         for (int64_t p = 0; p < hw; p++)
             for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[k * hw + p];
     }
     in->data = dst;
+}
+
+/* Whether a part holds planes of bytes where the model, as --preprocess says, takes [H,W,C]. */
+static bool are_planes(const Part *p, const Type *want, const Parts *ps)
+{
+    bool same = p->sample.rank == want->rank;
+    for (int i = 0; same && i < want->rank; i++) same = p->sample.dim[i] == want->dim[i];
+    return ps->pre->nhwc && want->rank == 3 && p->sample.dtype == DT_U8 && !same;
 }
 
 /* The element counts of the sample must match; [H,W] bytes may feed a [1,H,W] input. */
@@ -163,7 +210,7 @@ static void list_pieces(SampleInput *in, const Parts *ps, Arena *a, int input)
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input || p->count == 0) continue;
-        pieces[in->npieces++] = (SamplePiece){p->data, first, p->pitch ? p->pitch : row};
+        pieces[in->npieces++] = (SamplePiece){p->data, first, p->pitch ? p->pitch : row, p->make};
         first += p->count;
     }
     in->pieces = pieces;
@@ -185,6 +232,8 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
         if (first && p->sample.dtype != first->sample.dtype)
             return diag_error(ps->diag, "sample files of different element types: %s and %s",
                               dtype_name(first->sample.dtype), dtype_name(p->sample.dtype));
+        if (first && are_planes(p, &want, ps) != are_planes(first, &want, ps))
+            return diag_error(ps->diag, "some samples are planes, others have channels last");
         if (!first) first = p;
         all_labels &= p->labels != NULL;
         *count += p->count;
@@ -202,16 +251,16 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
     }
     *in = (SampleInput){.name = ps->graph->inputs[input]->name, .type = t, .channel_axis = -1};
     list_pieces(in, ps, a, input);
+    if (are_planes(first, &t, ps)) planes_to_nhwc(in, a, *count);
     if (y) *labels = y;
     return 0;
 }
 
 /* x = (stored * scale - mean) / std = (stored - mean / scale) * (scale / std). */
-static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *ps, int64_t count)
+static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *ps)
 {
     int axis = pre->nhwc ? in->type.rank - 1 : 0, n = pre->n ? pre->n : 1;
     float *factor = NEW_ARRAY(a, float, n), *shift = NEW_ARRAY(a, float, n);
-    if (pre->nhwc && in->type.rank == 3 && in->type.dtype == DT_U8) planes_to_nhwc(in, a, count);
     if (n > 1 && (in->type.rank < 1 || in->type.dim[axis] != n))
         return diag_error(ps->diag, "--preprocess gives %d channels, input '%s' has %lld", n,
                           in->name, in->type.rank < 1 ? 0LL : (long long)in->type.dim[axis]);
@@ -247,7 +296,7 @@ static void repeat_numbers(Samples *s, Arena *a)
         if (in->type.rank != 0) continue;
         char *all = arena_array(a, (size_t)s->count, size);
         for (int64_t k = 0; k < s->count; k++)
-            memcpy(all + (size_t)k * size, sample_at(in, 0), size);
+            memcpy(all + (size_t)k * size, sample_at(in, 0, NULL), size);
         in->data = all;
     }
 }
@@ -261,7 +310,7 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
         TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
         bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
         if (s->inputs[i].type.rank > 0 && pre && pre->given && is_float)
-            TRY(apply(&s->inputs[i], a, pre, ps, count));
+            TRY(apply(&s->inputs[i], a, pre, ps));
         TRY(check_conversion(&s->inputs[i], ps->graph->inputs[i], ps->diag));
         if (s->inputs[i].type.rank == 0) continue;
         if (counted && count != s->count)
@@ -293,11 +342,13 @@ static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Pre
     return finish(s, a, ps, pre);
 }
 
-static uint64_t stamp_folder(uint64_t h, Arena *a, const char *path)
+static uint64_t stamp_folder(uint64_t h, Arena *a, const char *path, bool classes)
 {
     Listing *l = listing_new(a, path);
     for (int i = 0; i < l->n; i++) {
         const char *file = arena_printf(a, "%s/%s", path, l->names[i]->d_name);
+        if (classes && l->names[i]->d_name[0] != '.' && is_folder(file))
+            h = stamp_folder(h, a, file, false);
         if (!reader_of(file)) continue;
         h = digest(h, file, strlen(file));
         h = file_stamp(h, file);
@@ -312,9 +363,8 @@ uint64_t samples_stamp(uint64_t h, const char *list)
     for (const char *at; (at = next_name(&list, &n));) {
         const char *path = arena_printf(a, "%.*s", (int)n, at);
         const char *labels = idx_labels_path(a, path);
-        struct stat st;
-        if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
-            h = stamp_folder(h, a, path);
+        if (is_folder(path)) {
+            h = stamp_folder(h, a, path, true);
             continue;
         }
         h = file_stamp(h, path);
@@ -331,7 +381,8 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     if (g->ninputs == 0) return diag_error(d, "the model has no inputs to feed samples to");
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
-    Parts ps = {.arena = a, .graph = g, .diag = d};
+    static const Preprocess none = {.scale = 1};
+    Parts ps = {.arena = a, .graph = g, .pre = pre ? pre : &none, .label = -1, .diag = d};
     int status = read_all(s, a, &ps, list, pre);
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;

@@ -23,13 +23,21 @@ typedef struct Preprocess {
     int n; /* channels given; 0: no mean and std */
     double mean[16], std[16];
     bool nhwc; /* the model wants N,H,W,C */
+    /* Of images: their size where the model leaves it open, the shorter side before the crop (0: as
+     * it has to be), no crop, blue first. */
+    int64_t height, width, resize;
+    bool stretch, bgr;
+    const int64_t
+        *dims; /* by symbol of the model: what its open dimensions are taken as; -1: nothing */
+    int ndims;
     bool given;
 } Preprocess;
 int preprocess_parse(Preprocess *out, const char *text, Diag *d);
 
 /* Reads the comma-separated files or folders: CIFAR binary, idx (plain or .gz, its labels beside it
- * or in the list), npy, npz, TensorProto .pb. Shapes and dtypes are checked against the model's
- * inputs (a graph with static sample shapes). */
+ * or in the list), npy, npz, TensorProto .pb, JPEG and PNG images (labelled by their folder, where
+ * it is one of several in a folder that is given). Shapes and dtypes are checked against the
+ * model's inputs (a graph with static sample shapes). */
 int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pre, const Graph *g,
                  Diag *d);
 

@@ -33,6 +33,46 @@ static int parse_list(const char *p, double *list, int max)
     return *p ? 0 : n;
 }
 
+/* "224" or "224x320", of at most 16,384 each. */
+static bool parse_size(const char *p, int64_t *height, int64_t *width)
+{
+    const int64_t most = 1 << 14;
+    char *end;
+    *height = *width = strtol(p, &end, 10);
+    if (end != p && *end == 'x') *width = strtol(p = end + 1, &end, 10);
+    return end != p && !*end && *height > 0 && *width > 0 && *height <= most && *width <= most;
+}
+
+/* `value` is one of two words; whether it is the second. */
+static int parse_choice(bool *second, const char *key, const char *value, const char *one,
+                        const char *other, Diag *d)
+{
+    *second = strcmp(value, other) == 0;
+    if (*second || strcmp(value, one) == 0) return 0;
+    return diag_error(d, "--preprocess: %s is '%s' or '%s', not '%s'", key, one, other, value);
+}
+
+static int parse_image_field(Preprocess *pre, const char *key, const char *value, Diag *d)
+{
+    int64_t same;
+    if (strcmp(key, "fit") == 0)
+        return parse_choice(&pre->stretch, key, value, "crop", "stretch", d);
+    if (strcmp(key, "order") == 0) return parse_choice(&pre->bgr, key, value, "rgb", "bgr", d);
+    if (strcmp(key, "size") == 0) {
+        if (parse_size(value, &pre->height, &pre->width)) return 0;
+        return diag_error(d, "--preprocess: '%s' is no size like 224 or 240x320 (height x width)",
+                          value);
+    }
+    if (strcmp(key, "resize") == 0) {
+        if (parse_size(value, &pre->resize, &same) && pre->resize == same) return 0;
+        return diag_error(d, "--preprocess: '%s' is no length for the shorter side", value);
+    }
+    return diag_error(d,
+                      "--preprocess: unknown key '%s' (scale, mean, std, layout; of images: size, "
+                      "resize, fit, order)",
+                      key);
+}
+
 static int parse_field(Preprocess *pre, const char *key, const char *value, int *nmean, int *nstd,
                        Diag *d)
 {
@@ -49,11 +89,9 @@ static int parse_field(Preprocess *pre, const char *key, const char *value, int 
         for (int i = 0; i < *nstd; i++)
             if (!(pre->std[i] > 0)) return diag_error(d, "--preprocess: std must be positive");
     } else if (strcmp(key, "layout") == 0) {
-        pre->nhwc = strcmp(value, "nhwc") == 0;
-        if (!pre->nhwc && strcmp(value, "nchw") != 0)
-            return diag_error(d, "--preprocess: layout is 'nchw' or 'nhwc', not '%s'", value);
+        return parse_choice(&pre->nhwc, key, value, "nchw", "nhwc", d);
     } else {
-        return diag_error(d, "--preprocess: unknown key '%s' (scale, mean, std, layout)", key);
+        return parse_image_field(pre, key, value, d);
     }
     return 0;
 }

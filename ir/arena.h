@@ -54,6 +54,7 @@ typedef enum TrapKind {
     TRAP_INTERNAL,
     TRAP_DEVICE,
     TRAP_DEVICE_MEMORY, /* … has none left */
+    TRAP_INPUT,         /* a file that was opened cannot be used after all */
 } TrapKind;
 
 /* if (trap_enter(&t) == 0) { work; trap_leave(&t); } else { t.kind, t.message; clean up }

@@ -84,7 +84,7 @@ static void load_sample(float *out, const SampleInput *in, const void *data, int
                  in->factor ? (double)in->factor[c] : 1);
 }
 
-const void *sample_at(const SampleInput *in, int64_t i)
+const void *sample_at(const SampleInput *in, int64_t i, void *room)
 {
     if (in->data) return (const char *)in->data + i * type_bytes(&in->type);
     int lo = 0, hi = in->npieces; /* the piece is in [lo, hi) */
@@ -96,7 +96,16 @@ const void *sample_at(const SampleInput *in, int64_t i)
             hi = mid;
     }
     const SamplePiece *p = &in->pieces[lo];
-    return (const char *)p->data + (size_t)(i - p->first) * p->pitch;
+    if (!p->make) return (const char *)p->data + (size_t)(i - p->first) * p->pitch;
+    p->make(p->data, i - p->first, room);
+    return room;
+}
+
+static bool any_made(const SampleInput *in)
+{
+    for (int k = 0; k < in->npieces; k++)
+        if (in->pieces[k].make) return true;
+    return false;
 }
 
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
@@ -109,13 +118,16 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
     if (!verbatim && out_type != DT_F32)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
+    Arena *a = any_made(in) ? arena_new() : NULL;
+    void *room = a ? arena_alloc(a, (size_t)type_bytes(&in->type)) : NULL;
     for (int64_t i = 0; i < n; i++) {
         char *to = (char *)out + (size_t)i * row;
-        const void *from = sample_at(in, index[i]);
+        const void *from = sample_at(in, index[i], room);
         if (verbatim)
             memcpy(to, from, row);
         else
             load_sample((float *)to, in, from, count);
-        if (in->pieces) mapped_passed(from, (size_t)type_bytes(&in->type));
+        if (in->pieces && from != room) mapped_passed(from, (size_t)type_bytes(&in->type));
     }
+    arena_free(a);
 }

@@ -1,7 +1,7 @@
 /* Sample data: what the frontend reads and passes draw batches from.
  *
  * Samples stay where their files put them: in memory, or in a mapped file of any size, of which
- * only the samples being gathered take memory.
+ * only the samples being gathered take memory; images are decoded as they are gathered.
  *
  * Elements stay in their stored type (CIFAR: bytes), so 20,000 images are 61 MB, and become
  * floats as a batch is gathered: x = (stored - shift[c]) * factor[c] with c the index of
@@ -11,11 +11,15 @@
 
 #include "ir/ir.h"
 
-/* Samples that lie at equal distances. */
+/* Makes sample i of a piece, as stored, in `out`; by any thread. */
+typedef void SampleMaker(const void *data, int64_t i, void *out);
+
+/* Samples that lie at equal distances, or are made when they are wanted. */
 typedef struct SamplePiece {
     const void *data;
-    int64_t first; /* which sample of the set its first one is */
-    size_t pitch;  /* bytes from one to the next */
+    int64_t first;     /* which sample of the set its first one is */
+    size_t pitch;      /* bytes from one to the next */
+    SampleMaker *make; /* NULL: they lie there */
 } SamplePiece;
 
 typedef struct SampleInput {
@@ -37,8 +41,8 @@ typedef struct Samples {
     const char *source; /* "cifar (20000 images)", "synthesised from BatchNormalization" … */
 } Samples;
 
-/* Where sample i of an input lies. */
-const void *sample_at(const SampleInput *in, int64_t i);
+/* Sample i of an input, as stored: where it lies, or made in `room`, which holds one. */
+const void *sample_at(const SampleInput *in, int64_t i, void *room);
 /* Gathers samples index[0..n) of one input as rows of `out`; float inputs become float,
  * integer ones keep their type when factor is NULL and out_type says so. */
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,

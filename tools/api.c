@@ -130,6 +130,8 @@ static int guarded(ehap *e, Entry *f, const char *a, const char *b)
         diag_error(&e->diag, "%s", t.message);
         if (t.kind == TRAP_INTERNAL)
             dump_crash(e);
+        else if (t.kind == TRAP_INPUT)
+            return EHAP_BAD_INPUT;
         else if (t.kind == TRAP_DEVICE)
             diag_note(&e->diag, "--device cpu computes without the GPU");
         else

@@ -44,11 +44,13 @@ static const struct {
     const char *help;
 } options[] = {
     {"data", "A,B,...", STRING, offsetof(ehap, data), 0, 0,
-     "samples to score, refit and train with: files or folders (CIFAR .bin, idx, .npy, .npz, .pb)"},
+     "samples to score, refit and train with: files or folders (.jpg, .png, CIFAR .bin, idx, .npy, "
+     ".npz, .pb)"},
     {"eval", "A,B,...", STRING, offsetof(ehap, eval), 0, 0,
      "labelled samples to measure accuracy on"},
     {"preprocess", "KEY=V,...", PREPROCESS, 0, 0, 0,
-     "scale=1/255,mean=a:b:c,std=a:b:c,layout=nchw: x = (stored * scale - mean) / std"},
+     "scale=1/255,mean=a:b:c,std=a:b:c,layout=nchw: x = (stored * scale - mean) / std; of images "
+     "resize=256,size=224,fit=crop,order=rgb"},
     {"flops", "F", BUDGET, BUDGET_FLOPS, 0, 1,
      "fraction of the multiply-adds to keep (0.5; 0.85 without --data)"},
     {"params", "F", BUDGET, BUDGET_PARAMS, 0, 1, "fraction of the parameters to keep"},

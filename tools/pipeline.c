@@ -68,6 +68,8 @@ int pipeline_prepare(ehap *e)
     Context *c = &e->c;
     Samples *s;
     if (c->data) return EHAP_OK;
+    e->preprocess.dims = c->opt.dims;
+    e->preprocess.ndims = c->opt.ndims;
     if (e->eval) {
         if (samples_read(&s, e->arena, e->eval, &e->preprocess, c->original, &e->diag) < 0)
             return EHAP_BAD_INPUT;

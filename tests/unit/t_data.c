@@ -149,7 +149,7 @@ static void test_idx(void **state)
     Samples *s = read_ok(f, put(f, "t-images-idx3-ubyte", images, sizeof images), NULL);
     assert_int_equal(s->count, 2);
     assert_int_equal(s->labels[1], 6);
-    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0), 7);
+    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0, NULL), 7);
     read_fails(f, put(f, "u-images-idx3-ubyte", images, 40), "its header says");
     labels[7] = 1;
     put(f, "v-labels-idx1-ubyte", labels, 9);
@@ -166,7 +166,7 @@ static void test_gzip(void **state)
     assert_int_equal(gzclose(z), Z_OK);
     Samples *s = read_ok(f, path, NULL);
     assert_int_equal(s->count, 1);
-    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0), 9);
+    assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[0], 0, NULL), 9);
     assert_int_equal(truncate(path, 20), 0);
     read_fails(f, path, "");
 }
@@ -184,7 +184,7 @@ static void test_npz(void **state)
     Samples *s = read_ok(f, path, NULL);
     assert_int_equal(s->count, 2);
     assert_int_equal(s->labels[0], 3);
-    assert_memory_equal(sample_at(&s->inputs[0], 0), x, sizeof x);
+    assert_memory_equal(sample_at(&s->inputs[0], 0, NULL), x, sizeof x);
     arrays[0].name = "z";
     assert_int_equal(npz_write(path, arrays, 2, &f->d), 0);
     NamedArray three[] = {arrays[0], arrays[1], {"q", arrays[0].type, x}};
@@ -205,7 +205,8 @@ static void test_npy_damage(void **state)
     for (int i = 0; i < 12; i++) x[i] = (float)i;
     memcpy(npy + 128, x, sizeof x);
     Samples *s = read_ok(f, put(f, "a.npy", npy, sizeof npy), NULL);
-    const float *got = sample_at(&s->inputs[0], 0); /* (c, h, w) of Fortran order: c + 2 h + 4 w */
+    const float *got =
+        sample_at(&s->inputs[0], 0, NULL); /* (c, h, w) of Fortran order: c + 2 h + 4 w */
     assert_float_equal(got[1], 4, 0);
     assert_float_equal(got[3], 2, 0);
     Preprocess p = {.scale = 1};
