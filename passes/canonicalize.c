@@ -1,6 +1,7 @@
 /* One form for each idea, so that other passes need to know only one: constants and shape
  * arithmetic folded, nodes that change nothing dropped, Einsum as MatMul where it is one, Reshape
- * with at most one symbolic size given a constant shape (0 and -1), duplicates merged, dead nodes
+ * with at most one symbolic size given a constant shape (0 and -1), Compress by a constant as
+ * Gather, recurrent layers without the zeros that they start from, duplicates merged, dead nodes
  * gone. The steps enable each other, so they are repeated until none finds anything. */
 #include "ir/op.h"
 #include "ir/recurrent.h"
@@ -141,6 +142,43 @@ static int plain_reshapes(Graph *g)
     return changed;
 }
 
+/* ---- Compress ----------------------------------------------------------------------- */
+
+/* The positions that a constant condition chooses. */
+static Value *chosen_positions(Graph *g, const Value *condition)
+{
+    int64_t n = type_count(&condition->type), count = 0;
+    int64_t *at = NEW_ARRAY(g->arena, int64_t, n);
+    for (int64_t i = 0; i < n; i++)
+        if (((const uint8_t *)condition->data)[i]) at[count++] = i;
+    return const_ints(g, (int)count, at);
+}
+
+/* Where the condition is known it is a Gather. */
+static int plain_compress(Graph *g)
+{
+    int changed = 0;
+    Rewrite r = rewrite_begin(g);
+    for (int i = 0; i < r.nold; i++) {
+        Node *n = r.old[i];
+        rewrite_map_inputs(&r, n);
+        if (n->op != OP_Compress || !value_is_const(n->in[1])) {
+            node_append(g, n);
+            continue;
+        }
+        g->at = n;
+        Value *x = n->in[0];
+        if (!node_attr(n, "axis")) x = build(g, OP_Reshape, IN(x, CONST_INTS(g, -1)), NO_ATTRS);
+        rewrite_replace(&r, n->out[0],
+                        build(g, OP_Gather, IN(x, chosen_positions(g, n->in[1])),
+                              ATTRS(attr_int("axis", node_int(n, "axis", 0)))));
+        g->at = NULL;
+        changed++;
+    }
+    rewrite_end(&r);
+    return changed;
+}
+
 /* ---- initial states ----------------------------------------------------------------- */
 
 static bool zero_bytes(const void *p, int64_t n)
@@ -190,7 +228,7 @@ static int one_round(Graph *g, Arena *scratch, bool *changed, Diag *d)
     TRY(simplify_fold(g, scratch, d));
     simplify_einsum(g);
     drop_zero_states(g);
-    *changed = plain_reshapes(g) > 0;
+    *changed = plain_reshapes(g) + plain_compress(g) > 0;
     drop_idle(g, scratch);
     TRY(simplify_cse(g, scratch));
     TRY(simplify_dce(g, scratch));

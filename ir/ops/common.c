@@ -145,6 +145,18 @@ int expect_vector(const Node *n, int i, int64_t count, const char *what, Diag *d
                       (long long)t.dim[0], (long long)count);
 }
 
+int count_input(const Node *n, int i, int64_t least, const char *what, int64_t *count, Diag *d)
+{
+    const Type t = input_type(n, i);
+    if (value_ints(n->in[i], count, 1) != 1) *count = DIM_UNKNOWN;
+    if (t.dtype != DT_I32 && t.dtype != DT_I64 && t.dtype != DT_NONE)
+        return node_error(d, n, "the %s is %s, int32 or int64 is needed", what,
+                          dtype_name(t.dtype));
+    if (*count < least && *count != DIM_UNKNOWN && !dim_is_sym(*count))
+        return node_error(d, n, "the %s is %lld", what, (long long)*count);
+    return 0;
+}
+
 int axis_of(const Node *n, int64_t axis, int rank, int *out, Diag *d)
 {
     if (axis < -rank || axis >= rank)

@@ -50,6 +50,9 @@ int expect_rank(const Node *n, int i, int rank, Diag *d);
 /* A 1-D input of `count` elements, as biases are. `count` may be symbolic. */
 int expect_vector(const Node *n, int i, int64_t count, const char *what, Diag *d);
 
+/* Input i, an integer of at least `least` that counts something: its value, a symbol, or
+ * DIM_UNKNOWN until it is known. */
+int count_input(const Node *n, int i, int64_t least, const char *what, int64_t *count, Diag *d);
 /* `axis` counted from the end if negative; errors outside [-rank, rank). */
 int axis_of(const Node *n, int64_t axis, int rank, int *out, Diag *d);
 /* The axes that input i lists: sets mask[axis]. Returns 1 if they are known, 0 if the input is

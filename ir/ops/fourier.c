@@ -9,18 +9,6 @@
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
-/* Input i, an integer that counts something; DIM_UNKNOWN until it is known. */
-static int length_input(const Node *n, int i, const char *what, int64_t *length, Diag *d)
-{
-    const Type t = input_type(n, i);
-    if (t.dtype != DT_I32 && t.dtype != DT_I64 && t.dtype != DT_NONE)
-        return node_error(d, n, "the %s is %s, int32 or int64 is needed", what,
-                          dtype_name(t.dtype));
-    if (value_ints(n->in[i], length, 1) != 1 || dim_is_sym(*length)) *length = DIM_UNKNOWN;
-    if (*length == DIM_UNKNOWN || *length > 0) return 0;
-    return node_error(d, n, "the %s is %lld", what, (long long)*length);
-}
-
 /* Results of a transform to `length` numbers. x: what is transformed. */
 static int bins_of(const Node *n, const Type *x, int64_t length, bool onesided, int64_t *bins,
                    Diag *d)
@@ -57,7 +45,7 @@ int infer_dft(Node *n, Diag *d)
         return node_error(d, n, "'onesided' and 'inverse' exclude each other");
     TRY(dft_axis(n, t.rank, &axis, d));
     int64_t length = axis < 0 ? DIM_UNKNOWN : t.dim[axis], bins;
-    if (node_in(n, 1)) TRY(length_input(n, 1, "DFT length", &length, d));
+    if (node_in(n, 1)) TRY(count_input(n, 1, 1, "DFT length", &length, d));
     TRY(bins_of(n, &t, length, onesided, &bins, d));
     for (int i = 0; i < t.rank - 1; i++)
         if (i == axis || axis < 0) t.dim[i] = axis < 0 ? DIM_UNKNOWN : bins;
@@ -72,9 +60,9 @@ static int frame_length(const Node *n, int64_t *length, Diag *d)
     *length = DIM_UNKNOWN;
     if (!node_in(n, 2) && !node_in(n, 3))
         return node_error(d, n, "has neither a window nor a frame length");
-    if (node_in(n, 3)) TRY(length_input(n, 3, "frame length", length, d));
+    if (node_in(n, 3)) TRY(count_input(n, 3, 1, "frame length", length, d));
     TRY(expect_vector(n, 2, *length, "window", d));
-    if (*length == DIM_UNKNOWN && window.rank == 1) *length = window.dim[0];
+    if (*length < 0 && window.rank == 1) *length = window.dim[0];
     return 0;
 }
 
@@ -84,7 +72,7 @@ int infer_stft(Node *n, Diag *d)
     Type x = input_type(n, 0), t = {x.dtype, 4, {DIM_UNKNOWN, DIM_UNKNOWN, DIM_UNKNOWN, 2}};
     int64_t step, length;
     TRY(expect_rank(n, 0, 3, d));
-    TRY(length_input(n, 1, "frame step", &step, d));
+    TRY(count_input(n, 1, 1, "frame step", &step, d));
     TRY(frame_length(n, &length, d));
     if (x.rank < 0) return infer_out(n, 0, t, d);
     TRY(bins_of(n, &x, length, node_int(n, "onesided", 1) != 0, &t.dim[2], d));
@@ -125,7 +113,7 @@ int vjp_dft(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     TRY(dft_axis(n, x->rank, &axis, ad->diag));
     if (axis < 0) return node_error(ad->diag, n, "its axis is not known");
     length = x->dim[axis];
-    if (node_in(n, 1)) TRY(length_input(n, 1, "DFT length", &length, ad->diag));
+    if (node_in(n, 1)) TRY(count_input(n, 1, 1, "DFT length", &length, ad->diag));
     if (length < 1) return node_error(ad->diag, n, "its length is not known");
     Value *on = CONST_INTS(ad->g, axis);
     on->type.rank = 0;
@@ -142,7 +130,7 @@ static int stft(Ad *ad, const Node *n, Value **out)
     Graph *g = ad->g;
     const Type *y = &n->out[0]->type;
     int64_t step, length;
-    TRY(length_input(n, 1, "frame step", &step, ad->diag));
+    TRY(count_input(n, 1, 1, "frame step", &step, ad->diag));
     TRY(frame_length(n, &length, ad->diag));
     if (step < 1 || length < 1) return node_error(ad->diag, n, "its frames are not known");
     const Type t = {.dtype = DT_I64, .rank = 2, .dim = {y->dim[1], length}};
@@ -167,3 +155,18 @@ int jvp_stft(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 }
 
 /* ---- end of derivatives ------------------------------------------------------------- */
+
+/* ---- channels ----------------------------------------------------------------------- */
+
+/* All axes but the transformed one and the last, which holds the parts. */
+void rule_lanes_dft(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0];
+    Diag quiet = {0};
+    int axis;
+    if (x->type.rank < 2 || dft_axis(n, x->type.rank, &axis, &quiet) < 0 || axis < 0) return;
+    for (int k = 0; k < x->type.rank - 1; k++)
+        if (k != axis) lanes_pass(l, x, k, n->out[0], k);
+}
+
+/* ---- end of channels ---------------------------------------------------------------- */

@@ -182,3 +182,45 @@ int jvp_scatter(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 }
 
 /* ---- end of derivatives ------------------------------------------------------------- */
+
+/* ---- channels ----------------------------------------------------------------------- */
+
+/* Axes of several values that are one, if all are of one size and some are open. */
+static void pass_all(Lanes *l, int n, const Value *const *v, const int *axis)
+{
+    bool open = false;
+    for (int i = 0; i < n; i++) {
+        if (v[i]->type.dim[axis[i]] != v[0]->type.dim[axis[0]]) return;
+        open |= lanes_open(l, v[i], axis[i]);
+    }
+    for (int i = 1; i < n && open; i++) lanes_tie_axis(l, v[0], axis[0], v[i], axis[i]);
+}
+
+/* All axes but the one that is searched; positions for removed lanes go, too. */
+void rule_lanes_along(Lanes *l, const Node *n)
+{
+    const Value *v[4] = {n->out[0]};
+    int rank = n->in[0]->type.rank;
+    int64_t axis = node_int(n, "axis", 0);
+    if (axis < 0) axis += rank;
+    for (int i = 0; i < n->nin; i++) v[i + 1] = n->in[i];
+    for (int k = 0; k < rank; k++)
+        if (k != axis) pass_all(l, n->nin + 1, v, (int[]){k, k, k, k});
+}
+
+/* Axes of the batch, and those that positions leave whole. */
+void rule_lanes_nd(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
+    const Value *whole = n->op == OP_ScatterND ? n->in[2] : y;
+    int rank = x->type.rank, batch = (int)node_int(n, "batch_dims", 0);
+    if (rank < 0 || index->type.rank < 1 || whole->type.rank < 0) return;
+    int64_t picked = batch + index->type.dim[index->type.rank - 1];
+    for (int k = 0; k < batch; k++)
+        pass_all(l, 3, (const Value *[]){x, index, y}, (int[]){k, k, k});
+    for (int k = (int)picked; k < rank; k++)
+        pass_all(l, 3, (const Value *[]){x, y, whole},
+                 (int[]){k, k + y->type.rank - rank, k + whole->type.rank - rank});
+}
+
+/* ---- end of channels ---------------------------------------------------------------- */

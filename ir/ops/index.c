@@ -212,4 +212,16 @@ void rule_lanes_topk(Lanes *l, const Node *n)
             if (k != axis) lanes_pass(l, x, k, n->out[o], k);
 }
 
+/* All axes but the one that is searched, which may vanish. */
+void rule_lanes_arg(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    int64_t axis = node_int(n, "axis", 0);
+    if (axis < 0) axis += x->type.rank;
+    for (int k = 0; k < x->type.rank; k++) {
+        bool moved = k > axis && y->type.rank < x->type.rank;
+        if (k != axis) lanes_pass(l, x, k, y, k - moved);
+    }
+}
+
 /* ---- end of channels ---------------------------------------------------------------- */

@@ -1,4 +1,5 @@
 /* Element-wise functions of truth values and bits. */
+#include "ir/ad.h"
 #include "ir/ops/common.h"
 #include "ir/rules.h"
 
@@ -34,3 +35,28 @@ int infer_float_test(Node *n, Diag *d)
     t.dtype = DT_BOOL;
     return infer_out(n, 0, t, d);
 }
+
+/* ---- derivatives -------------------------------------------------------------------- */
+
+/* y = a - trunc(a / b) b, of floats. The quotient is flat but for its jumps: (a - y) / b. */
+static Value *mod_quotient(Ad *ad, const Node *n)
+{
+    Value *y = build(ad->g, OP_Mod, IN(n->in[0], n->in[1]), n->nattrs, n->attrs);
+    return ad_div(ad, ad_sub(ad, n->in[0], y), n->in[1]);
+}
+
+int vjp_mod(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = dy[0];
+    if (ad_wants(ad, n->in[1])) dx[1] = ad_scale(ad, ad_mul(ad, dy[0], mod_quotient(ad, n)), -1);
+    return 0;
+}
+
+int jvp_mod(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    dy[0] = dx[0] ? ad_fit(ad, dx[0], &n->out[0]->type) : NULL;
+    if (dx[1]) dy[0] = ad_plus(ad, dy[0], ad_scale(ad, ad_mul(ad, dx[1], mod_quotient(ad, n)), -1));
+    return 0;
+}
+
+/* ---- end of derivatives ------------------------------------------------------------- */

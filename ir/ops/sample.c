@@ -71,25 +71,42 @@ int infer_grid_sample_grad(Node *n, Diag *d)
     return infer_out(n, 0, x, d);
 }
 
-/* (x [N, C, H, W], rois [R, 4], images [R]) -> [R, C, output_height, output_width] */
-int infer_roi_align(Node *n, Diag *d)
+static int roi_modes(const Node *n, Diag *d)
 {
     static const char *const modes[] = {"avg", "max"};
     static const char *const coordinates[] = {"half_pixel", "output_half_pixel"};
-    Type x = input_type(n, 0), rois = input_type(n, 1);
-    int64_t both, h = node_int(n, "output_height", 1), w = node_int(n, "output_width", 1);
     TRY(one_of(n, "mode", "avg", modes, 2, d));
     TRY(one_of(n, "coordinate_transformation_mode", "half_pixel", coordinates, 2, d));
+    if (node_int(n, "sampling_ratio", 0) < 0 || node_int(n, "sampling_ratio", 0) > 1 << 15)
+        return node_error(d, n, "'sampling_ratio' is out of range");
+    return 0;
+}
+
+/* (x [N, C, H, W], rois [R, 4], images [R]) -> [R, C, output_height, output_width] */
+int infer_roi_align(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), rois = input_type(n, 1);
+    int64_t both, h = node_int(n, "output_height", 1), w = node_int(n, "output_width", 1);
+    TRY(roi_modes(n, d));
     TRY(expect_rank(n, 0, 4, d));
     TRY(expect_rank(n, 1, 2, d));
     if (h < 1 || w < 1) return node_error(d, n, "makes %lld x %lld", (long long)h, (long long)w);
-    if (node_int(n, "sampling_ratio", 0) < 0 || node_int(n, "sampling_ratio", 0) > 1 << 15)
-        return node_error(d, n, "'sampling_ratio' is out of range");
     if (x.rank < 0 || rois.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
     if (!dim_agree(rois.dim[1], 4, &both))
         return node_error(d, n, "regions have %lld numbers, need 4", (long long)rois.dim[1]);
     TRY(expect_vector(n, 2, rois.dim[0], "list of images", d));
     return infer_out(n, 0, (Type){x.dtype, 4, {rois.dim[0], x.dim[1], h, w}}, d);
+}
+
+/* (dy, rois, images) -> the shape of x */
+int infer_roi_align_grad(Node *n, Diag *d)
+{
+    size_t rank = 0;
+    const int64_t *dim = node_ints(n, "input_shape", &rank);
+    TRY(roi_modes(n, d));
+    if (!dim || rank != 4) return node_error(d, n, "has no usable 'input_shape'");
+    for (int i = 0; i < 2; i++) TRY(expect_rank(n, i, i ? 2 : 4, d));
+    return infer_out(n, 0, type_of(input_type(n, 0).dtype, 4, dim), d);
 }
 
 /* ---- end of shapes ------------------------------------------------------------------ */
@@ -102,24 +119,50 @@ static int fixed_grid(const Ad *ad, const Node *n)
     return node_error(ad->diag, n, "has no gradient by its grid");
 }
 
+/* The op's attributes for its transpose: with the shape of x; or back, without. */
+static Value *transposed(Ad *ad, const Node *n, Op op, Value *dy, const Type *x)
+{
+    Node *m = node_new(ad->g, op, n->nin, n->in, 1);
+    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
+    if (x)
+        node_set_attr(ad->g, m, attr_ints("input_shape", (size_t)x->rank, x->dim));
+    else
+        node_remove_attr(m, "input_shape");
+    return build(ad->g, op, n->nin, ad_inputs(ad, n, dy), m->nattrs, m->attrs);
+}
+
 int vjp_grid_sample(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    const Type *x = &n->in[0]->type;
-    Node *m = node_new(ad->g, OP_GridSampleGrad, n->nin, n->in, 1);
     TRY(fixed_grid(ad, n));
-    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
-    node_set_attr(ad->g, m, attr_ints("input_shape", (size_t)x->rank, x->dim));
-    dx[0] = build(ad->g, OP_GridSampleGrad, IN(dy[0], n->in[1]), m->nattrs, m->attrs);
+    dx[0] = transposed(ad, n, OP_GridSampleGrad, dy[0], &n->in[0]->type);
     return 0;
 }
 
 int vjp_grid_sample_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    Node *m = node_new(ad->g, OP_GridSample, n->nin, n->in, 1);
     TRY(fixed_grid(ad, n));
-    for (int k = 0; k < n->nattrs; k++) node_set_attr(ad->g, m, n->attrs[k]);
-    node_remove_attr(m, "input_shape");
-    dx[0] = build(ad->g, OP_GridSample, IN(dy[0], n->in[1]), m->nattrs, m->attrs);
+    dx[0] = transposed(ad, n, OP_GridSample, dy[0], NULL);
+    return 0;
+}
+
+/* The average of samples is linear in the image; the largest is not. */
+static int averages(const Ad *ad, const Node *n)
+{
+    if (strcmp(node_str(n, "mode", "avg"), "avg") == 0) return fixed_grid(ad, n);
+    return node_error(ad->diag, n, "has no derivative in mode 'max'");
+}
+
+int vjp_roi_align(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    TRY(averages(ad, n));
+    dx[0] = transposed(ad, n, OP_RoiAlignGrad, dy[0], &n->in[0]->type);
+    return 0;
+}
+
+int vjp_roi_align_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    TRY(averages(ad, n));
+    dx[0] = transposed(ad, n, OP_RoiAlign, dy[0], NULL);
     return 0;
 }
 
@@ -129,6 +172,12 @@ int jvp_grid_sample(Ad *ad, const Node *n, Value *const *dx, Value **dy)
     if (dx[1]) return node_error(ad->diag, n, "has no tangent by its grid");
     if (dx[0]) dy[0] = ad_again(ad, n, ad_inputs(ad, n, dx[0]));
     return 0;
+}
+
+int jvp_roi_align(Ad *ad, const Node *n, Value *const *dx, Value **dy)
+{
+    TRY(averages(ad, n));
+    return jvp_grid_sample(ad, n, dx, dy);
 }
 
 /* ---- end of derivatives ------------------------------------------------------------- */

@@ -106,6 +106,7 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(GridSample),
     NAIVE(GridSampleGrad),
     NAIVE(RoiAlign),
+    NAIVE(RoiAlignGrad),
     NAIVE(MaxUnpool),
     NAIVE(LpPool),
     NAIVE(GlobalLpPool),

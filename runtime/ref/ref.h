@@ -33,6 +33,7 @@ REF_KERNEL(avgpool_grad);
 REF_KERNEL(blocks);
 REF_KERNEL(grid_sample);
 REF_KERNEL(grid_sample_grad);
+REF_KERNEL(roi_align_grad);
 REF_KERNEL(roi_align);
 REF_KERNEL(max_unpool);
 REF_KERNEL(lppool);

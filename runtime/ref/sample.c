@@ -1,4 +1,4 @@
-/* GridSample, its transpose, and RoiAlign. */
+/* GridSample and RoiAlign, and their transposes. */
 #include <math.h>
 #include <string.h>
 
@@ -163,19 +163,33 @@ static bool neighbours(double x, int64_t size, int64_t at[2], double *high)
     return true;
 }
 
+/* The four neighbours of a sample in an image of h x w: where they are in it, row-major, and what
+ * they weigh. False: it lies too far outside. */
+static bool roi_corners(int64_t height, int64_t width, double h, double w, int64_t at[4],
+                        double weight[4])
+{
+    int64_t row[2], col[2];
+    double up, right;
+    if (!neighbours(h, height, row, &up) || !neighbours(w, width, col, &right)) return false;
+    for (int k = 0; k < 4; k++) {
+        at[k] = row[k / 2] * width + col[k % 2];
+        weight[k] = (k / 2 ? up : 1 - up) * (k % 2 ? right : 1 - right);
+    }
+    return true;
+}
+
 /* The four weighed neighbours: their sum, or their largest. */
 static double roi_sample(const Tensor *x, int64_t offset, double h, double w, bool max)
 {
-    int64_t row[2], col[2];
-    double up, right, sum = 0, most = -INFINITY;
-    if (!neighbours(h, x->dim[2], row, &up) || !neighbours(w, x->dim[3], col, &right)) return 0;
-    for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++) {
-            const double v = (i ? up : 1 - up) * (j ? right : 1 - right) *
-                             load(x, offset + row[i] * x->stride[2] + col[j] * x->stride[3]);
-            sum += v;
-            most = fmax(most, v);
-        }
+    int64_t at[4], width = x->dim[3];
+    double weight[4], sum = 0, most = -INFINITY;
+    if (!roi_corners(x->dim[2], width, h, w, at, weight)) return 0;
+    for (int k = 0; k < 4; k++) {
+        const int64_t place = at[k] / width * x->stride[2] + at[k] % width * x->stride[3];
+        const double v = weight[k] * load(x, offset + place);
+        sum += v;
+        most = fmax(most, v);
+    }
     return max ? most : sum;
 }
 
@@ -203,17 +217,29 @@ static double roi_place(const RoiAxis *a, int64_t bin, int64_t k)
     return a->start + ((double)bin + ((double)k + 0.5) / (double)a->samples) * a->bin;
 }
 
+/* Both axes of region r, and its image. */
+typedef struct Roi {
+    RoiAxis h, w;
+    int64_t image;
+} Roi;
+
+static Roi roi_of(const Node *n, const Tensor *in, int64_t r, const int64_t *bins)
+{
+    const int64_t at = r * in[1].stride[0], step = in[1].stride[1];
+    return (Roi){roi_axis(n, load(&in[1], at + step), load(&in[1], at + 3 * step), bins[0]),
+                 roi_axis(n, load(&in[1], at), load(&in[1], at + 2 * step), bins[1]),
+                 element_load_int(&in[2], r * in[2].stride[0])};
+}
+
 REF_KERNEL(roi_align)
 {
     UNUSED_STATE;
     const bool max = strcmp(node_str(n, "mode", "avg"), "max") == 0;
     FOR_EACH(at, out)
     {
-        const int64_t r = at.i[0] * in[1].stride[0], step = in[1].stride[1];
-        const int64_t image = element_load_int(&in[2], at.i[0] * in[2].stride[0]);
-        const RoiAxis w = roi_axis(n, load(&in[1], r), load(&in[1], r + 2 * step), out->dim[3]);
-        const RoiAxis h =
-            roi_axis(n, load(&in[1], r + step), load(&in[1], r + 3 * step), out->dim[2]);
+        const Roi roi = roi_of(n, in, at.i[0], out->dim + 2);
+        const RoiAxis h = roi.h, w = roi.w;
+        const int64_t image = roi.image;
         const int64_t from = image * in->stride[0] + at.i[1] * in->stride[1];
         double sum = 0, most = -INFINITY, count = (double)(h.samples * w.samples);
         const bool exists = image >= 0 && image < in->dim[0];
@@ -227,4 +253,28 @@ REF_KERNEL(roi_align)
         if (count == 0 || !exists) most = 0;
         element_store(out, ref_index(out, &at), max ? most : sum / fmax(count, 1));
     }
+}
+
+/* (dy, rois, images) -> dx: every neighbour takes what it weighed in the average. */
+REF_KERNEL(roi_align_grad)
+{
+    UNUSED_STATE;
+    double *sum = scratch, weight[4];
+    int64_t corner[4];
+    for (int64_t k = 0; k < tensor_count(out); k++) sum[k] = 0;
+    FOR_EACH(at, in)
+    {
+        const Roi r = roi_of(n, in, at.i[0], in->dim + 2);
+        const double d =
+            load(in, ref_index(in, &at)) / fmax((double)(r.h.samples * r.w.samples), 1);
+        if (r.image < 0 || r.image >= out->dim[0]) continue;
+        double *plane = sum + (r.image * out->dim[1] + at.i[1]) * out->dim[2] * out->dim[3];
+        for (int64_t i = 0; i < r.h.samples * r.w.samples; i++) {
+            const double h = roi_place(&r.h, at.i[2], i / r.w.samples);
+            const double w = roi_place(&r.w, at.i[3], i % r.w.samples);
+            if (!roi_corners(out->dim[2], out->dim[3], h, w, corner, weight)) continue;
+            for (int k = 0; k < 4; k++) plane[corner[k]] += d * weight[k];
+        }
+    }
+    FOR_EACH(at, out) element_store(out, ref_index(out, &at), *sum++);
 }
