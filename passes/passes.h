@@ -14,10 +14,10 @@ typedef enum Budget { BUDGET_FLOPS, BUDGET_PARAMS, BUDGET_CHANNELS } Budget;
 /* What the command line says; zero values mean "choose". */
 typedef struct Options {
     Budget budget;
-    double keep;           /* fraction kept of the budgeted quantity, (0, 1] */
-    const char *criterion; /* a name from criteria.def */
-    const char *precision; /* a name of lower_precision.c */
-    int probes;            /* upper bound */
+    double keep;                             /* fraction kept of the budgeted quantity, (0, 1] */
+    const char *criterion;                   /* a name from criteria.def */
+    const char *precision, *train_precision; /* names of lower_precision.c; "auto"; NULL: fp32 */
+    int probes;                              /* upper bound */
     int batch;
     int64_t steps;          /* training; <= 0: as epochs and seconds say, or choose */
     double epochs, seconds; /* --epochs, --time */

@@ -53,7 +53,9 @@ typedef struct Trainer {
     Augment augment;
     bool augmented;
     int64_t step, drawn;
-    int64_t *order, *index; /* the epoch's permutation; the batch */
+    int64_t *order, *index;     /* the epoch's permutation; the batch */
+    int64_t *next;              /* the batch after it, drawn while a device worked … */
+    bool drawn_next, sent_next; /* … and its first shard sent */
     Rng shuffle;
     Optimizer optimizer;
     Parameter *params;
@@ -71,12 +73,13 @@ typedef struct Trainer {
     Instance *instance; /* … of which there is one */
     float rates[RATES], *report;
     float **home;        /* by TrainUpdate.state */
+    int *saved, nsaved;  /* … the inputs of which a snapshot is kept there */
     double lr, range_lr; /* of the step in hand */
 } Trainer;
 
 /* ---- one step ----------------------------------------------------------------------- */
 
-static void next_batch(Trainer *t)
+static void draw_batch(Trainer *t, int64_t *index)
 {
     int64_t n = t->c->data->count;
     for (int64_t i = 0; i < t->recipe.setup.batch; i++, t->drawn++) {
@@ -87,8 +90,17 @@ static void next_batch(Trainer *t)
                 t->order[k] = t->order[j];
                 t->order[j] = x;
             }
-        t->index[i] = t->order[at];
+        index[i] = t->order[at];
     }
+}
+
+static void next_batch(Trainer *t)
+{
+    if (t->drawn_next)
+        memcpy(t->index, t->next, sizeof *t->index * (size_t)t->recipe.setup.batch);
+    else
+        draw_batch(t, t->index);
+    t->drawn_next = false;
 }
 
 static void vary_images(Trainer *t, int64_t shard, Instance *inst)
@@ -108,6 +120,30 @@ static void bind_samples(Trainer *t, int64_t shard, Instance *inst)
     feed_bind(t->feed, shard, inst);
     if (t->augmented) vary_images(t, shard, inst);
     if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
+}
+
+static void swap_batches(Trainer *t)
+{
+    for (int64_t i = 0; i < t->recipe.setup.batch; i++) {
+        const int64_t x = t->index[i];
+        t->index[i] = t->next[i];
+        t->next[i] = x;
+    }
+}
+
+/* Draws and sends the next step's first shard while the device works on this step. Not before a
+ * state is left for --resume, in which that draw would have happened. */
+static void send_next(Trainer *t, Instance *inst)
+{
+    if (t->c->checkpoint && (t->step + 1) % t->recipe.state_every == 0) return;
+    if (!t->drawn_next) draw_batch(t, t->next);
+    swap_batches(t);
+    t->step++;
+    bind_samples(t, 0, inst);
+    t->step--;
+    swap_batches(t);
+    instance_send(inst);
+    t->drawn_next = t->sent_next = true;
 }
 
 static void bind_numbers(Trainer *t, Instance *inst)
@@ -214,6 +250,13 @@ static void update_running(Trainer *t)
 
 /* ---- a step that stays on the device ------------------------------------------------- */
 
+/* What a snapshot is of: moments begin anew, sums with every step. */
+static bool is_saved(StateKind kind)
+{
+    return kind == STATE_WEIGHT || kind == STATE_SCALE || kind == STATE_MEAN ||
+           kind == STATE_VARIANCE;
+}
+
 static void push_state(Trainer *t, Instance *inst)
 {
     const TrainUpdate *u = &t->update;
@@ -245,7 +288,8 @@ static int work_resident(void *ctx, int64_t shard, Instance *inst)
     static const uint8_t fresh[2] = {0, 1};
     Trainer *t = ctx;
     if (t->push) push_state(t, inst);
-    bind_samples(t, shard, inst);
+    if (shard > 0 || !t->sent_next) bind_samples(t, shard, inst);
+    t->sent_next = false;
     if (shard == 0) bind_numbers(t, inst);
     if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh[shard == 0]);
     instance_run(inst, STAGE_SHARD);
@@ -254,6 +298,7 @@ static int work_resident(void *ctx, int64_t shard, Instance *inst)
                        1 / (double)t->loss_scale.value);
     instance_bind(inst, t->update.rates, t->rates);
     instance_run(inst, STAGE_UPDATE);
+    send_next(t, inst);
     instance_read(inst, 0, t->report);
     t->loss = (double)t->report[REPORT_LOSS];
     for (int i = 0; i < t->t.nextremes; i++) {
@@ -298,6 +343,7 @@ static bool train_step(Trainer *t, double lr, double share, int *status)
         const bool done = t->resident ? step_resident(t, status) : step_here(t, status);
         if (done) break;
         if (*status < 0 || !isfinite(t->loss) || !loss_scale_lower(&t->loss_scale)) return false;
+        t->sent_next = false; /* this batch again */
     }
     loss_scale_passed(&t->loss_scale);
     for (int i = 0; i < t->t.nranges; i++)
@@ -314,17 +360,30 @@ typedef struct Snapshot {
     float *bytes;
     int64_t size; /* floats */
     int64_t step;
+    bool on_device; /* all but the ranges */
 } Snapshot;
 
-/* Calls f on every array that training changes. */
-static void each_array(Trainer *t, void (*f)(float *x, int64_t n, void *ctx), void *ctx)
+typedef void EachArray(float *x, int64_t n, void *ctx);
+
+static void each_range(Trainer *t, EachArray *f, void *ctx)
+{
+    for (int i = 0; i < t->t.nranges; i++) f(t->ranges[i].ends, 2, ctx);
+}
+
+static void each_weight(Trainer *t, EachArray *f, void *ctx)
 {
     for (int i = 0; i < t->t.nparams; i++) f(t->params[i].data, t->params[i].count, ctx);
     for (int i = 0; i < t->t.nnorms; i++) {
         f(t->running[i].mean, t->running[i].channels, ctx);
         f(t->running[i].variance, t->running[i].channels, ctx);
     }
-    for (int i = 0; i < t->t.nranges; i++) f(t->ranges[i].ends, 2, ctx);
+}
+
+/* Calls f on every array that training changes; ranges first. */
+static void each_array(Trainer *t, EachArray *f, void *ctx)
+{
+    each_range(t, f, ctx);
+    each_weight(t, f, ctx);
 }
 
 static void save_array(float *x, int64_t n, void *ctx)
@@ -350,22 +409,56 @@ static void count_array(float *x, int64_t n, void *ctx)
 static void save(Trainer *t, Snapshot *s)
 {
     float *to = s->bytes;
-    pull_state(t, false);
-    each_array(t, save_array, &to);
+    s->on_device = t->resident && !t->push;
     s->step = t->step;
+    if (s->on_device) {
+        instance_save(t->instance, t->nsaved, t->saved);
+        each_range(t, save_array, &to);
+    } else {
+        each_array(t, save_array, &to);
+    }
+}
+
+/* The snapshot's bytes, wherever it is; what the host holds is then no state at all. */
+static void bring_home(Trainer *t, Snapshot *s)
+{
+    const TrainUpdate *u = &t->update;
+    float *to = s->bytes;
+    if (!s->on_device) return;
+    for (int k = 0, j = 0; k < u->nstate; k++)
+        if (is_saved(u->state[k].kind)) instance_read_saved(t->instance, j++, t->home[k]);
+    for (int i = 0; i < t->t.nranges; i++) to += 2;
+    each_weight(t, save_array, &to);
+}
+
+static void forget_moments(Trainer *t)
+{
+    for (int i = 0; i < t->t.nparams; i++) {
+        memset(t->params[i].m, 0, floats(t->params[i].count));
+        memset(t->params[i].v, 0, floats(t->params[i].count));
+    }
+    for (int k = 0; t->instance && k < t->update.nstate; k++) {
+        const StateKind kind = t->update.state[k].kind;
+        if (kind == STATE_MOMENT_1 || kind == STATE_MOMENT_2)
+            instance_bind(t->instance, t->update.in[k], t->home[k]);
+    }
+    t->optimizer.step = 0;
 }
 
 static void go_back(Trainer *t, const Snapshot *s)
 {
     float *from = s->bytes;
-    each_array(t, load_array, &from);
-    for (int i = 0; i < t->t.nparams; i++) {
-        memset(t->params[i].m, 0, floats(t->params[i].count));
-        memset(t->params[i].v, 0, floats(t->params[i].count));
-    }
-    t->optimizer.step = 0;
+    forget_moments(t);
     t->step = s->step;
-    t->push = true;
+    t->sent_next = false; /* images vary with the step */
+    if (s->on_device) {
+        instance_restore(t->instance);
+        each_range(t, load_array, &from);
+        update_ranges(t);
+        return;
+    }
+    each_array(t, load_array, &from);
+    t->push = t->resident;
     t->ahead = false;
     update_grids(t);
 }
@@ -480,6 +573,7 @@ static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
     Arena *a = arena_new();
     size_t n = move_state(t, loop, good, NULL, NULL);
     char *block = arena_alloc(a, n);
+    bring_home(t, good);
     pull_state(t, true);
     loop->step = t->step;
     loop->drawn = t->drawn;
@@ -603,7 +697,11 @@ static void make_homes(Trainer *t, Arena *a)
     t->push = true;
     t->report = NEW_ARRAY(a, float, u->nreport);
     t->home = NEW_ARRAY(a, float *, u->nstate);
-    for (int k = 0; k < u->nstate; k++) t->home[k] = home_of(t, &u->state[k], a);
+    t->saved = NEW_ARRAY(a, int, u->nstate);
+    for (int k = 0; k < u->nstate; k++) {
+        t->home[k] = home_of(t, &u->state[k], a);
+        if (is_saved(u->state[k].kind)) t->saved[t->nsaved++] = u->in[k];
+    }
 }
 
 static void make_batches(Trainer *t, Arena *a)
@@ -612,6 +710,7 @@ static void make_batches(Trainer *t, Arena *a)
     int64_t n = c->data->count, batch = t->recipe.setup.batch, largest = 1;
     t->order = NEW_ARRAY(a, int64_t, n);
     t->index = NEW_ARRAY(a, int64_t, batch);
+    t->next = NEW_ARRAY(a, int64_t, batch);
     for (int64_t i = 0; i < n; i++) t->order[i] = i;
     t->shuffle = rng_new(c->opt.seed, 0x5f1e);
     t->feed = feed_new(a, t->session, c->data, batch, t->index);
@@ -652,6 +751,8 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     const int64_t shards = t->recipe.setup.batch / shard;
     TRY(train_update_build(&t->update, &t->t, t->arena, &t->optimizer, shards, NORM_MOMENTUM));
     out->stage = t->update.stage;
+    for (int k = 0; k < t->update.nstate; k++) /* the snapshot */
+        if (is_saved(t->update.state[k].kind)) out->each += floats(t->update.state[k].count);
     return 0;
 }
 

@@ -113,6 +113,7 @@ double train_rate(const TrainRecipe *r, Context *c, const char *opt, bool norms)
 int train_recipe(TrainRecipe *out, Context *c, const char *opt)
 {
     const char *precision = pass_option(c, opt, "precision");
+    if (!precision) precision = c->opt.train_precision;
     *out = recipe_of(c, opt);
     out->setup.precision = precision ? precision_named(precision) : DT_F32;
     if (out->setup.precision == DT_NONE)

@@ -30,6 +30,8 @@ Tensor instance_resolve(const Instance *i, const Slot *s)
     if (s->buffer < 0) return t;
     const Buffer *b = &i->p->buffers[buffer_root(i->p, s->buffer)];
     if (b->kind == BUF_ARENA) t.data = i->memory + b->offset;
+    if (i->stays && i->stays[s->buffer] >= 0)
+        t.data = on_device_input(i->device, i->stays[s->buffer]);
     if (b->kind == BUF_INPUT) /* only read */
         t.data = i->device ? on_device_input(i->device, b->input)
                            : (void *)(uintptr_t)i->bound[b->input];
@@ -37,7 +39,7 @@ Tensor instance_resolve(const Instance *i, const Slot *s)
     return t;
 }
 
-static void resolve_all(Instance *i)
+void instance_resolve_all(Instance *i)
 {
     for (int k = 0; k < i->p->nsteps; k++) {
         const Step *s = &i->p->steps[k];
@@ -83,7 +85,7 @@ int instance_new(Instance **out, const Program *p, Diag *d)
                           program_peak_bytes(p));
     }
     i->scratch = i->memory + p->memory;
-    resolve_all(i);
+    instance_resolve_all(i);
     *out = i;
     return 0;
 }
@@ -145,6 +147,12 @@ void instance_carry(Instance *i, int stage, int n, const int *out, const int *in
             trap(TRAP_INTERNAL, "output %d cannot become input '%s'", out[k], to->name);
         if (c->kept) c->kept[k] = arena_alloc(i->arena, (size_t)size);
     }
+    if (i->device) on_device_carry(i, stage);
+}
+
+void instance_send(Instance *i)
+{
+    if (i->device) on_device_send(i);
 }
 
 static void carry(Instance *i, const Carry *c)

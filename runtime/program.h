@@ -99,6 +99,7 @@ struct Instance {
     Carry carry[MAX_STAGES];
     void *result;      /* see instance_result */
     const char *shown; /* outputs of another rank's instance, packed: read instead of its own */
+    const int *stays;  /* by buffer: the input whose place it has instead of its own, or -1 */
     struct OnDevice *device;   /* NULL where memory is the host's */
     const DeviceMemory *owner; /* of `memory`; NULL: the host. A trap frees the program first */
 };
@@ -106,6 +107,7 @@ struct Instance {
 /* exec.c */
 void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch);
 Tensor instance_resolve(const Instance *i, const Slot *s);
+void instance_resolve_all(Instance *i);
 
 /* replay.c: the part of an instance that lies on a device with memory of its own. NULL: none left.
  */
@@ -114,6 +116,9 @@ void on_device_free(const DeviceMemory *m, struct OnDevice *o);
 void *on_device_input(const struct OnDevice *o, int input);
 void on_device_bind(struct OnDevice *o, int input);
 void on_device_run(Instance *i, int stage);
+void on_device_send(Instance *i);
+/* Carried state whose last reader may write the new over the old gets the input's place. */
+void on_device_carry(Instance *i, int stage);
 void on_device_read(const Instance *i, int output, void *dst);
 /* Lanes 1 … n - 1; false: there is no memory for them. */
 bool on_device_lanes(Instance *i, int n);

@@ -32,8 +32,11 @@ typedef struct OnDevice {
     bool warm[MAX_STAGES];
     void *recording[MAX_STAGES];
     Repeat repeat[MAX_STAGES];
-    int lanes;  /* of the program's lane stage; other stages have one */
-    char *more; /* the memory of all but the first */
+    int lanes;   /* of the program's lane stage; other stages have one */
+    char *more;  /* the memory of all but the first */
+    char *saved; /* copies of inputs saved_in[0 … nsaved), one behind the other */
+    const int *saved_in;
+    int nsaved;
 } OnDevice;
 
 static size_t input_bytes(const Program *p, int k)
@@ -72,6 +75,7 @@ void on_device_free(const DeviceMemory *m, OnDevice *o)
         if (o->repeat[s].total) m->release(o->repeat[s].total);
     }
     if (o->more) m->release(o->more);
+    if (o->saved) m->release(o->saved);
     if (o->inputs) m->release(o->inputs);
     free(o->offset);
     free(o->dirty);
@@ -82,7 +86,7 @@ void *on_device_input(const OnDevice *o, int input) { return o->inputs + o->offs
 
 void on_device_bind(OnDevice *o, int input) { o->dirty[input] = true; }
 
-static void upload_inputs(Instance *i)
+void on_device_send(Instance *i)
 {
     const Program *p = i->p;
     OnDevice *o = i->device;
@@ -112,15 +116,111 @@ static void run_stage(Instance *i, int stage)
     for (int k = 0; k < c->n; k++) {
         const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[c->out[k]]->id]);
         const size_t size = input_bytes(p, c->in[k]);
-        if (size) p->device->memory->copy(on_device_input(i->device, c->in[k]), x.data, size);
+        char *to = on_device_input(i->device, c->in[k]);
+        if (size && to != x.data) p->device->memory->copy(to, x.data, size);
     }
 }
+
+/* ---- state -------------------------------------------------------------------------------- */
+
+/* The only step that writes the buffer; -1: several do, or none. */
+static int only_writer(const Program *p, int buffer)
+{
+    int writer = -1;
+    for (int k = 0; k < p->nsteps; k++)
+        for (int o = 0; o < p->steps[k].nout; o++) {
+            if (p->steps[k].slot[p->steps[k].nin + o].buffer != buffer) continue;
+            if (writer >= 0) return -1;
+            writer = k;
+        }
+    return writer;
+}
+
+static bool reads_input(const Program *p, const Slot *s, int input)
+{
+    return s->buffer >= 0 && p->buffers[s->buffer].kind == BUF_INPUT &&
+           p->buffers[s->buffer].input == input;
+}
+
+/* Whether output `out` may be written over input `in`: by an element-wise step, element by element,
+ * and after everything else in its stage has read it. */
+static bool may_stay(const Program *p, int stage, const Slot *out, int in)
+{
+    const int w = only_writer(p, out->buffer);
+    if (w < 0 || p->steps[w].stage != stage) return false;
+    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
+        const Step *s = &p->steps[k];
+        for (int i = 0; i < s->nin; i++) {
+            if (!reads_input(p, &s->slot[i], in)) continue;
+            const Tensor *t = &s->slot[i].t;
+            if (k > w || (k == w && (!(s->kernel->flags & KF_MAP) || t->dtype != out->t.dtype ||
+                                     !tensor_same_layout(t, &out->t))))
+                return false;
+        }
+    }
+    return true;
+}
+
+void on_device_carry(Instance *i, int stage)
+{
+    const Program *p = i->p;
+    const Carry *c = &i->carry[stage];
+    int *stays = (int *)(uintptr_t)i->stays;
+    if (!stays) {
+        i->stays = stays = NEW_ARRAY(i->arena, int, p->nbuffers + 1);
+        for (int b = 0; b < p->nbuffers; b++) stays[b] = -1;
+    }
+    for (int k = 0; k < c->n; k++) {
+        const Slot *out = &p->value[p->graph->outputs[c->out[k]]->id];
+        if (may_stay(p, stage, out, c->in[k])) stays[out->buffer] = c->in[k];
+    }
+    instance_resolve_all(i);
+}
+
+/* Between the inputs and their copies. */
+static void copy_saved(const Instance *i, bool back)
+{
+    const OnDevice *o = i->device;
+    char *at = o->saved;
+    for (int k = 0; k < o->nsaved; k++) {
+        char *input = on_device_input(o, o->saved_in[k]);
+        const size_t size = input_bytes(i->p, o->saved_in[k]);
+        if (size) i->p->device->memory->copy(back ? input : at, back ? at : input, size);
+        at += size;
+    }
+}
+
+void instance_save(Instance *i, int n, const int *in)
+{
+    OnDevice *o = i->device;
+    size_t size = 0;
+    if (!o) trap(TRAP_INTERNAL, "state is saved that no device has");
+    for (int k = 0; k < n; k++) size += input_bytes(i->p, in[k]);
+    if (!o->saved) o->saved = i->p->device->memory->alloc(size + 1);
+    if (!o->saved) trap(TRAP_DEVICE_MEMORY, "out of memory on '%s' for state", i->p->device->name);
+    o->saved_in = in;
+    o->nsaved = n;
+    on_device_send(i); /* what has been bound is the state */
+    copy_saved(i, false);
+}
+
+void instance_restore(Instance *i) { copy_saved(i, true); }
+
+void instance_read_saved(const Instance *i, int k, void *dst)
+{
+    const OnDevice *o = i->device;
+    const char *at = o->saved;
+    for (int j = 0; j < k; j++) at += input_bytes(i->p, o->saved_in[j]);
+    i->p->device->memory->download(dst, at, input_bytes(i->p, o->saved_in[k]));
+}
+
+/* ---- runs --------------------------------------------------------------------------------- */
 
 void on_device_run(Instance *i, int stage)
 {
     const DeviceMemory *m = i->p->device->memory;
     OnDevice *o = i->device;
-    upload_inputs(i);
+    on_device_send(i);
     if (!o->warm[stage] || !recordable(i, stage)) {
         run_stage(i, stage);
         o->warm[stage] = true;
@@ -251,7 +351,7 @@ static void record_repeat(Instance *i, Repeat *r, int stage, const int *out)
     const DeviceMemory *m = i->p->device->memory;
     const int lanes = lanes_of(i, stage);
     if (lanes > 1) {
-        upload_inputs(i);
+        on_device_send(i);
         upload_keys(i, r, lanes);
         run_lanes(i, r, stage, out, false);
     }
@@ -286,7 +386,7 @@ static void run_rows(Instance *i, int stage, int first, int n)
     const int lanes = lanes_of(i, stage);
     const int64_t at[2] = {first, n};
     i->device->dirty[r->counter] = false; /* lanes have their own */
-    upload_inputs(i);
+    on_device_send(i);
     i->device->dirty[r->counter] = true;
     upload_keys(i, r, lanes);
     m->upload(r->at, at, sizeof at);

@@ -69,6 +69,14 @@ void instance_run_all(Instance *i); /* stages in order */
  * and is computed (no view of an input); the lists are borrowed. A later bind replaces the value.
  */
 void instance_carry(Instance *i, int stage, int n, const int *out, const int *in);
+/* Sends what has been bound since the last run to a device with memory of its own, while that still
+ * works on what was run before. */
+void instance_send(Instance *i);
+/* On such a device: keeps a copy there of inputs in[k] < n, of state that is carried; the same
+ * list, borrowed, every time. restore brings all back, read_saved copies the k-th to dst. */
+void instance_save(Instance *i, int n, const int *in);
+void instance_restore(Instance *i);
+void instance_read_saved(const Instance *i, int k, void *dst);
 /* Runs `stage` n times, the last element of int64 input `counter` one higher each time, and copies
  * the float outputs out[0 … nout) of run k, one after another, to row k of `rows`. The caller's
  * data stay as they are. A device with its own memory does all n without waiting in between. */

@@ -108,13 +108,26 @@ void gpu_join(int n)
     }
 }
 
+/* What fails ends the recording. */
+static void abandon(void)
+{
+    Recording *r = recording;
+    recording = NULL;
+    for (int k = 0; lane >= 0 && k < MAX_LANES; k++) {
+        if (!lanes[k].first || !r) continue;
+        *r->end = lanes[k].first;
+        r->end = lanes[k].end;
+    }
+    lane = -1;
+    if (r) gpu_discard(r);
+}
+
 const char *gpu_open(void) { return ""; }
 void gpu_begin(const Node *n) { current = n; }
 
 void gpu_fail(const char *call, const char *status)
 {
-    recording = NULL;
-    lane = -1;
+    abandon();
     trap(TRAP_DEVICE, "node '%s': %s failed: %s", current && current->name ? current->name : "",
          call, status);
 }
@@ -134,7 +147,7 @@ static void check_room_for_recording(void)
 {
     const char *limit = getenv("EHAP_EMULATED_GRAPH_BYTES");
     if (!limit || !*limit || in_use <= strtoull(limit, NULL, 10)) return;
-    recording = NULL;
+    abandon();
     trap(TRAP_DEVICE_MEMORY, "cudaGraphInstantiate failed: out of memory");
 }
 

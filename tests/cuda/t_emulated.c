@@ -274,6 +274,19 @@ typedef struct Training {
     const char *options;
 } Training;
 
+/* From step 18 of 24 on, every image is NaN. */
+static bool poisoned;
+
+static void poison(void *ctx, const char *pass, double fraction, const char *text)
+{
+    const Samples *s = ctx;
+    int step;
+    (void)pass, (void)fraction;
+    if (sscanf(text, "step %d", &step) != 1 || step < 18) return;
+    memset((void *)(uintptr_t)s->inputs[0].data, 0xff,
+           sizeof(float[NET_SAMPLES * 2 * NET_SIZE * NET_SIZE]));
+}
+
 /* Every float constant of the small network after `steps` steps, in node order. */
 static int64_t trained(float *out, const Training *how, const char *device, int64_t steps)
 {
@@ -284,6 +297,10 @@ static int64_t trained(float *out, const Training *how, const char *device, int6
     c.opt.device = device;
     c.opt.batch = how->batch;
     c.opt.steps = steps;
+    if (poisoned) {
+        c.progress = poison;
+        c.progress_ctx = (void *)(uintptr_t)c.data;
+    }
     if (how->quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
     forget();
     assert_int_equal(pass_train(&c, how->options), 0);
@@ -352,14 +369,33 @@ static void test_training_in_half(void **state)
     }
 }
 
+/* A run that diverges for good ends at its last good state, which is on the device. */
+static void test_snapshot_on_the_device(void **state)
+{
+    (void)state;
+    static float want[4096], got[4096];
+    const Training how = {true, false, 48, "optimizer=sgd;lr=0.01;qat=0;augment=0"};
+    poisoned = true;
+    const int64_t n = trained(want, &how, "cpu", 24);
+    assert_non_null(strstr(last_message, "stopped at step 16"));
+    *last_message = '\0';
+    assert_int_equal(trained(got, &how, "cuda", 24), n);
+    poisoned = false;
+    assert_non_null(strstr(last_message, "stopped at step 16"));
+    for (int64_t i = 0; i < n; i++)
+        assert_true(fabsf(got[i] - want[i]) <= 1e-3F * (1 + fabsf(want[i])));
+}
+
 /* What a step sends, from two runs that differ by its number: samples, labels and rates up; loss,
- * norm and extremes down. Neither weights nor gradients. */
+ * norm and extremes down. Neither weights nor gradients, nor the snapshot of the 16th. The next
+ * step's samples are on their way before this one's loss is waited for, and the state is updated
+ * where it lies. */
 static void test_training_stays_on_the_device(void **state)
 {
     (void)state;
     static float w[4096];
     const Training how = {true, false, 16, "qat=0"};
-    enum { STEPS = 4 };
+    enum { STEPS = 15 };
     int up[2], down[2];
     for (int k = 0; k < 2; k++) {
         trained(w, &how, "cuda", k ? 3 + STEPS : 3);
@@ -368,9 +404,13 @@ static void test_training_stays_on_the_device(void **state)
     }
     assert_int_equal(up[1] - up[0], 3 * STEPS);
     assert_int_equal(down[1] - down[0], STEPS);
-    assert_int_equal(count("download 8\n"), 3 + STEPS); /* the report: two floats */
-    must_say("upload 8192\n");                          /* 16 images */
-    must_say("upload 20\n");                            /* rates */
+    assert_int_equal(count("download 8\n"), 3 + STEPS);        /* the report: two floats */
+    must_say("replay\nupload 8192\nupload 192\ndownload 8\n"); /* 16 images, 16 x 3 labels */
+    const int copies = count("\ncopy ");
+    trained(w, &how, "cuda", 3);
+    assert_int_equal(copies, 14); /* the snapshot: weights, biases, statistics */
+    assert_int_equal(count("\ncopy "), 0);
+    must_say("upload 20\n"); /* rates */
 }
 
 int main(void)
@@ -387,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_carried_state),
         cmocka_unit_test(test_training_is_that_of_the_cpu),
         cmocka_unit_test(test_training_in_half),
+        cmocka_unit_test(test_snapshot_on_the_device),
         cmocka_unit_test(test_training_stays_on_the_device),
     };
     RUN_LOGGED(tests);
