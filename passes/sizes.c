@@ -75,6 +75,13 @@ typedef struct Usual {
     int64_t side, length, samples; /* of an image, of a sequence, of a signal */
 } Usual;
 
+/* Whether axis k of an open image has the colours; where the last has so few, it does. */
+static bool is_color(const Type *t, int k)
+{
+    const int64_t last = t->rank == 4 ? t->dim[3] : 0;
+    return k == 1 && t->rank == 4 && !(last >= 1 && last <= 4);
+}
+
 static void set_usual(const Graph *g, const Usual *u, int64_t *dims)
 {
     for (int i = 0; i < g->ninputs; i++) {
@@ -82,8 +89,11 @@ static void set_usual(const Graph *g, const Usual *u, int64_t *dims)
         bool signal = t->rank == 2 && dtype_is_float(t->dtype);
         for (int k = 1; k < t->rank; k++) {
             int64_t *dim = open_dim(dims, t->dim[k]);
-            bool color = k == 1 && t->rank == 4;
-            if (dim) *dim = color ? 3 : t->rank >= 4 ? u->side : signal ? u->samples : u->length;
+            if (dim)
+                *dim = is_color(t, k) ? 3
+                       : t->rank >= 4 ? u->side
+                       : signal       ? u->samples
+                                      : u->length;
         }
     }
 }

@@ -66,6 +66,20 @@ static void open_dimensions(void **state)
     expect_size("x=2x3x96x80", 2, 96, 80);
 }
 
+/* [N,H,W,C]: the open axes before fixed colours are both sides. */
+static void colors_last(void **state)
+{
+    static const char text[] =
+        "g (float[N,H,W,3] x) => (y) { y = Transpose <perm = [0, 3, 1, 2]> (x) }";
+    (void)state;
+    Setup s = {.diag = {.sink = keep, .ctx = &s}};
+    s.c = (Context){.arena = arena_new(), .diag = &s.diag};
+    assert_int_equal(ir_parse(&s.c.graph, s.c.arena, text, strlen(text), NULL, &s.diag), 0);
+    assert_int_equal(sizes_choose(&s.c), 0);
+    if (!strstr(s.said, "float[1,224,224,3]")) fail_msg("%s", s.said);
+    arena_free(s.c.arena);
+}
+
 static void wrong_shapes(void **state)
 {
     static const char *const wrong[] = {"x=1x4x96x80", "x=1x3x96", "y=1x3x96x80", "x=1x3x0x80"};
@@ -111,9 +125,8 @@ static void shards_of_few_samples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shards_of_few_samples),
-        cmocka_unit_test(open_dimensions),
-        cmocka_unit_test(wrong_shapes),
+        cmocka_unit_test(shards_of_few_samples), cmocka_unit_test(open_dimensions),
+        cmocka_unit_test(colors_last),           cmocka_unit_test(wrong_shapes),
         cmocka_unit_test(work_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
