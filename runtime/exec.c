@@ -1,6 +1,7 @@
 /* Instances: a program's memory, its operands resolved to pointers, and the loop over steps. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "ir/process.h"
 #include "runtime/element.h"
@@ -48,12 +49,24 @@ void instance_resolve_all(Instance *i)
     }
 }
 
+/* In pages of 2 MiB, those that it fills, where the system gives them when asked: tens of MiB are
+ * gone through again and again, in several places at a time. */
+static void *host_memory(size_t n)
+{
+    const size_t page = 2 << 20, align = n < page ? 64 : page;
+    void *m = aligned_alloc(align, (n + align - 1) / align * align);
+#ifdef MADV_HUGEPAGE
+    if (m && n >= page) madvise(m, n / page * page, MADV_HUGEPAGE);
+#endif
+    return m;
+}
+
 /* 64 more, so that even an empty tensor has an address of its own. Not from the arena, which would
  * fill it with zeros. */
 static void *new_memory(const Program *p)
 {
     const size_t n = program_peak_bytes(p) + 64;
-    return p->device->memory ? p->device->memory->alloc(n) : aligned_alloc(64, (n + 63) / 64 * 64);
+    return p->device->memory ? p->device->memory->alloc(n) : host_memory(n);
 }
 
 static void release_memory(void *instance)

@@ -47,6 +47,11 @@ typedef struct Prepare {
     Diag *diag;
 } Prepare;
 
+/* How the CPU computes the node within a chain (runtime/cpu/chain.h): 1; 0 if loops over floats
+ * cannot (the reference kernel does); -1 after an error. */
+typedef struct MapLoop MapLoop;
+typedef int MapRule(MapLoop *l, const Prepare *p);
+
 typedef struct Kernel {
     /* Creates primitives; may be NULL. Called once per program, single-threaded. */
     int (*prepare)(Prepare *p);
@@ -56,6 +61,7 @@ typedef struct Kernel {
                 void *scratch);
     void (*release)(void *state);
     unsigned flags;
+    MapRule *map;
 } Kernel;
 
 enum KernelFlags {

@@ -30,12 +30,12 @@ static void find_lifetimes(Program *p, bool keep)
     }
 }
 
-/* Whether out[0] of step k may take over the memory of input i: it dies here, and every operand
+/* Whether output o of step k may take over the memory of input i: it dies here, and every operand
  * in it is that very tensor. */
-static bool may_take(const Program *p, int k, int i)
+static bool may_take(const Program *p, int k, int i, int o)
 {
     const Step *s = &p->steps[k];
-    const Slot *in = &s->slot[i], *out = &s->slot[s->nin];
+    const Slot *in = &s->slot[i], *out = &s->slot[s->nin + o];
     if (in->buffer < 0 || out->buffer < 0) return false;
     const int root = buffer_root(p, in->buffer);
     const Buffer *b = &p->buffers[root];
@@ -48,18 +48,24 @@ static bool may_take(const Program *p, int k, int i)
     return true;
 }
 
+static void take_place(Program *p, int k, int o)
+{
+    const Step *s = &p->steps[k];
+    for (int i = 0; i < s->nin; i++) {
+        if (!may_take(p, k, i, o)) continue;
+        const int root = buffer_root(p, s->slot[i].buffer), out = s->slot[s->nin + o].buffer;
+        p->buffers[out].same = root;
+        p->buffers[root].last = p->buffers[out].last;
+        return;
+    }
+}
+
 static void merge_in_place(Program *p)
 {
     for (int k = 0; k < p->nsteps; k++) {
         const Step *s = &p->steps[k];
-        if (!(s->kernel->flags & KF_INPLACE) || s->nout == 0) continue;
-        for (int i = 0; i < s->nin; i++) {
-            if (!may_take(p, k, i)) continue;
-            const int root = buffer_root(p, s->slot[i].buffer), out = s->slot[s->nin].buffer;
-            p->buffers[out].same = root;
-            p->buffers[root].last = p->buffers[out].last;
-            break;
-        }
+        if (!(s->kernel->flags & KF_INPLACE)) continue;
+        for (int o = 0; o < (s->fusion ? s->nout : s->nout > 0); o++) take_place(p, k, o);
     }
 }
 

@@ -2,7 +2,7 @@
 #ifndef EHAP_RUNTIME_CPU_CPU_H
 #define EHAP_RUNTIME_CPU_CPU_H
 
-#include "runtime/cpu/nest.h"
+#include "runtime/cpu/chain.h"
 #include "runtime/element.h"
 #include "runtime/kernel.h"
 
@@ -18,21 +18,13 @@ CPU_RUN(conv);
 CPU_PREPARE(matmul);
 CPU_RUN(matmul);
 CPU_RELEASE(primitive);
-CPU_PREPARE(unary);
-CPU_RUN(unary);
 CPU_RELEASE(free); /* frees state */
-CPU_RUN(clip);
-CPU_RUN(binary);
-CPU_RUN(variadic);
-CPU_RUN(compare);
-CPU_RUN(negation);
-CPU_RUN(where);
-CPU_RUN(cast);
+CPU_PREPARE(map);
+CPU_RUN(map);
 CPU_PREPARE(reduce);
 CPU_RUN(reduce);
 CPU_PREPARE(logsumexp);
 CPU_RUN(logsumexp);
-CPU_RUN(sum_product);
 CPU_PREPARE(pool);
 CPU_RUN(pool);
 CPU_PREPARE(global_pool);
@@ -56,11 +48,6 @@ CPU_RUN(groupnorm);
 CPU_PREPARE(recurrent);
 CPU_RUN(recurrent);
 CPU_RELEASE(recurrent);
-CPU_RUN(quantize);
-CPU_RUN(dequantize);
-CPU_RUN(fake_quant);
-CPU_PREPARE(fake_quant_grad);
-CPU_RUN(fake_quant_grad);
 CPU_RUN(identity);
 CPU_RUN(plan_copy);
 CPU_RUN(dropout);
@@ -75,6 +62,13 @@ CPU_RUN(gather);
 CPU_RUN(gather_grad);
 CPU_PREPARE(rademacher);
 CPU_RUN(rademacher);
+
+/* What a node is within a chain, and with cpu_map_run alone. */
+MapRule cpu_unary_map, cpu_clip_map, cpu_binary_map, cpu_variadic_map, cpu_compare_map,
+    cpu_negation_map, cpu_where_map, cpu_cast_map, cpu_identity_map, cpu_quantize_map,
+    cpu_dequantize_map, cpu_fake_quant_map, cpu_fake_quant_grad_map, cpu_reduce_map,
+    cpu_sum_product_map;
+bool cpu_can_fuse(const Prepare *p);
 
 /* The reference kernel of the node's op: for types and shapes too rare to deserve more. */
 CPU_PREPARE(naive);
@@ -100,6 +94,8 @@ int axis_index(int64_t axis, int rank); /* counted from the end if negative */
 typedef enum Reduction { REDUCE_SUM, REDUCE_DOT, REDUCE_MAX, REDUCE_MIN } Reduction;
 void cpu_accumulate(Reduction r, MapFn *term, const void *ctx, int operands, const Tensor *const *t,
                     const Tensor *kept, double *acc);
+/* Element (r, c) of rows x cols goes to acc[r * outer + c * inner]. */
+void cpu_sum_block(double *acc, const float *x, int rows, int cols, int64_t inner, int64_t outer);
 double cpu_row_sum(const float *x, int n);
 /* dst (float or half, any layout) from row-major doubles. */
 void store_doubles(const Tensor *dst, double *x);

@@ -4,9 +4,6 @@
  * reference kernels: they occur in shape arithmetic, not in tensors of size. */
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/simd.h"
-#include "runtime/unary.h"
-
-#include <stdlib.h>
 
 /* ---- functions of one operand, and d * f^(k)(x) -------------------------------------- */
 
@@ -37,54 +34,48 @@ static MapFn *const unary_loop[UNARY_COUNT][3] = {
     SCALAR_UNARY_LIST(UNARY_ROW, float, SCALAR_MATH_float, SCALAR_F_float)};
 
 /* Inputs from `first` on. */
-static bool all_float(const Node *n, const Tensor *in, int first)
+static bool all_float(const Prepare *p, int first)
 {
-    for (int i = first; i < n->nin; i++)
-        if (in[i].data && !block_float(in[i].dtype)) return false;
+    for (int i = first; i < p->nin; i++)
+        if (p->in[i].rank >= 0 && !block_float(p->in[i].dtype)) return false;
     return true;
 }
 
-static bool all_blocks(const Node *n, const Tensor *in)
+static bool all_blocks(const Prepare *p)
 {
-    for (int i = 0; i < n->nin; i++)
-        if (!block_dtype(in[i].dtype)) return false;
+    for (int i = 0; i < p->nin; i++)
+        if (!block_dtype(p->in[i].dtype)) return false;
     return true;
 }
 
-int cpu_unary_prepare(Prepare *p)
+int cpu_unary_map(MapLoop *l, const Prepare *p)
 {
-    UnarySpec *s = malloc(sizeof *s);
-    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a kernel");
-    p->state = s;
-    return unary_spec(s, p->node, p->diag);
+    const UnarySpec *s = &l->with.unary;
+    TRY(unary_spec(&l->with.unary, p->node, p->diag));
+    if (!all_float(p, 0)) return 0;
+    if (p->node->op == OP_Derivative && s->order == 0) trap(TRAP_INTERNAL, "derivative of order 0");
+    return loop_over(l, unary_loop[s->fn][s->order], p, p->node->op == OP_Derivative ? 2 : 1);
 }
 
-void cpu_unary_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                   void *scratch)
+/* Where the bounds are, which may be omitted. */
+CLONES static void clip(const void *ctx, int n, float *y, const float *const *x)
 {
-    const UnarySpec *s = state;
-    const Tensor *t[] = {&out[0], &in[0], &in[n->nin - 1]};
-    if (!all_float(n, in, 0)) {
-        cpu_naive_run(n, NULL, in, out, scratch);
-        return;
-    }
-    if (n->op == OP_Derivative && s->order == 0) trap(TRAP_INTERNAL, "derivative of order 0");
-    block_map(n->op == OP_Derivative ? 3 : 2, t, unary_loop[s->fn][s->order], s);
+    const float *p = x[0], *lo = x[1], *hi = x[2];
+    (void)ctx;
+    INDEPENDENT for (int i = 0; i < n; i++) y[i] = scalar_Clip0_float(p[i], lo[i], hi[i]);
 }
 
-void cpu_clip_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                  void *scratch)
+int cpu_clip_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[] = {&out[0], &in[0]}, *lo = optional(n, in, 1), *hi = optional(n, in, 2);
-    UnarySpec s = {.a = -INFINITY, .b = INFINITY};
-    (void)state;
-    if (!all_float(n, in, 0)) {
-        cpu_naive_run(n, NULL, in, out, scratch);
-        return;
+    static const float none[2] = {-INFINITY, INFINITY};
+    loop_over(l, clip, p, 1);
+    for (int k = 0; k < 2; k++) {
+        const bool given = k + 1 < p->nin && p->in[k + 1].rank >= 0;
+        const Tensor omitted = {.dtype = DT_F32, .data = (void *)(uintptr_t)&none[k]};
+        const Tensor *bound = given ? &p->in[k + 1] : &omitted;
+        loop_operand(l, along_axis(bound, -1, p->in[0].rank), given ? k + 1 : -1);
     }
-    if (lo) s.a = (float)element_load(lo, 0);
-    if (hi) s.b = (float)element_load(hi, 0);
-    block_map(2, t, unary_Clip0, &s);
+    return all_float(p, 0);
 }
 
 /* ---- two and more operands ----------------------------------------------------------- */
@@ -121,27 +112,15 @@ static MapFn *const binary_loop[OP_COUNT] = {
     [OP_Mean] = binary_Add,
 };
 
-void cpu_binary_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                    void *scratch)
+int cpu_binary_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[] = {&out[0], &in[0], &in[1]};
-    (void)state;
-    if (all_float(n, in, 0))
-        block_map(3, t, binary_loop[n->op], NULL);
-    else
-        cpu_naive_run(n, NULL, in, out, scratch);
+    return all_float(p, 0) ? loop_over(l, binary_loop[p->node->op], p, 2) : 0;
 }
 
 /* Comparisons and truth values: exact on bytes too. */
-void cpu_compare_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                     void *scratch)
+int cpu_compare_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[] = {&out[0], &in[0], &in[1]};
-    (void)state;
-    if (all_blocks(n, in))
-        block_map(3, t, binary_loop[n->op], NULL);
-    else
-        cpu_naive_run(n, NULL, in, out, scratch);
+    return all_blocks(p) ? loop_over(l, binary_loop[p->node->op], p, 2) : 0;
 }
 
 CLONES static void map_not(const void *ctx, int n, float *y, const float *const *x)
@@ -151,19 +130,7 @@ CLONES static void map_not(const void *ctx, int n, float *y, const float *const 
     INDEPENDENT for (int i = 0; i < n; i++) y[i] = p[i] == 0.f ? 1.f : 0.f;
 }
 
-void cpu_negation_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                      void *scratch)
-{
-    const Tensor *t[] = {&out[0], &in[0]};
-    (void)n, (void)state, (void)scratch;
-    block_map(2, t, map_not, NULL);
-}
-
-typedef struct Fold {
-    MapFn *f;
-    int operands;
-    float scale;
-} Fold;
+int cpu_negation_map(MapLoop *l, const Prepare *p) { return loop_over(l, map_not, p, 1); }
 
 static void fold(const void *ctx, int n, float *y, const float *const *x)
 {
@@ -180,22 +147,13 @@ static void fold(const void *ctx, int n, float *y, const float *const *x)
 }
 
 /* Sum, Mean, Max and Min of any number of operands; one alone is a copy. */
-void cpu_variadic_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                      void *scratch)
+int cpu_variadic_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[NEST_OPERANDS] = {&out[0]};
-    Fold f = {binary_loop[n->op], n->nin, n->op == OP_Mean ? 1.f / (float)n->nin : 1.f};
-    UnarySpec s = {0};
-    (void)state;
-    if (!all_float(n, in, 0) || n->nin >= NEST_OPERANDS) {
-        cpu_naive_run(n, NULL, in, out, scratch);
-        return;
-    }
-    for (int k = 0; k < n->nin; k++) t[k + 1] = &in[k];
-    if (n->nin == 1)
-        block_map(2, t, unary_Identity0, &s);
-    else
-        block_map(n->nin + 1, t, fold, &f);
+    const float scale = p->node->op == OP_Mean ? 1.f / (float)p->nin : 1.f;
+    if (!all_float(p, 0) || p->nin > LOOP_OPERANDS) return 0;
+    if (p->nin == 1) return loop_over(l, unary_Identity0, p, 1);
+    l->with.fold = (Fold){binary_loop[p->node->op], p->nin, scale};
+    return loop_over(l, fold, p, p->nin);
 }
 
 CLONES static void where_loop(const void *ctx, int n, float *y, const float *const *x)
@@ -205,32 +163,25 @@ CLONES static void where_loop(const void *ctx, int n, float *y, const float *con
     INDEPENDENT for (int i = 0; i < n; i++) y[i] = c[i] != 0.f ? p[i] : q[i];
 }
 
-void cpu_where_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                   void *scratch)
+int cpu_where_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[] = {&out[0], &in[0], &in[1], &in[2]};
-    (void)state;
-    if (all_float(n, in, 1))
-        block_map(4, t, where_loop, NULL);
-    else
-        cpu_naive_run(n, NULL, in, out, scratch);
+    return all_float(p, 1) && block_dtype(p->in[0].dtype) ? loop_over(l, where_loop, p, 3) : 0;
 }
 
 /* Floats among themselves and from bytes. Casts to integers truncate and wrap: reference. */
-void cpu_cast_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                  void *scratch)
+int cpu_cast_map(MapLoop *l, const Prepare *p)
 {
-    const Tensor *t[] = {&out[0], &in[0]};
-    UnarySpec s = {0};
-    DType d = out[0].dtype;
-    (void)state;
-    if (block_dtype(in[0].dtype) && block_float(d))
-        block_map(2, t, unary_Identity0, &s);
-    else
-        cpu_naive_run(n, NULL, in, out, scratch);
+    if (!block_dtype(p->in[0].dtype) || !block_float(p->out[0].dtype)) return 0;
+    return loop_over(l, unary_Identity0, p, 1);
 }
 
-/* In inference: a copy, and a mask of ones. */
+/* Identity, Expand, and Dropout in inference, within chains; alone they are copies. */
+int cpu_identity_map(MapLoop *l, const Prepare *p)
+{
+    return block_float(p->in[0].dtype) ? loop_over(l, unary_Identity0, p, 1) : 0;
+}
+
+/* A copy, and a mask of ones. */
 void cpu_dropout_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                      void *scratch)
 {

@@ -4,17 +4,27 @@
 #define NAIVE(op) [OP_##op] = {.prepare = cpu_naive_prepare, .run = cpu_naive_run}
 #define NAIVE_ROWS(op)                                                                             \
     [OP_##op] = {.prepare = cpu_naive_prepare, .run = cpu_naive_run, .flags = KF_ROW_MAJOR}
-#define UNARY(op) [OP_##op] = {cpu_unary_prepare, cpu_unary_run, cpu_free_release, MAP}
-#define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags}
-#define PREP(op, name, flags) [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags}
-#define VIEW(op) [OP_##op] = {tensor_reshape_prepare, cpu_reshape_run, NULL, HALF}
-#define POOL(op) [OP_##op] = {cpu_pool_prepare, cpu_pool_run, cpu_free_release, 0}
+#define MAP(op, name)                                                                              \
+    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE | KF_MAP,                \
+                 cpu_##name##_map}
+#define UNARY(op) MAP(op, unary)
+#define SUM(op, name)                                                                              \
+    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, HALF | KF_SUM, cpu_##name##_map}
+#define COPY(op, name, flags)                                                                      \
+    [OP_##op] = {NULL, cpu_##name##_run, NULL, (flags) | KF_MAP, cpu_identity_map}
+#define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags, NULL}
+#define PREP(op, name, flags)                                                                      \
+    [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags, NULL}
+#define VIEW(op) [OP_##op] = {tensor_reshape_prepare, cpu_reshape_run, NULL, HALF, NULL}
+#define POOL(op) [OP_##op] = {cpu_pool_prepare, cpu_pool_run, cpu_free_release, 0, NULL}
 #define RECURRENT(op)                                                                              \
-    [OP_##op] = {cpu_recurrent_prepare, cpu_recurrent_run, cpu_recurrent_release, KF_ROW_MAJOR}
+    [OP_##op] = {cpu_recurrent_prepare, cpu_recurrent_run, cpu_recurrent_release, KF_ROW_MAJOR,    \
+                 NULL}
 #define DNNL(op, name, flags)                                                                      \
-    [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, flags}
+    [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, flags, NULL}
+#define RESIZE(op) [OP_##op] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0, NULL}
 
-enum { HALF = KF_F16 | KF_BF16, MAP = KF_INPLACE | HALF };
+enum { HALF = KF_F16 | KF_BF16, IN_PLACE = KF_INPLACE | HALF };
 
 static const Kernel kernels[OP_COUNT] = {
     DNNL(Conv, conv, HALF),
@@ -26,7 +36,7 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(Det),
     UNARY(Relu),
     UNARY(LeakyRelu),
-    RUN(Clip, clip, MAP),
+    MAP(Clip, clip),
     UNARY(Sigmoid),
     UNARY(HardSigmoid),
     UNARY(HardSwish),
@@ -64,29 +74,29 @@ static const Kernel kernels[OP_COUNT] = {
     UNARY(Swish),
     UNARY(Neg),
     UNARY(Derivative),
-    RUN(Identity, identity, HALF | KF_INPLACE),
-    RUN(Dropout, dropout, HALF | KF_INPLACE),
-    RUN(Cast, cast, HALF),
-    RUN(CastLike, cast, HALF),
-    RUN(Add, binary, MAP),
-    RUN(Sub, binary, MAP),
-    RUN(Mul, binary, MAP),
-    RUN(Div, binary, MAP),
-    RUN(Pow, binary, MAP),
-    RUN(PRelu, binary, MAP),
-    RUN(Max, variadic, MAP),
-    RUN(Min, variadic, MAP),
-    RUN(Sum, variadic, MAP),
-    RUN(Mean, variadic, MAP),
-    RUN(Greater, compare, HALF),
-    RUN(Less, compare, HALF),
-    RUN(GreaterOrEqual, compare, HALF),
-    RUN(LessOrEqual, compare, HALF),
-    RUN(Equal, compare, HALF),
-    RUN(Not, negation, KF_INPLACE),
-    RUN(And, compare, KF_INPLACE),
-    RUN(Or, compare, KF_INPLACE),
-    RUN(Xor, compare, KF_INPLACE),
+    COPY(Identity, identity, IN_PLACE),
+    COPY(Dropout, dropout, IN_PLACE),
+    MAP(Cast, cast),
+    MAP(CastLike, cast),
+    MAP(Add, binary),
+    MAP(Sub, binary),
+    MAP(Mul, binary),
+    MAP(Div, binary),
+    MAP(Pow, binary),
+    MAP(PRelu, binary),
+    MAP(Max, variadic),
+    MAP(Min, variadic),
+    MAP(Sum, variadic),
+    MAP(Mean, variadic),
+    MAP(Greater, compare),
+    MAP(Less, compare),
+    MAP(GreaterOrEqual, compare),
+    MAP(LessOrEqual, compare),
+    MAP(Equal, compare),
+    MAP(Not, negation),
+    MAP(And, compare),
+    MAP(Or, compare),
+    MAP(Xor, compare),
     NAIVE(IsNaN),
     NAIVE(IsInf),
     NAIVE(BitwiseNot),
@@ -95,7 +105,7 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(BitwiseXor),
     NAIVE(BitShift),
     NAIVE(Mod),
-    RUN(Where, where, HALF),
+    MAP(Where, where),
     POOL(MaxPool),
     POOL(AveragePool),
     POOL(MaxPoolGrad),
@@ -112,16 +122,16 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(GlobalLpPool),
     NAIVE(NegativeLogLikelihoodLoss),
     NAIVE(SoftmaxCrossEntropyLoss),
-    [OP_Resize] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0},
-    [OP_ResizeGrad] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0},
+    RESIZE(Resize),
+    RESIZE(ResizeGrad),
     PREP(GlobalAveragePool, global_pool, HALF),
     PREP(GlobalMaxPool, global_pool, HALF),
-    PREP(BatchNormalization, batchnorm, MAP),
+    PREP(BatchNormalization, batchnorm, IN_PLACE),
     PREP(BatchNormTrain, batchnorm_train, HALF),
     PREP(BatchNormTrainGrad, batchnorm_train_grad, HALF),
     PREP(LayerNormalization, layernorm, HALF | KF_ROW_MAJOR),
-    PREP(Softmax, softmax, MAP),
-    PREP(LogSoftmax, softmax, MAP),
+    PREP(Softmax, softmax, IN_PLACE),
+    PREP(LogSoftmax, softmax, IN_PLACE),
     NAIVE(Hardmax),
     PREP(RMSNormalization, layernorm, HALF | KF_ROW_MAJOR),
     PREP(InstanceNormalization, groupnorm, HALF),
@@ -129,23 +139,23 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(MeanVarianceNormalization),
     NAIVE(LpNormalization),
     NAIVE(LRN),
-    PREP(ReduceSum, reduce, HALF),
-    PREP(ReduceMean, reduce, HALF),
+    SUM(ReduceSum, reduce),
+    SUM(ReduceMean, reduce),
     PREP(ReduceMax, reduce, HALF),
     PREP(ReduceMin, reduce, HALF),
     NAIVE(ReduceProd),
-    PREP(ReduceSumSquare, reduce, HALF),
-    PREP(ReduceL1, reduce, HALF),
-    PREP(ReduceL2, reduce, HALF),
-    PREP(ReduceLogSum, reduce, HALF),
+    SUM(ReduceSumSquare, reduce),
+    SUM(ReduceL1, reduce),
+    SUM(ReduceL2, reduce),
+    SUM(ReduceLogSum, reduce),
     PREP(ReduceLogSumExp, logsumexp, HALF),
-    [OP_SumProduct] = {cpu_reduce_prepare, cpu_sum_product_run, NULL, HALF},
+    SUM(SumProduct, sum_product),
     VIEW(Reshape),
     VIEW(Flatten),
     VIEW(Squeeze),
     VIEW(Unsqueeze),
     RUN(Transpose, transpose, HALF),
-    RUN(Expand, identity, HALF),
+    COPY(Expand, identity, HALF),
     NAIVE(Shape),
     NAIVE(ConstantOfShape),
     RUN(Concat, concat, HALF),
@@ -188,14 +198,21 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(QLinearMatMul),
     NAIVE(QLinearConv),
     NAIVE(DynamicQuantizeLinear),
-    RUN(QuantizeLinear, quantize, HALF),
-    RUN(DequantizeLinear, dequantize, HALF),
-    RUN(FakeQuant, fake_quant, MAP),
-    PREP(FakeQuantGrad, fake_quant_grad, HALF),
+    MAP(QuantizeLinear, quantize),
+    MAP(DequantizeLinear, dequantize),
+    MAP(FakeQuant, fake_quant),
+    [OP_FakeQuantGrad] = {cpu_map_prepare, cpu_map_run, cpu_free_release,
+                          IN_PLACE | KF_MAP | KF_SUM, cpu_fake_quant_grad_map},
     PREP(Rademacher, rademacher, HALF),
 };
 
 static const Kernel plan_copy = {.run = cpu_plan_copy_run};
+static const Kernel chain = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE, NULL};
 
-const Device device_cpu = {
-    .name = "cpu", .kernels = kernels, .copy = &plan_copy, .channels_last = true, .threads = true};
+const Device device_cpu = {.name = "cpu",
+                           .kernels = kernels,
+                           .copy = &plan_copy,
+                           .chain = &chain,
+                           .can_fuse = cpu_can_fuse,
+                           .channels_last = true,
+                           .threads = true};

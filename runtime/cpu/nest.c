@@ -59,7 +59,10 @@ void nest_make(Nest *n, int operands, const Tensor *const *t)
         for (int k = 0; k < operands; k++) n->stride[k][n->loops] = stride_at(t[k], rank, i);
         n->loops++;
     }
-    if (n->loops == 0) n->dim[n->loops++] = 1;
+    if (n->loops == 0) { /* one element, dense in every operand */
+        n->dim[n->loops++] = 1;
+        for (int k = 0; k < operands; k++) n->stride[k][0] = 1;
+    }
     sort_loops(n);
     merge_loops(n);
 }
@@ -78,16 +81,7 @@ bool nest_next(const Nest *n, int upto, NestPos *pos)
 
 /* ---- operands as dense blocks ------------------------------------------------------- */
 
-typedef struct Source {
-    const Tensor *t;
-    int64_t inner, outer; /* strides of the two innermost loops */
-    int64_t at;           /* what the buffer holds: offset, rows, cols */
-    int rows, cols;
-    float *buffer;
-} Source;
-
-/* The block of rows x cols that starts at offset `at`. */
-static const float *source_block(Source *s, int64_t at, int rows, int cols)
+const float *source_block(Source *s, int64_t at, int rows, int cols)
 {
     bool dense = s->inner == 1 && (rows == 1 || s->outer == cols);
     if (dense && s->t->dtype == DT_F32) return (const float *)s->t->data + at;
@@ -106,7 +100,7 @@ static const float *source_block(Source *s, int64_t at, int rows, int cols)
     return s->buffer;
 }
 
-static void scatter(const Source *s, int64_t at, const float *src, int rows, int cols)
+void source_store(const Source *s, int64_t at, const float *src, int rows, int cols)
 {
     if (s->inner == 1 && (rows == 1 || s->outer == cols)) {
         store_line(s->t, at, 1, src, rows * cols);
@@ -118,14 +112,7 @@ static void scatter(const Source *s, int64_t at, const float *src, int rows, int
 
 /* ---- walking ------------------------------------------------------------------------ */
 
-typedef struct Walk {
-    const Nest *n;
-    int64_t rows, cols;     /* sizes of the two innermost loops */
-    int64_t step_r, step_c; /* of a block */
-    Source src[NEST_OPERANDS];
-} Walk;
-
-static void walk_begin(Walk *w, const Nest *n, const Tensor *const *t, float *buffers)
+void walk_begin(Walk *w, const Nest *n, const Tensor *const *t, float *buffers)
 {
     int in = n->loops - 1;
     w->n = n;
@@ -139,14 +126,12 @@ static void walk_begin(Walk *w, const Nest *n, const Tensor *const *t, float *bu
                              .outer = in > 0 ? n->stride[k][in - 1] : 0,
                              .at = -1,
                              .rows = -1,
-                             .buffer = buffers + (size_t)k * BLOCK};
+                             .buffer = buffers ? buffers + (size_t)k * BLOCK : NULL};
 }
 
 static int smaller(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
 
-typedef void BlockFn(Walk *w, void *ctx, const int64_t *at, int rows, int cols);
-
-static void walk(Walk *w, BlockFn *f, void *ctx)
+void walk(Walk *w, BlockFn *f, void *ctx)
 {
     const Nest *n = w->n;
     int outer = n->loops > 2 ? n->loops - 2 : 0;
@@ -182,7 +167,7 @@ static void read_block(Walk *w, void *ctx, const int64_t *at, int rows, int cols
 
 void block_read(const Nest *n, const Tensor *const *t, ReadFn *f, void *ctx)
 {
-    float buffers[NEST_OPERANDS * BLOCK] __attribute__((aligned(64)));
+    float buffers[MAP_BLOCKS * BLOCK] __attribute__((aligned(64)));
     Walk w;
     ReadCall call = {f, ctx};
     walk_begin(&w, n, t, buffers);
@@ -203,12 +188,12 @@ static void map_block(Walk *w, void *ctx, const int64_t *at, int rows, int cols)
     for (int k = 1; k < w->n->operands; k++) x[k - 1] = source_block(&w->src[k], at[k], rows, cols);
     float *dst = direct ? (float *)y->t->data + at[0] : y->buffer;
     call->f(call->ctx, rows * cols, dst, x);
-    if (!direct) scatter(y, at[0], dst, rows, cols);
+    if (!direct) source_store(y, at[0], dst, rows, cols);
 }
 
 void block_map(int operands, const Tensor *const *t, MapFn *f, const void *ctx)
 {
-    float buffers[NEST_OPERANDS * BLOCK] __attribute__((aligned(64)));
+    float buffers[MAP_BLOCKS * BLOCK] __attribute__((aligned(64)));
     Nest n;
     Walk w;
     MapCall call = {f, ctx};

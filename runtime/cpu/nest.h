@@ -11,7 +11,7 @@
 
 #include "runtime/kernel.h"
 
-enum { BLOCK = 1024, NEST_OPERANDS = 8 };
+enum { BLOCK = 512, NEST_OPERANDS = 24, MAP_BLOCKS = 8 };
 
 typedef struct Nest {
     int loops, operands; /* loop 0 is the outermost; there is at least one */
@@ -29,6 +29,32 @@ typedef struct NestPos {
 /* Steps loops [0, upto) like an odometer; false at the end. Start from all zeros. */
 bool nest_next(const Nest *n, int upto, NestPos *pos);
 
+/* A walk over a nest, block by block. */
+typedef struct Source {
+    const Tensor *t;
+    int64_t inner, outer; /* strides of the two innermost loops */
+    int64_t at;           /* what the buffer holds: offset, rows, cols */
+    int rows, cols;
+    float *buffer; /* BLOCK floats; may be NULL for an operand of dense floats */
+} Source;
+
+typedef struct Walk {
+    const Nest *n;
+    int64_t rows, cols;     /* sizes of the two innermost loops */
+    int64_t step_r, step_c; /* of a block */
+    Source src[NEST_OPERANDS];
+} Walk;
+
+/* buffers: BLOCK floats per operand; NULL: the caller sets src[k].buffer. */
+void walk_begin(Walk *w, const Nest *n, const Tensor *const *t, float *buffers);
+/* at[k]: where the block begins in operand k. */
+typedef void BlockFn(Walk *w, void *ctx, const int64_t *at, int rows, int cols);
+void walk(Walk *w, BlockFn *f, void *ctx);
+/* The block of rows x cols that starts at offset `at`, as dense floats; and such floats to there.
+ */
+const float *source_block(Source *s, int64_t at, int rows, int cols);
+void source_store(const Source *s, int64_t at, const float *src, int rows, int cols);
+
 /* A block: operand k is rows x cols floats at x[k]; `at[k]` is the offset of its first
  * element in its tensor. */
 typedef struct Block {
@@ -37,12 +63,13 @@ typedef struct Block {
     int64_t at[NEST_OPERANDS];
 } Block;
 
-/* Reads all operands of the nest in blocks. */
+/* Reads all operands of the nest, at most MAP_BLOCKS, in blocks. */
 typedef void ReadFn(void *ctx, const Block *b, const Nest *n);
 void block_read(const Nest *n, const Tensor *const *t, ReadFn *f, void *ctx);
 
 /* y[i] = f(x0[i], x1[i], …) for all elements: t[0] is the output, t[1…] the inputs, which may
- * share the output's memory if they have its layout. n elements of block x[1…] go to y. */
+ * share the output's memory if they have its layout. n elements of block x[1…] go to y. At most
+ * MAP_BLOCKS operands. */
 typedef void MapFn(const void *ctx, int n, float *y, const float *const *x);
 void block_map(int operands, const Tensor *const *t, MapFn *f, const void *ctx);
 

@@ -6,10 +6,6 @@
 
 #include <math.h>
 
-typedef struct Grid {
-    float lo, hi;
-} Grid;
-
 static Grid grid_of(const Node *n)
 {
     return (Grid){(float)node_int(n, "qmin", 0), (float)node_int(n, "qmax", 255)};
@@ -29,35 +25,40 @@ static Tensor parameter(const Node *n, const Tensor *v, const Tensor *x)
     return along_axis(v, tensor_count(v) == 1 ? -1 : grid_axis(n, x), x->rank);
 }
 
-/* An omitted zero point. */
-static Tensor zero_point(const Node *n, const Tensor *in, int i, const Tensor *x)
+/* Operands: inputs 0 … first - 1, all of x's shape, then scale and zero point (0 if omitted). */
+static int loop_on_grid(MapLoop *l, MapFn *f, const Prepare *p, int first)
 {
     static const float zero = 0;
-    Tensor none = {.dtype = DT_F32, .rank = 0, .data = (void *)(uintptr_t)&zero};
-    const Tensor *z = optional(n, in, i);
-    return parameter(n, z ? z : &none, x);
+    const Tensor none = {.dtype = DT_F32, .data = (void *)(uintptr_t)&zero}, *x = &p->in[first - 1];
+    const bool given = first + 1 < p->nin && p->in[first + 1].rank >= 0;
+    loop_over(l, f, p, first);
+    loop_operand(l, parameter(p->node, &p->in[first], x), first);
+    loop_operand(l, parameter(p->node, given ? &p->in[first + 1] : &none, x),
+                 given ? first + 1 : -1);
+    return 1;
 }
 
 static bool is_byte(DType d) { return d == DT_U8 || d == DT_I8; }
 
-/* Storing saturates. */
-CLONES static void quantize(const void *ctx, int n, float *q, const float *const *v)
+static inline float clamp(float x, const Grid *g)
 {
-    const float *x = v[0], *scale = v[1], *zero = v[2];
-    (void)ctx;
-    INDEPENDENT
-    for (int i = 0; i < n; i++) q[i] = rintf(x[i] / scale[i]) + zero[i];
+    return x < g->lo ? g->lo : x > g->hi ? g->hi : x;
 }
 
-void cpu_quantize_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                      void *scratch)
+CLONES static void quantize(const void *ctx, int n, float *q, const float *const *v)
 {
-    Tensor scale = parameter(n, &in[1], &in[0]), zero = zero_point(n, in, 2, &in[0]);
-    const Tensor *t[] = {&out[0], &in[0], &scale, &zero};
-    if (block_float(in[0].dtype) && block_float(scale.dtype) && is_byte(out[0].dtype))
-        block_map(4, t, quantize, NULL);
-    else
-        cpu_naive_run(n, state, in, out, scratch);
+    const Grid g = *(const Grid *)ctx;
+    const float *x = v[0], *scale = v[1], *zero = v[2];
+    INDEPENDENT
+    for (int i = 0; i < n; i++) q[i] = clamp(rintf(x[i] / scale[i]) + zero[i], &g);
+}
+
+int cpu_quantize_map(MapLoop *l, const Prepare *p)
+{
+    const DType d = p->out[0].dtype;
+    if (!block_float(p->in[0].dtype) || !block_float(p->in[1].dtype) || !is_byte(d)) return 0;
+    l->with.grid = d == DT_I8 ? (Grid){-128, 127} : (Grid){0, 255};
+    return loop_on_grid(l, quantize, p, 1);
 }
 
 CLONES static void dequantize(const void *ctx, int n, float *x, const float *const *v)
@@ -68,20 +69,11 @@ CLONES static void dequantize(const void *ctx, int n, float *x, const float *con
     for (int i = 0; i < n; i++) x[i] = (q[i] - zero[i]) * scale[i];
 }
 
-void cpu_dequantize_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                        void *scratch)
+int cpu_dequantize_map(MapLoop *l, const Prepare *p)
 {
-    Tensor scale = parameter(n, &in[1], &in[0]), zero = zero_point(n, in, 2, &in[0]);
-    const Tensor *t[] = {&out[0], &in[0], &scale, &zero};
-    if (is_byte(in[0].dtype) && block_float(scale.dtype) && block_float(out[0].dtype))
-        block_map(4, t, dequantize, NULL);
-    else
-        cpu_naive_run(n, state, in, out, scratch);
-}
-
-static inline float clamp(float x, const Grid *g)
-{
-    return x < g->lo ? g->lo : x > g->hi ? g->hi : x;
+    const DType y = p->out[0].dtype;
+    if (!is_byte(p->in[0].dtype) || !block_float(p->in[1].dtype) || !block_float(y)) return 0;
+    return loop_on_grid(l, dequantize, p, 1);
 }
 
 CLONES static void fake_quant(const void *ctx, int n, float *y, const float *const *v)
@@ -93,14 +85,10 @@ CLONES static void fake_quant(const void *ctx, int n, float *y, const float *con
         y[i] = (clamp(rintf(x[i] / scale[i]) + zero[i], &g) - zero[i]) * scale[i];
 }
 
-void cpu_fake_quant_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                        void *scratch)
+int cpu_fake_quant_map(MapLoop *l, const Prepare *p)
 {
-    Grid g = grid_of(n);
-    Tensor scale = parameter(n, &in[1], &in[0]), zero = zero_point(n, in, 2, &in[0]);
-    const Tensor *t[] = {&out[0], &in[0], &scale, &zero};
-    (void)state, (void)scratch;
-    block_map(4, t, fake_quant, &g);
+    l->with.grid = grid_of(p->node);
+    return loop_on_grid(l, fake_quant, p, 1);
 }
 
 /* Operands dy, x, scale, zero point. */
@@ -120,6 +108,7 @@ CLONES static void scale_term(const void *ctx, int n, float *term, const float *
 {
     const Grid g = *(const Grid *)ctx;
     const float *dy = v[0], *x = v[1], *scale = v[2], *zero = v[3];
+    INDEPENDENT
     for (int i = 0; i < n; i++) {
         float u = x[i] / scale[i], q = rintf(u) + zero[i];
         float inside = rintf(u) - u, outside = clamp(q, &g) - zero[i];
@@ -127,28 +116,15 @@ CLONES static void scale_term(const void *ctx, int n, float *term, const float *
     }
 }
 
-static bool wants_scale(const Tensor *out, int nout) { return nout > 1 && out[1].rank >= 0; }
-
-int cpu_fake_quant_grad_prepare(Prepare *p)
+/* dx, and dscale where it is wanted. */
+int cpu_fake_quant_grad_map(MapLoop *l, const Prepare *p)
 {
-    if (wants_scale(p->out, p->nout))
-        p->scratch = (size_t)tensor_count(&p->out[1]) * sizeof(double);
-    return 0;
-}
-
-void cpu_fake_quant_grad_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                             void *scratch)
-{
-    Grid g = grid_of(n);
-    const Tensor *x = &in[1];
-    Tensor scale = parameter(n, &in[2], x), zero = zero_point(n, in, 3, x);
-    const Tensor *t[] = {&out[0], &in[0], x, &scale, &zero};
-    (void)state;
-    if (wants_scale(out, n->nout) && n->out[1] && out[1].data) {
-        Tensor kept = *x;
-        for (int i = 0; i < x->rank; i++) kept.dim[i] = scale.dim[i];
-        cpu_accumulate(REDUCE_SUM, scale_term, &g, 4, t + 1, &kept, scratch);
-        store_doubles(&out[1], scratch);
-    }
-    block_map(5, t, pass_inside, &g);
+    const Tensor *x = &p->in[1];
+    l->with.grid = grid_of(p->node);
+    loop_on_grid(l, pass_inside, p, 2);
+    l->sums = p->nout > 1 && p->out[1].rank >= 0;
+    l->term = scale_term;
+    l->kept = *x;
+    for (int i = 0; i < x->rank; i++) l->kept.dim[i] = l->x[2].dim[i];
+    return 1;
 }

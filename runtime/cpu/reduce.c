@@ -112,60 +112,71 @@ CLONES static void columns_min(double *restrict acc, const float *restrict x, in
         for (int c = 0; c < cols; c++) acc[c] = smaller((double)x[c], acc[c]);
 }
 
-static void reduce_columns(const Accumulate *a, const float *x, const float *y, const Block *b,
+static void reduce_columns(const Accumulate *a, const float *x, const float *y, int rows, int cols,
                            int64_t at)
 {
     switch (a->r) {
     case REDUCE_DOT:
-        columns_dot(a->first + at, a->second + at, x, y, b->rows, b->cols);
+        columns_dot(a->first + at, a->second + at, x, y, rows, cols);
         break;
     case REDUCE_SUM:
-        columns_sum(a->first + at, x, b->rows, b->cols);
+        columns_sum(a->first + at, x, rows, cols);
         break;
     case REDUCE_MAX:
-        columns_max(a->first + at, x, b->rows, b->cols);
+        columns_max(a->first + at, x, rows, cols);
         break;
     default:
-        columns_min(a->first + at, x, b->rows, b->cols);
+        columns_min(a->first + at, x, rows, cols);
     }
 }
 
 /* ---- walking ------------------------------------------------------------------------ */
 
-/* The accumulator is the last operand of the nest. */
-static void reduce_block(void *ctx, const Block *b, const Nest *n)
+/* Element (r, c) of a block goes to accumulator at + r * outer + c * inner. */
+static void reduce_strided(const Accumulate *a, const float *x, const float *y, int rows, int cols,
+                           int64_t at, int64_t inner, int64_t outer)
 {
-    const Accumulate *a = ctx;
-    int last = n->operands - 1, in = n->loops - 1;
-    int64_t at = b->at[last], inner = n->stride[last][in];
-    int64_t outer = in > 0 ? n->stride[last][in - 1] : 0;
-    const float *x = b->x[0], *y = last > 1 ? b->x[1] : x;
-    float terms[BLOCK];
-    if (a->term) {
-        a->term(a->ctx, b->rows * b->cols, terms, b->x);
-        x = terms;
-    }
-    if (inner == 1 && (outer == 0 || b->rows == 1)) {
-        reduce_columns(a, x, y, b, at);
+    if (inner == 1 && (outer == 0 || rows == 1)) {
+        reduce_columns(a, x, y, rows, cols, at);
     } else if (inner == 0 && outer == 0) {
-        reduce_row(a, x, y, b->rows * b->cols, at);
+        reduce_row(a, x, y, rows * cols, at);
     } else if (inner == 0) {
-        for (int r = 0; r < b->rows; r++)
-            reduce_row(a, x + (int64_t)r * b->cols, y + (int64_t)r * b->cols, b->cols,
-                       at + r * outer);
+        for (int r = 0; r < rows; r++)
+            reduce_row(a, x + (int64_t)r * cols, y + (int64_t)r * cols, cols, at + r * outer);
     } else {
-        for (int r = 0; r < b->rows; r++)
-            for (int c = 0; c < b->cols; c++) {
-                int64_t i = (int64_t)r * b->cols + c;
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < cols; c++) {
+                const int64_t i = (int64_t)r * cols + c;
                 reduce_row(a, x + i, y + i, 1, at + r * outer + c * inner);
             }
     }
 }
 
+/* The accumulator is the last operand of the nest. */
+static void reduce_block(void *ctx, const Block *b, const Nest *n)
+{
+    const Accumulate *a = ctx;
+    const int last = n->operands - 1, in = n->loops - 1;
+    const float *x = b->x[0];
+    float terms[BLOCK];
+    if (a->term) {
+        a->term(a->ctx, b->rows * b->cols, terms, b->x);
+        x = terms;
+    }
+    reduce_strided(a, x, last > 1 ? b->x[1] : x, b->rows, b->cols, b->at[last], n->stride[last][in],
+                   in > 0 ? n->stride[last][in - 1] : 0);
+}
+
+void cpu_sum_block(double *acc, const float *x, int rows, int cols, int64_t inner, int64_t outer)
+{
+    const Accumulate a = {.r = REDUCE_SUM, .first = acc};
+    reduce_strided(&a, x, x, rows, cols, 0, inner, outer);
+}
+
 void cpu_accumulate(Reduction r, MapFn *term, const void *ctx, int operands, const Tensor *const *t,
                     const Tensor *kept, double *acc)
 {
-    const Tensor *all[NEST_OPERANDS];
+    const Tensor *all[MAP_BLOCKS];
     Tensor places = dense_like(kept, DT_F64, NULL);
     int64_t count = tensor_count(kept);
     double start = r == REDUCE_MAX ? -INFINITY : r == REDUCE_MIN ? INFINITY : 0;
@@ -224,36 +235,42 @@ CLONES static void magnitudes(const void *ctx, int n, float *y, const float *con
     for (int i = 0; i < n; i++) y[i] = fabsf(a[i]);
 }
 
-/* What becomes of the sum of `each` elements. */
-static double finished(Op op, double acc, double each)
+static double mean(double sum, double each) { return sum / each; }
+static double root(double sum, double each) { return (void)each, sqrt(sum); }
+static double logarithm(double sum, double each) { return (void)each, log(sum); }
+
+/* ReduceSum and what sums by way of another function: a sum of terms, and what becomes of it. */
+int cpu_reduce_map(MapLoop *l, const Prepare *p)
 {
-    return op == OP_ReduceMean     ? acc / each
-           : op == OP_ReduceL2     ? sqrt(acc)
-           : op == OP_ReduceLogSum ? log(acc)
-                                   : acc;
+    const Op op = p->node->op;
+    const bool square = op == OP_ReduceSumSquare || op == OP_ReduceL2;
+    if (!block_float(p->in[0].dtype)) return 0;
+    if (p->nin > 1 && p->in[1].rank >= 0 && !p->in[1].data) return 0; /* axes, not yet known */
+    l->sums = true;
+    l->term = square ? products : op == OP_ReduceL1 ? magnitudes : NULL;
+    l->finish = op == OP_ReduceMean     ? mean
+                : op == OP_ReduceL2     ? root
+                : op == OP_ReduceLogSum ? logarithm
+                                        : NULL;
+    l->kept = kept_shape(p->node, p->in);
+    loop_operand(l, p->in[0], 0);
+    if (square) loop_operand(l, p->in[0], 0);
+    return 1;
 }
 
 void cpu_reduce_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                     void *scratch)
 {
     Tensor kept = kept_shape(n, in);
-    const Tensor *x[] = {&in[0], &in[0]};
-    Reduction r = n->op == OP_ReduceMax   ? REDUCE_MAX
-                  : n->op == OP_ReduceMin ? REDUCE_MIN
-                                          : REDUCE_SUM;
-    bool square = n->op == OP_ReduceSumSquare || n->op == OP_ReduceL2;
-    MapFn *term = square ? products : n->op == OP_ReduceL1 ? magnitudes : NULL;
-    double *acc = scratch;
+    const Tensor *x[] = {&in[0]};
     (void)state;
     if (!block_float(in[0].dtype)) {
         cpu_naive_run(n, NULL, in, out, scratch);
         return;
     }
-    cpu_accumulate(r, term, NULL, square ? 2 : 1, x, &kept, acc);
-    int64_t count = tensor_count(&kept);
-    double each = count > 0 ? (double)tensor_count(&in[0]) / (double)count : 1;
-    for (int64_t i = 0; i < count; i++) acc[i] = finished(n->op, acc[i], each);
-    store_doubles(&out[0], acc);
+    cpu_accumulate(n->op == OP_ReduceMax ? REDUCE_MAX : REDUCE_MIN, NULL, NULL, 1, x, &kept,
+                   scratch);
+    store_doubles(&out[0], scratch);
 }
 
 CLONES static void exponentials(const void *ctx, int n, float *y, const float *const *x)
@@ -290,16 +307,15 @@ void cpu_logsumexp_run(const Node *n, const void *state, const Tensor *in, const
     store_doubles(&out[0], acc);
 }
 
-void cpu_sum_product_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
-                         void *scratch)
+int cpu_sum_product_map(MapLoop *l, const Prepare *p)
 {
-    Tensor kept = in[0];
-    const Tensor *operands[] = {&in[0], &in[1]};
     size_t count = 0;
-    const int64_t *axes = node_ints(n, "axes", &count);
-    double *acc = scratch;
-    (void)state;
-    for (size_t k = 0; k < count; k++) kept.dim[axis_index(axes[k], kept.rank)] = 1;
-    cpu_accumulate(REDUCE_SUM, products, NULL, 2, operands, &kept, acc);
-    store_doubles(&out[0], acc);
+    const int64_t *axes = node_ints(p->node, "axes", &count);
+    if (!block_float(p->in[0].dtype) || !block_float(p->in[1].dtype)) return 0;
+    loop_over(l, NULL, p, 2);
+    l->sums = true;
+    l->term = products;
+    l->kept = p->in[0];
+    for (size_t k = 0; k < count; k++) l->kept.dim[axis_index(axes[k], l->kept.rank)] = 1;
+    return 1;
 }

@@ -112,4 +112,4 @@ void cuda_send_to_host(Program *p)
 }
 
 const Kernel cuda_host_kernel = {cuda_host_prepare, cuda_host_run, cuda_host_release,
-                                 KF_HOST | KF_F16 | KF_BF16};
+                                 KF_HOST | KF_F16 | KF_BF16, NULL};

@@ -5,13 +5,15 @@
 
 #define K(op, name, release, can, flags)                                                           \
     {                                                                                              \
-        OP_##op, {cuda_##name##_prepare, cuda_##name##_run, cuda_##release##_release, flags}, can  \
+        OP_##op,                                                                                   \
+            {cuda_##name##_prepare, cuda_##name##_run, cuda_##release##_release, (flags), NULL},   \
+            can                                                                                    \
     }
 #define MAPS(op) K(op, map, free, map_can, MAP)
 #define MOVE(op, name) K(op, name, free, moves_can, ANY)
 #define VIEW(op)                                                                                   \
     {                                                                                              \
-        OP_##op, {tensor_reshape_prepare, cuda_reshape_run, cuda_free_release, ANY}, NULL          \
+        OP_##op, {tensor_reshape_prepare, cuda_reshape_run, cuda_free_release, ANY, NULL}, NULL    \
     }
 
 enum { ANY = KF_F16 | KF_BF16, MAP = ANY | KF_INPLACE | KF_MAP };
@@ -169,8 +171,8 @@ static const DeviceMemory memory = {
     .rewrite = cuda_send_to_host,
 };
 
-static const Kernel plan_copy = {cuda_copy_prepare, cuda_copy_run, cuda_free_release, ANY};
-static const Kernel chain = {cuda_map_prepare, cuda_map_run, cuda_free_release, MAP};
+static const Kernel plan_copy = {cuda_copy_prepare, cuda_copy_run, cuda_free_release, ANY, NULL};
+static const Kernel chain = {cuda_map_prepare, cuda_map_run, cuda_free_release, MAP, NULL};
 
 /* What runtime/load.c looks for. */
 __attribute__((visibility("default"))) const Device *ehap_cuda_device(bool tf32, bool deterministic,
