@@ -118,6 +118,7 @@ static void put_report(Text *t, const Report *r)
     for (int k = 0; k < r->nquantised; k++) {
         put_string(t, r->quantised[k].node);
         put_double(t, r->quantised[k].sqnr);
+        put_double(t, r->quantised[k].own);
         put_double(t, r->quantised[k].cost);
         put_int(t, r->quantised[k].in_float);
     }
@@ -154,6 +155,7 @@ static void take_report(Source *s, Report *r)
         QuantReport *q = &r->quantised[k];
         q->node = take_string(s);
         q->sqnr = take_double(s);
+        q->own = take_double(s);
         q->cost = take_double(s);
         q->in_float = take_int(s) != 0;
         s->bad |= !q->node;

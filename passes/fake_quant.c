@@ -7,6 +7,7 @@
  * scale_max, where the range follows from the function (Sigmoid), where the grid must stay inside
  * a Clip to make it redundant, and where the target has a floor. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ir/op.h"
@@ -344,54 +345,16 @@ int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude,
     return status;
 }
 
-/* Layers that cost too much go back to float, all at once: the exclude list with their names. */
-static const char *too_costly(Context *c, QuantReport *q, int n)
-{
-    const char *list = c->opt.exclude;
-    for (int k = 0; k < n; k++) {
-        if (q[k].cost <= c->opt.quant_drop) continue;
-        q[k].in_float = true;
-        list = arena_printf(c->arena, "%s%s%s", list ? list : "", list ? "," : "", q[k].node);
-        diag_remark(c->diag,
-                    "'%s' stays in float: quantized alone it moves the outputs by %.3g of "
-                    "their power",
-                    q[k].node, q[k].cost);
-    }
-    return list;
-}
-
-/* Fills the report; places anew, from `plain`, where --quant-drop keeps layers in float. */
-static int judge_layers(Context *c, const Target *t, int bits, const Graph *plain)
-{
-    Report *r = &c->report;
-    QuantReport *again;
-    int n;
-    TRY(measure_sqnr(&r->quantised, &r->nquantised, c, plain, c->graph, c->arena));
-    if (c->opt.quant_drop <= 0) return 0;
-    TRY(measure_costs(r->quantised, r->nquantised, c, plain, c->graph));
-    const char *list = too_costly(c, r->quantised, r->nquantised);
-    if (list == c->opt.exclude) return 0;
-    c->opt.exclude = list;
-    c->graph = graph_clone(plain, c->arena, NULL);
-    TRY(place_fake_quant(c, t, bits, list, NULL));
-    TRY(measure_sqnr(&again, &n, c, plain, c->graph, c->arena));
-    for (int k = 0, at = 0; k < r->nquantised && at < n; k++)
-        if (strcmp(r->quantised[k].node, again[at].node) == 0)
-            r->quantised[k].sqnr = again[at++].sqnr;
-    return 0;
-}
-
 int pass_fake_quant(Context *c, const char *opt)
 {
-    (void)opt;
+    const char *least = pass_option(c, opt, "least-sqnr");
     const Target *t = target_find(c->opt.target);
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
+    if (least) c->opt.least_sqnr = atof(least);
     int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
     if (bits < 2 || bits > 8)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);
     TRY(check_graph(c));
-    const Graph *plain = graph_clone(c->graph, c->arena, NULL);
-    TRY(place_fake_quant(c, t, bits, c->opt.exclude, NULL));
     remark_small_convolutions(c, t);
-    return judge_layers(c, t, bits, plain);
+    return quantise_measured(c, t, bits);
 }

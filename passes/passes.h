@@ -32,6 +32,7 @@ typedef struct Options {
     const char *distill;              /* values to train on, comma-separated; NULL: the outputs */
     const char *target;               /* a name from targets.c; NULL: "ort" */
     double quant_drop;                /* largest relative error one layer may cost; 0: any */
+    double least_sqnr;                /* dB that its own grids must leave a layer; 0: choose */
     const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */
     const char *ranges;               /* while training: "learned", …; NULL: "learned" */
     int weight_bits;                  /* 7 or 8; 0: 7 */
@@ -84,9 +85,10 @@ typedef struct LayerReport {
 /* What quantisation costs a product, by passes/sqnr.c. */
 typedef struct QuantReport {
     const char *node;
-    double sqnr,
-        cost;      /* dB; relative error of the outputs with it alone quantised, < 0: not asked */
-    bool in_float; /* kept there, as it costs more than --quant-drop */
+    double sqnr;   /* dB, all products quantised */
+    double own;    /* dB, by its own grids and those between it and the products before it */
+    double cost;   /* relative error of the outputs with it alone quantised, < 0: not asked */
+    bool in_float; /* kept there */
 } QuantReport;
 
 /* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions,

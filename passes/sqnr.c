@@ -3,13 +3,12 @@
 #include "passes/sqnr.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "ir/op.h"
 #include "passes/observe.h"
 #include "passes/simplify.h"
 #include "passes/targets.h"
-
-enum { MEASURED_SAMPLES = 128 };
 
 /* Sums over pairs of values: 2 k in the plain network, 2 k + 1 in the other. A part holds those of
  * a shard, a signal and a noise per pair. */
@@ -43,25 +42,56 @@ static void add_pairs(void *ctx, const void *part)
     }
 }
 
-static int compare(double *signal, double *noise, Context *c, const Graph *plain,
-                   const Graph *other, int n, Value *const *v, Value *const *w)
+/* What reads w[k] in q reads an input instead, added in the order of k. */
+static void cut(Graph *q, int n, Value *const *w)
 {
-    Arena *a = arena_new();
+    Value **fed = NEW_ARRAY(q->arena, Value *, q->nvalues);
+    for (int k = 0; k < n; k++) fed[w[k]->id] = graph_add_input(q, w[k]->name, w[k]->type);
+    const uint32_t values = q->nvalues - (uint32_t)n;
+    for (int i = 0; i < q->nnodes; i++) {
+        const Node *m = q->nodes[i];
+        for (int k = 0; k < m->nin; k++)
+            if (m->in[k] && m->in[k]->id < values && fed[m->in[k]->id])
+                m->in[k] = fed[m->in[k]->id];
+    }
+}
+
+/* `plain` and `other` as one graph in arena a. pair[2 k] is v[k] of `plain` there, pair[2 k + 1]
+ * w[k] of `other`. own: what reads a w[k] gets v[k] instead, so that a pair differs only by what
+ * happens since the pairs before it. */
+static Graph *beside(Value **pair, Arena *a, const Graph *plain, const Graph *other, int n,
+                     Value *const *v, Value *const *w, bool own)
+{
     Value **map, **map2;
     Graph *p = graph_clone(plain, a, &map), *q = graph_clone(other, a, &map2);
-    Value **pair = NEW_ARRAY(a, Value *, 2 * n + 1), **got = NEW_ARRAY(a, Value *, n + 1);
+    Value **got = NEW_ARRAY(a, Value *, n + 1), **in = NEW_ARRAY(a, Value *, p->ninputs + n);
+    for (int i = 0; i < p->ninputs; i++) in[i] = p->inputs[i];
+    for (int k = 0; k < n; k++) {
+        in[p->ninputs + k] = map[v[k]->id];
+        got[k] = map2[w[k]->id];
+    }
+    if (own) cut(q, n, got);
     q->noutputs = 0;
-    for (int k = 0; k < n; k++) graph_add_output(q, map2[w[k]->id]);
+    for (int k = 0; k < n; k++) graph_add_output(q, got[k]);
     simplify_dce(q, a);
-    graph_inline(p, q, p->inputs, got);
+    graph_inline(p, q, in, got);
     for (int k = 0; k < n; k++) {
         pair[2 * k] = map[v[k]->id];
         pair[2 * k + 1] = got[k];
     }
+    return p;
+}
+
+static int compare(double *signal, double *noise, Context *c, const Graph *plain,
+                   const Graph *other, int n, Value *const *v, Value *const *w, bool own)
+{
+    Arena *a = arena_new();
+    Value **pair = NEW_ARRAY(a, Value *, 2 * n + 1);
+    const Graph *both = beside(pair, a, plain, other, n, v, w, own);
     Pairs sums = {n, signal, noise};
     const Observer by = {see_pair, add_pairs, &sums, 2 * sizeof(double) * (size_t)n};
-    int status =
-        observe(p, 2 * n, pair, c->data, MEASURED_SAMPLES, &c->opt, c->diag, &by, &c->peak_bytes);
+    int status = observe(both, 2 * n, pair, c->data, MEASURED_SAMPLES, &c->opt, c->diag, &by,
+                         &c->peak_bytes);
     arena_free(a);
     return status;
 }
@@ -77,10 +107,10 @@ static bool is_quantised_product(const Node *n)
     return quant_weight_axis(n) >= 0 && grid_of(n, 1);
 }
 
-static const char *layer_name(const Node *n) { return n->name ? n->name : n->out[0]->name; }
+const char *layer_name(const Node *n) { return n->name ? n->name : n->out[0]->name; }
 
-/* The plain twin of each node of g that is no FakeQuant: nodes keep their order. */
-static int products(const Graph *plain, const Graph *g, const Node **node, const Node **twin)
+/* Nodes keep their order. */
+int quantised_products(const Graph *plain, const Graph *g, Node **node, Node **twin)
 {
     int n = 0, at = 0;
     for (int i = 0; i < g->nnodes && at < plain->nnodes; i++) {
@@ -94,26 +124,26 @@ static int products(const Graph *plain, const Graph *g, const Node **node, const
     return n;
 }
 
-int measure_sqnr(QuantReport **out, int *n, Context *c, const Graph *plain, const Graph *g,
-                 Arena *a)
+static double decibels(double signal, double noise)
 {
-    const Node **node = NEW_ARRAY(a, const Node *, g->nnodes),
-               **twin = NEW_ARRAY(a, const Node *, g->nnodes);
-    *n = products(plain, g, node, twin);
-    Value **v = NEW_ARRAY(a, Value *, *n), **w = NEW_ARRAY(a, Value *, *n);
-    double *signal = NEW_ARRAY(a, double, *n), *noise = NEW_ARRAY(a, double, *n);
-    *out = NEW_ARRAY(a, QuantReport, *n);
-    for (int k = 0; k < *n; k++) {
+    return 10 * log10(fmax(signal, 1e-30) / fmax(noise, 1e-30));
+}
+
+int measure_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g, bool own)
+{
+    Arena *a = arena_new();
+    Node **node = NEW_ARRAY(a, Node *, g->nnodes), **twin = NEW_ARRAY(a, Node *, g->nnodes);
+    const int n = quantised_products(plain, g, node, twin);
+    Value **v = NEW_ARRAY(a, Value *, n), **w = NEW_ARRAY(a, Value *, n);
+    double *signal = NEW_ARRAY(a, double, n), *noise = NEW_ARRAY(a, double, n);
+    for (int k = 0; k < n; k++) {
         v[k] = twin[k]->out[0];
         w[k] = node[k]->out[0];
     }
-    if (*n) TRY(compare(signal, noise, c, plain, g, *n, v, w));
-    for (int k = 0; k < *n; k++)
-        (*out)[k] =
-            (QuantReport){.node = layer_name(node[k]),
-                          .sqnr = 10 * log10(fmax(signal[k], 1e-30) / fmax(noise[k], 1e-30)),
-                          .cost = -1};
-    return 0;
+    const int status = n ? compare(signal, noise, c, plain, g, n, v, w, own) : 0;
+    for (int k = 0; k < n; k++) *(own ? &q[k].own : &q[k].sqnr) = decibels(signal[k], noise[k]);
+    arena_free(a);
+    return status;
 }
 
 /* A clone of g in which only the product `layer`, by its place in the node list, is quantised. */
@@ -149,7 +179,7 @@ static int layer_cost(double *cost, Context *c, const Graph *plain, const Graph 
         v[n] = plain->outputs[o];
         w[n++] = q->outputs[o];
     }
-    int status = n ? compare(signal, noise, c, plain, q, n, v, w) : 0;
+    int status = n ? compare(signal, noise, c, plain, q, n, v, w, false) : 0;
     *cost = 0;
     for (int k = 0; k < n; k++) *cost += noise[k] / fmax(signal[k], 1e-30);
     arena_free(a);

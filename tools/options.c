@@ -83,6 +83,8 @@ static const struct {
      "7 (safe where int8 products saturate) or 8 (VNNI, ARM); the target's default"},
     {"quant-drop", "D", NUMBER, OPT(quant_drop), 0, 1e9,
      "keep layers in float that, quantized alone, move the outputs by more than D of their power"},
+    {"least-sqnr", "D", NUMBER, OPT(least_sqnr), -1000, 1000,
+     "keep layers in float whose own grids leave less than D dB of signal to noise (15)"},
     {"calibration", "mse|entropy|percentile|min-max|moving-average", CHOICE, OPT(calibration), 0, 0,
      "how activations' ranges are found (mse)"},
     {"ranges", "learned|moving-average|fixed", CHOICE, OPT(ranges), 0, 0,

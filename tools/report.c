@@ -150,6 +150,7 @@ static cJSON *quantised_json(const Report *r)
         cJSON *o = cJSON_CreateObject();
         cJSON_AddStringToObject(o, "node", q->node);
         cJSON_AddNumberToObject(o, "sqnr_db", q->sqnr);
+        cJSON_AddNumberToObject(o, "own_sqnr_db", q->own);
         if (q->cost >= 0) cJSON_AddNumberToObject(o, "cost", q->cost);
         if (q->in_float) cJSON_AddTrueToObject(o, "in_float");
         cJSON_AddItemToArray(list, o);

@@ -9,6 +9,8 @@
 
 #include "ir/op.h"
 #include "passes/calibrate.h"
+#include "passes/fake_quant.h"
+#include "passes/sqnr.h"
 #include "tests/unit/small_net.h"
 
 static const char *ops_of(Arena *a, const Graph *g)
@@ -205,6 +207,69 @@ static void costly_layers_stay_in_float(void **state)
     arena_free(a);
 }
 
+/* Relu, then a convolution whose weights are one and eight that round to nothing. */
+static Graph *uneven_net(Arena *a)
+{
+    Graph *g = graph_new(a, "uneven");
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    float *w = NEW_ARRAY(a, float, 18), *b = NEW_ARRAY(a, float, 1);
+    for (int k = 0; k < 18; k++) w[k] = k ? 0.006f : 1;
+    Value *y = build(g, OP_Conv,
+                     IN(build(g, OP_Relu, IN(x), NO_ATTRS),
+                        value_const(g, "w", type_of(DT_F32, 4, DIMS(1, 2, 3, 3)), w),
+                        value_const(g, "b", type_of(DT_F32, 1, DIMS(1)), b)),
+                     NO_ATTRS);
+    graph_add_output(g, y);
+    return g;
+}
+
+static void biases_make_up_for_rounded_weights(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    QuantReport before, after;
+    c.graph = uneven_net(a);
+    const Graph *plain = graph_clone(c.graph, a, NULL);
+    assert_int_equal(place_fake_quant(&c, target_find("ort"), 7, NULL, NULL), 0);
+    assert_int_equal(measure_sqnr(&before, &c, plain, c.graph, false), 0);
+    before.own = before.sqnr; /* it is the only layer */
+    assert_int_equal(correct_biases(&c, plain, c.graph, &before, before.own), 0);
+    assert_true(*(const float *)nth(c.graph, OP_Conv, 0)->in[2]->data == 0);
+    assert_int_equal(correct_biases(&c, plain, c.graph, &before, before.own + 1), 0);
+    assert_int_equal(measure_sqnr(&after, &c, plain, c.graph, false), 0);
+    assert_int_equal(measure_sqnr(&after, &c, plain, c.graph, true), 0);
+    assert_true(after.sqnr > before.sqnr + 2);
+    assert_float_equal(after.own, after.sqnr, 0.01);
+    const float *b = nth(c.graph, OP_Conv, 0)->in[2]->data,
+                *old = nth(plain, OP_Conv, 0)->in[2]->data;
+    assert_true(*b > 0 && *old == 0);
+    arena_free(a);
+}
+
+/* Layers that their own grids leave too little of stay in float: none by default here. */
+static void noisy_layers_stay_in_float(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    const double least[] = {0, 1000, -1000};
+    for (int i = 0; i < 3; i++) {
+        Context c = small_context(a, &d, false);
+        c.opt.least_sqnr = least[i];
+        assert_int_equal(pass_fake_quant(&c, ""), 0);
+        assert_int_equal(c.report.nquantised, 3);
+        for (int k = 0; k < 3; k++) {
+            assert_true(c.report.quantised[k].own > 20);
+            assert_true(c.report.quantised[k].in_float == (i == 1));
+        }
+        assert_true((strstr(ops_of(a, c.graph), "FakeQuant") == NULL) == (i == 1));
+    }
+    arena_free(a);
+}
+
 /* Sixteen times the samples: other ranges, the same memory. */
 static void calibration_streams(void **state)
 {
@@ -263,6 +328,8 @@ int main(void)
         cmocka_unit_test(biases_are_at_the_scale_of_the_products),
         cmocka_unit_test(gradients_go_straight_through),
         cmocka_unit_test(costly_layers_stay_in_float),
+        cmocka_unit_test(biases_make_up_for_rounded_weights),
+        cmocka_unit_test(noisy_layers_stay_in_float),
         cmocka_unit_test(calibration_streams),
         cmocka_unit_test(bad_options_are_refused),
     };
