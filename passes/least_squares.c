@@ -44,6 +44,22 @@ CLONES static void tile(const float *rows, int64_t n, int64_t stride, int64_t i0
     memcpy(sums, acc, sizeof acc);
 }
 
+CLONES float dot_product(const float *x, const float *y, int64_t n)
+{
+    Vec acc = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        Vec a, b;
+        memcpy(&a, x + i, sizeof a);
+        memcpy(&b, y + i, sizeof b);
+        acc += a * b;
+    }
+    float sum = 0;
+    for (; i < n; i++) sum += x[i] * y[i];
+    for (int k = 0; k < LANES; k++) sum += acc[k];
+    return sum;
+}
+
 static void add_tile(const float *rows, int64_t n, int64_t width, int64_t i0, int64_t j0,
                      float *part)
 {

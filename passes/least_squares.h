@@ -28,4 +28,6 @@ void least_squares_add(LeastSquares *q, const float *part, int64_t rows);
 bool least_squares_solve(LeastSquares *q, double ridge, bool intercept, double *w, double *mean,
                          double *variance, Arena *scratch);
 
+float dot_product(const float *x, const float *y, int64_t n);
+
 #endif

@@ -11,6 +11,10 @@
  * behind the layer is part of the fit: its mean and variance become those of the refitted
  * layer's output and its scale and bias what keeps the fitted function.
  *
+ * Where x is too wide for normal equations (MOST_COLUMNS), what is added to W is the same for a
+ * group of neighbouring columns, the taps of a channel first: the unknowns are D with W = W0 + D S,
+ * S summing groups, and the fit is of D S x + b to what W0 x + b0 leaves of t.
+ *
  * x are patches at up to POSITIONS places of every sample, products are added up in
  * least_squares.c, activations come from prefix.c: memory does not grow with the samples. */
 #include <math.h>
@@ -22,7 +26,7 @@
 #include "passes/passes.h"
 #include "passes/prefix.h"
 
-enum { POSITIONS = 16, SAMPLES = 1024 };
+enum { POSITIONS = 16, SAMPLES = 1024, MOST_COLUMNS = 4608 };
 static const double RIDGE = 1e-4;
 static const size_t KEEP_LIMIT = (size_t)192 << 20;
 
@@ -33,6 +37,7 @@ typedef struct Fit {
     Value *target;     /* of the original */
     bool conv;
     int64_t columns, outputs; /* of x patches, without the intercept */
+    int64_t group;            /* columns that share an unknown */
     bool intercept;
     const int64_t *lanes; /* per output: its index in the target; NULL: the same */
 } Fit;
@@ -44,6 +49,7 @@ typedef struct Refit {
     Fit *fits;
     int nfits;
     bool *changed; /* by value id of c->graph: differs from the original's */
+    int64_t most_columns;
     size_t bytes;
 } Refit;
 
@@ -154,6 +160,20 @@ static bool find_target(const Refit *r, Fit *f, int at)
     return f->target && (!s || s->n == f->outputs);
 }
 
+/* The fewest neighbouring columns to an unknown that leave few enough of those: the taps of a
+ * convolution together first. */
+static int64_t group_columns(const Refit *r, const Fit *f)
+{
+    const int64_t most = r->most_columns,
+                  taps = f->conv ? f->columns / f->node->in[1]->type.dim[1] : 1;
+    if (f->columns <= most) return 1;
+    const int64_t channels = f->columns / taps, group = taps * ((channels + most - 1) / most);
+    diag_remark(r->c->diag, "reconstruct: '%s' reads %lld inputs: refitted by groups of %lld",
+                f->node->name ? f->node->name : node_op_name(f->node), (long long)f->columns,
+                (long long)group);
+    return group;
+}
+
 static void find_fits(Refit *r)
 {
     const Graph *g = r->c->graph;
@@ -163,7 +183,9 @@ static void find_fits(Refit *r)
     int n = 0;
     for (int k = 0; k < r->nfits; k++) {
         Fit f = r->fits[k];
-        if (find_target(r, &f, k)) r->fits[n++] = f;
+        if (!find_target(r, &f, k)) continue;
+        f.group = group_columns(r, &f);
+        r->fits[n++] = f;
     }
     r->nfits = n;
 }
@@ -235,11 +257,15 @@ typedef struct Task {
     int64_t rows;              /* per shard at most */
     int64_t groups, positions; /* x is groups of positions: samples of a convolution */
     int64_t target_outputs;
+    int64_t unknowns; /* per output, without the intercept */
+    float *w0, *b0;   /* present weights [outputs, columns] and biases, if grouped */
     /* per thread */
-    float *x, *target, *other, *row;
+    float *x, *target, *other, *row, *wide;
     int64_t nx, nt, no;
     int64_t *source;
 } Task;
+
+static bool grouped(const Task *t) { return t->f->group > 1; }
 
 /* The kernel of least_squares.c may read a tile beyond the last row. */
 static int64_t floats_of_rows(const Task *t) { return t->rows * t->q.width + 64; }
@@ -258,7 +284,8 @@ static void plan(void *ctx, const PrefixStep *step, ShardGraph *made)
     t->positions = t->f->conv ? t->patches.out_count : 1;
     t->rows = t->groups * (t->positions < POSITIONS ? t->positions : POSITIONS);
     made->result_bytes = (size_t)(t->q.width * t->q.width) * sizeof(float);
-    made->each = (size_t)(t->nx + t->nt + t->no + floats_of_rows(t)) * sizeof(float);
+    made->each =
+        (size_t)(t->nx + t->nt + t->no + floats_of_rows(t) + t->f->columns) * sizeof(float);
 }
 
 static void set_up(void *ctx, const PrefixStep *step)
@@ -269,26 +296,45 @@ static void set_up(void *ctx, const PrefixStep *step)
     t->x = NEW_ARRAY(a, float, threads * t->nx);
     t->target = NEW_ARRAY(a, float, threads * t->nt);
     t->other = NEW_ARRAY(a, float, threads * t->no + 1);
+    t->wide = NEW_ARRAY(a, float, threads * t->f->columns);
     t->row = NEW_ARRAY(a, float, threads *floats_of_rows(t));
     t->source = NEW_ARRAY(a, int64_t, threads * (t->patches.taps + 1));
 }
 
-/* One row [x | 1 | t] for group g at position p. */
-static void make_row(const Task *t, const float *x, const float *target, const float *other,
-                     int64_t g, int64_t p, int64_t *source, float *row)
+/* What is read at position p of group g. */
+static void make_columns(const Task *t, const float *x, int64_t g, int64_t p, int64_t *source,
+                         float *columns)
 {
     const Fit *f = t->f;
     if (f->conv)
-        patch(&t->patches, x + g * t->patches.channels * t->patches.in_count, p, source, row);
+        patch(&t->patches, x + g * t->patches.channels * t->patches.in_count, p, source, columns);
     else
-        memcpy(row, x + g * f->columns, (size_t)f->columns * sizeof *row);
-    row += f->columns;
+        memcpy(columns, x + g * f->columns, (size_t)f->columns * sizeof *columns);
+}
+
+static void add_groups(const Fit *f, const float *columns, int64_t unknowns, float *row)
+{
+    for (int64_t k = 0; k < unknowns; k++) {
+        const int64_t end = (k + 1) * f->group < f->columns ? (k + 1) * f->group : f->columns;
+        row[k] = 0;
+        for (int64_t i = k * f->group; i < end; i++) row[k] += columns[i];
+    }
+}
+
+/* One row [x | 1 | t] for group g at position p; `wide` has room for all columns. */
+static void make_row(const Task *t, const float *x, const float *target, const float *other,
+                     int64_t g, int64_t p, int64_t *source, float *wide, float *row)
+{
+    const Fit *f = t->f;
+    make_columns(t, x, g, p, source, grouped(t) ? wide : row);
+    if (grouped(t)) add_groups(f, wide, t->unknowns, row);
+    row += t->unknowns;
     if (f->intercept) *row++ = 1;
-    for (int64_t o = 0; o < f->outputs; o++) {
+    for (int64_t o = 0; o < f->outputs; o++, row++) {
         int64_t lane = f->lanes ? f->lanes[o] : o;
         *row = target[(g * t->target_outputs + lane) * t->positions + p];
         if (other) *row -= other[(g * f->outputs + o) * t->positions + p];
-        row++;
+        if (grouped(t)) *row -= dot_product(t->w0 + o * f->columns, wide, f->columns) + t->b0[o];
     }
 }
 
@@ -306,6 +352,7 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
     int64_t slot = session_slot(step->session, inst), width = t->q.width;
     float *x = t->x + slot * t->nx, *target = t->target + slot * t->nt;
     float *other = t->f->other ? t->other + slot * t->no : NULL;
+    float *wide = t->wide + slot * t->f->columns;
     float *rows = t->row + slot * floats_of_rows(t), *part = instance_result(inst);
     int64_t *source = t->source + slot * (t->patches.taps + 1), n = 0;
     int64_t count = t->rows / t->groups;
@@ -315,7 +362,8 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
     for (int64_t g = 0; g < t->groups; g++) {
         Rng rng = rng_new(t->r->c->opt.seed, (uint64_t)(shard * t->groups + g));
         for (int64_t j = 0; j < count; j++, n++)
-            make_row(t, x, target, other, g, position(t, &rng, j, count), source, rows + n * width);
+            make_row(t, x, target, other, g, position(t, &rng, j, count), source, wide,
+                     rows + n * width);
     }
     memset(part, 0, (size_t)(width * width) * sizeof *part);
     least_squares_part(&t->q, rows, n, part);
@@ -421,27 +469,81 @@ static void write_norm(const Task *t, const double *w, const double *mean, const
     }
 }
 
+/* W0 and b0, BatchNormalization multiplied in. */
+static void keep_present(Task *t)
+{
+    const Fit *f = t->f;
+    const float *old = f->node->in[1]->data, *bias = floats(f->node, 2);
+    double scale, shift;
+    t->w0 = NEW_ARRAY(t->arena, float, f->outputs * f->columns);
+    t->b0 = NEW_ARRAY(t->arena, float, f->outputs);
+    for (int64_t o = 0; o < f->outputs; o++) {
+        norm_affine(f, o, &scale, &shift);
+        for (int64_t i = 0; i < f->columns; i++)
+            t->w0[o * f->columns + i] = (float)(scale * (double)old[weight_at(f, o, i)]);
+        t->b0[o] = (float)(shift + (bias ? scale * (double)bias[o] : 0));
+    }
+}
+
+/* Adds a group's unknown to each of its weights, and what was found to bias or shift. */
+static void add_weights(const Task *t, const double *d)
+{
+    const Fit *f = t->f;
+    Graph *g = t->r->c->graph;
+    const float *old = f->node->in[1]->data, *bias = floats(f->node, 2), *shift = NULL;
+    if (f->norm) shift = floats(f->norm, 2);
+    float *weight = new_constant(g, f->node->in[1]), *out = NULL;
+    if (f->norm)
+        out = new_constant(g, f->norm->in[2]);
+    else if (f->intercept)
+        out = bias_of(g, f->node, f->outputs);
+    for (int64_t o = 0; o < f->outputs; o++) {
+        const double *row = d + o * t->q.columns;
+        double scale, unused;
+        norm_affine(f, o, &scale, &unused);
+        if (scale == 0) scale = INFINITY;
+        for (int64_t i = 0; i < f->columns; i++) {
+            const int64_t at = weight_at(f, o, i);
+            weight[at] = (float)((double)old[at] + row[i / f->group] / scale);
+        }
+        const float *before = f->norm ? shift : bias;
+        if (out) out[o] = (float)((before ? (double)before[o] : 0) + row[t->unknowns]);
+    }
+}
+
+/* False: there is nothing to fit. */
+static bool solve(Task *t)
+{
+    const Fit *f = t->f;
+    Arena *a = t->arena;
+    if (grouped(t)) {
+        double *d = NEW_ARRAY(a, double, f->outputs * t->q.columns);
+        if (!least_squares_solve(&t->q, RIDGE, f->intercept, d, NULL, NULL, a)) return false;
+        add_weights(t, d);
+        return true;
+    }
+    double *w = present_weights(t), *mean = NEW_ARRAY(a, double, f->outputs),
+           *variance = NEW_ARRAY(a, double, f->outputs);
+    if (!least_squares_solve(&t->q, RIDGE, f->intercept, w, f->norm ? mean : NULL, variance, a))
+        return false;
+    write_weights(t, w);
+    if (f->norm) write_norm(t, w, mean, variance);
+    return true;
+}
+
 static int fit_one(Refit *r, Prefix *prefix, const Fit *f)
 {
     static const PrefixCalls calls = {plan, set_up, take, add_up};
     Arena *a = arena_new();
-    Task t = {.r = r, .f = f, .arena = a};
-    t.q = least_squares_new(a, (int)f->columns + f->intercept, (int)f->outputs);
+    Task t = {.r = r, .f = f, .arena = a, .unknowns = (f->columns + f->group - 1) / f->group};
+    if (grouped(&t)) keep_present(&t);
+    t.q = least_squares_new(a, (int)t.unknowns + f->intercept, (int)f->outputs);
     Value *values[] = {f->x, f->target, f->other};
     int side[] = {0, 1, 0};
     int status = prefix_run(prefix, f->other ? 3 : 2, values, side, &calls, &t, &r->bytes);
-    if (status == 0) {
-        double *w = present_weights(&t), *mean = NEW_ARRAY(a, double, f->outputs),
-               *variance = NEW_ARRAY(a, double, f->outputs);
-        bool norm = f->norm;
-        if (least_squares_solve(&t.q, RIDGE, f->intercept, w, norm ? mean : NULL, variance, a)) {
-            write_weights(&t, w);
-            if (norm) write_norm(&t, w, mean, variance);
-        } else {
-            diag_remark(r->c->diag, "reconstruct: '%s' keeps its weights, its input is constant",
-                        f->node->name ? f->node->name : node_op_name(f->node));
-        }
-    }
+    if (status == 0 && !solve(&t))
+        diag_remark(r->c->diag, "reconstruct: '%s' keeps its weights, its input is constant",
+                    f->node->name ? f->node->name : node_op_name(f->node));
     arena_free(a);
     return status;
 }
@@ -474,7 +576,10 @@ int pass_reconstruct(Context *c, const char *opt)
         return diag_error(c->diag, "reconstruct: there are no samples");
     if (n <= 0) return diag_error(c->diag, "reconstruct: samples is '%s'", text);
     if (n > c->data->count) n = c->data->count;
-    Refit r = {.c = c, .arena = arena_new()};
+    const char *columns = pass_option(c, opt, "columns");
+    Refit r = {
+        .c = c, .arena = arena_new(), .most_columns = columns ? atoll(columns) : MOST_COLUMNS};
+    if (r.most_columns < 1) r.most_columns = MOST_COLUMNS;
     int status = refit(&r, n);
     if (r.bytes > c->peak_bytes) c->peak_bytes = r.bytes;
     arena_free(r.arena);
