@@ -97,10 +97,12 @@ static const char *take_string(Source *s)
 
 static void put_report(Text *t, const Report *r)
 {
-    const double numbers[] = {r->proof_max_diff,         r->accuracy_input,   r->accuracy_pruned,
-                              r->accuracy_reconstructed, r->accuracy_trained, r->accuracy_output};
-    text_put(t, numbers, sizeof numbers);
-    put_int(t, r->accuracy_is_agreement);
+    put_double(t, r->proof_max_diff);
+    for (int k = 0; k < STAGES; k++) {
+        put_double(t, r->stage[k].accuracy);
+        put_double(t, r->stage[k].error);
+    }
+    put_int(t, r->labelled);
     put_int(t, r->npasses);
     for (int k = 0; k < r->npasses; k++) {
         put_string(t, r->passes[k].name);
@@ -126,12 +128,12 @@ static void put_report(Text *t, const Report *r)
 
 static void take_report(Source *s, Report *r)
 {
-    double *const numbers[] = {&r->proof_max_diff,   &r->accuracy_input,
-                               &r->accuracy_pruned,  &r->accuracy_reconstructed,
-                               &r->accuracy_trained, &r->accuracy_output};
-    *r = (Report){0};
-    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) *numbers[k] = take_double(s);
-    r->accuracy_is_agreement = take_int(s) != 0;
+    *r = (Report){.proof_max_diff = take_double(s)};
+    for (int k = 0; k < STAGES; k++) {
+        r->stage[k].accuracy = take_double(s);
+        r->stage[k].error = take_double(s);
+    }
+    r->labelled = take_int(s) != 0;
     r->npasses = r->cap_passes = take_count(s, 24);
     r->passes = NEW_ARRAY(s->a, PassRecord, r->npasses);
     for (int k = 0; k < r->npasses; k++) {

@@ -1,19 +1,25 @@
-/* Top-1 accuracy, agreement with a reference and loss over samples. The reference runs in the
- * same program as the graph, on the same inputs, shard by shard, so nothing is stored. */
+/* Top-1 accuracy, agreement with a reference, error of the outputs against it, and loss, over
+ * samples. The reference runs in the same program as the graph, on the same inputs, shard by shard.
+ */
 #include <math.h>
 #include <string.h>
 
 #include "passes/batches.h"
 
+/* Elements per sample of the logits, then of every float output; the reference's likewise. */
 typedef struct Tally {
     Feed *feed;
     const Samples *samples;
-    bool reference;
-    int32_t *kept; /* the reference's top-1 by sample and position, read or written; or NULL */
-    int64_t rows, classes, inner; /* outputs are [rows, classes, inner] */
-    float *y, *ref;               /* of the shard in hand */
-    int64_t hits, agreements, compared;
-    double loss;
+    bool compared;  /* there is a reference … */
+    bool reference; /* … and it runs in the program */
+    float *kept;    /* what it yields by sample, `row` elements each, read or written; or NULL */
+    int n;          /* of outputs looked at, the logits first */
+    int64_t *at;    /* of each in a sample's row; at[n] = row */
+    int64_t row;
+    int64_t classes, inner;  /* logits are [rows, classes, inner] */
+    float *buffer, *y, *ref; /* of the shard in hand: one output; rows of both */
+    int64_t hits, agreements, compared_rows;
+    double loss, *signal, *noise; /* per output */
 } Tally;
 
 static int64_t top1(const float *x, int64_t classes, int64_t stride)
@@ -40,80 +46,149 @@ static double soft_loss(const float *y, const float *ref, int64_t classes, int64
     return loss;
 }
 
-static void tally_row(Tally *t, int64_t sample, const float *y, const float *ref)
+static void tally_logits(Tally *t, int64_t sample, const float *y, const float *ref)
 {
     int64_t label = t->samples->labels ? t->samples->labels[sample] : -1;
     for (int64_t p = 0; p < t->inner; p++) {
         int64_t top = top1(y + p, t->classes, t->inner);
-        t->compared++;
+        t->compared_rows++;
         if (label >= 0 && label < t->classes) {
             t->hits += top == label;
             t->loss += log_sum_exp(y + p, t->classes, t->inner) - (double)y[p + label * t->inner];
         }
-        int32_t *kept = t->kept ? &t->kept[sample * t->inner + p] : NULL;
-        if (!ref && kept) t->agreements += top == *kept;
         if (!ref) continue;
-        int64_t answer = top1(ref + p, t->classes, t->inner);
-        if (kept) *kept = (int32_t)answer;
-        t->agreements += top == answer;
+        t->agreements += top == top1(ref + p, t->classes, t->inner);
         if (!t->samples->labels) t->loss += soft_loss(y + p, ref + p, t->classes, t->inner);
+    }
+}
+
+static void tally_outputs(Tally *t, const float *y, const float *ref)
+{
+    for (int o = 1; o < t->n; o++)
+        for (int64_t k = t->at[o]; k < t->at[o + 1]; k++) {
+            double e = (double)y[k] - (double)ref[k];
+            t->signal[o] += (double)ref[k] * (double)ref[k];
+            t->noise[o] += e * e;
+        }
+}
+
+/* Outputs first … first + n - 1 of the program as a row per sample. */
+static void read_rows(const Tally *t, Instance *inst, int first, float *rows, int64_t batch)
+{
+    for (int o = 0; o < t->n; o++) {
+        const int64_t size = t->at[o + 1] - t->at[o];
+        instance_read(inst, first + o, t->buffer);
+        for (int64_t i = 0; i < batch; i++)
+            memcpy(rows + i * t->row + t->at[o], t->buffer + i * size, (size_t)size * sizeof *rows);
     }
 }
 
 static int tally_shard(void *ctx, int64_t shard, Instance *inst)
 {
     Tally *t = ctx;
-    int64_t row = t->classes * t->inner;
-    instance_read(inst, 0, t->y);
-    if (t->reference) instance_read(inst, 1, t->ref);
-    for (int64_t i = 0; i < feed_rows(t->feed, shard); i++)
-        tally_row(t, feed_sample(t->feed, shard, i), t->y + i * row,
-                  t->reference ? t->ref + i * row : NULL);
+    const int64_t rows = feed_rows(t->feed, shard);
+    read_rows(t, inst, 0, t->y, rows);
+    if (t->reference) read_rows(t, inst, t->n, t->ref, rows);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t sample = feed_sample(t->feed, shard, i);
+        float *kept = t->kept ? t->kept + sample * t->row : NULL;
+        const float *y = t->y + i * t->row, *ref = t->reference ? t->ref + i * t->row : kept;
+        if (t->reference && kept) memcpy(kept, ref, (size_t)t->row * sizeof *ref);
+        tally_logits(t, sample, y, ref);
+        if (ref) tally_outputs(t, y, ref);
+    }
     return 0;
 }
 
 typedef struct Pair {
     Arena *arena;
-    const Graph *g, *reference;
+    const Graph *g, *reference; /* NULL: none, or its answers are known */
+    bool compared;
     const Samples *samples;
     Diag *d;
 } Pair;
 
-/* g's logits, and the reference's beside them, as outputs of one graph. */
+/* Makes its logits and, if all, every float output the outputs of p. */
+static void look_at(Graph *p, bool all)
+{
+    Value *y = graph_logits(p), **old = p->outputs;
+    const int n = p->noutputs;
+    p->outputs = NULL;
+    p->noutputs = 0;
+    graph_add_output(p, y);
+    for (int o = 0; o < n && all; o++)
+        if (old[o]->type.dtype == DT_F32 && old[o]->type.rank > 0) graph_add_output(p, old[o]);
+}
+
+/* g's outputs in question, and the reference's behind them, as outputs of one graph. */
 static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
 {
     const Pair *pair = ctx;
     Diag *d = pair->d;
     TRY(shard_specialize(&out->g, pair->g, pair->arena, pair->samples, shard, d));
-    Graph *p = out->g;
-    Value *y = graph_logits(p);
-    p->noutputs = 0;
-    graph_add_output(p, y);
+    Graph *p = out->g, *r;
+    look_at(p, pair->compared);
+    const int n = p->noutputs;
     if (pair->reference) {
-        Graph *r;
         TRY(shard_specialize(&r, pair->reference, pair->arena, pair->samples, shard, d));
-        r->outputs[0] = graph_logits(r);
-        r->noutputs = 1;
-        Value *ref;
-        graph_inline(p, r, p->inputs, &ref);
-        graph_add_output(p, ref);
+        look_at(r, true);
+        Value **ref = NEW_ARRAY(pair->arena, Value *, r->noutputs);
+        graph_inline(p, r, p->inputs, ref);
+        for (int o = 0; o < r->noutputs; o++) graph_add_output(p, ref[o]);
     }
     simplify_dce(p, pair->arena);
-    const Type *t = &y->type;
-    if (t->rank < 2 || t->dtype != DT_F32)
+    const Value *y = p->outputs[0];
+    if (y->type.dtype != DT_F32 || (pair->samples->labels && y->type.rank < 2))
         return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);
-    if (pair->reference && !type_equal(t, &p->outputs[1]->type))
-        return diag_error(d, "outputs '%s' of the two networks differ in shape", y->name);
+    for (int o = n; o < p->noutputs; o++)
+        if (!type_equal(&p->outputs[o]->type, &p->outputs[o - n]->type))
+            return diag_error(d, "outputs '%s' of the two networks differ in shape",
+                              p->outputs[o - n]->name);
     return 0;
 }
 
 /* The room for the answers, if they are few enough; they are known once they have been written. */
-static int32_t *answers_kept(Answers *known, int64_t n)
+static float *answers_kept(Answers *known, int64_t n)
 {
     enum { MOST = 1 << 22 };
     if (!known) return NULL;
-    if (!known->top && n <= MOST) known->top = NEW_ARRAY(known->arena, int32_t, n);
-    return known->top;
+    if (!known->y && n <= MOST) known->y = NEW_ARRAY(known->arena, float, n);
+    return known->y;
+}
+
+static Tally tally_new(Arena *a, const Session *session, const Samples *s, bool reference,
+                       bool compared)
+{
+    const Graph *g = session->g;
+    const Type *logits = &g->outputs[0]->type;
+    Tally t = {.samples = s,
+               .compared = compared,
+               .reference = reference,
+               .n = reference ? g->noutputs / 2 : g->noutputs,
+               .classes = logits->rank > 1 && logits->dim[1] > 0 ? logits->dim[1] : 1};
+    int64_t largest = 0;
+    t.at = NEW_ARRAY(a, int64_t, t.n + 1);
+    for (int o = 0; o < t.n; o++) {
+        const int64_t size = type_count(&g->outputs[o]->type);
+        t.at[o + 1] = t.at[o] + size / session->shard;
+        largest = size > largest ? size : largest;
+    }
+    t.row = t.at[t.n];
+    t.inner = t.at[1] / t.classes;
+    t.buffer = NEW_ARRAY(a, float, largest);
+    t.y = NEW_ARRAY(a, float, session->shard *t.row);
+    t.ref = NEW_ARRAY(a, float, session->shard *t.row);
+    t.signal = NEW_ARRAY(a, double, t.n);
+    t.noise = NEW_ARRAY(a, double, t.n);
+    return t;
+}
+
+static double largest_error(const Tally *t)
+{
+    double most = -1;
+    for (int o = 1; o < t->n && t->compared; o++)
+        most = fmax(most, sqrt(t->noise[o] / fmax(t->signal[o], 1e-30)));
+    return most;
 }
 
 static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *reference, Answers *known,
@@ -122,22 +197,16 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
     Session *session;
     const bool compared = reference != NULL;
     if (known && known->complete) reference = NULL;
-    Pair pair = {a, g, reference, s, d};
+    Pair pair = {a, g, reference, compared, s, d};
     TRY(session_open(&session, a, g, shard_for(s->count), side_by_side, &pair, o, d));
-    const Type *type = &session->g->outputs[0]->type;
-    int64_t total = type_count(type);
-    Tally t = {.feed = feed_new(a, session, s, s->count, NULL),
-               .samples = s,
-               .reference = reference,
-               .classes = type->dim[1],
-               .inner = total / (session->shard * type->dim[1]),
-               .y = NEW_ARRAY(a, float, total),
-               .ref = NEW_ARRAY(a, float, total)};
-    t.kept = answers_kept(compared ? known : NULL, s->count * t.inner);
+    Tally t = tally_new(a, session, s, reference != NULL, compared);
+    t.feed = feed_new(a, session, s, s->count, NULL);
+    t.kept = answers_kept(compared ? known : NULL, s->count * t.row);
     int status = feed_run(t.feed, tally_shard, &t);
-    double n = (double)t.compared;
+    double n = (double)t.compared_rows;
     out->accuracy = s->labels ? (double)t.hits / n : -1;
     out->agreement = compared ? (double)t.agreements / n : -1;
+    out->error = largest_error(&t);
     out->loss = t.loss / n;
     if (t.kept) known->complete = status == 0;
     return status;
@@ -146,7 +215,7 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
 int evaluate(Eval *out, const Graph *g, const Graph *reference, Answers *known, const Samples *s,
              const Options *o, Diag *d)
 {
-    *out = (Eval){.accuracy = -1, .agreement = -1};
+    *out = (Eval){.accuracy = -1, .agreement = -1, .error = -1};
     if (s->count == 0) return diag_error(d, "no samples to evaluate on");
     Arena *a = arena_new();
     int status = evaluate_in(a, out, g, reference, known, s, o, d);

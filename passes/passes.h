@@ -91,8 +91,21 @@ typedef struct QuantReport {
     bool in_float; /* kept there */
 } QuantReport;
 
-/* What happened, for --json and the table; checkpoint.c stores all of it. Accuracies are fractions,
- * < 0: not measured. */
+/* How the network does, in the order of the work. */
+typedef enum Stage {
+    STAGE_INPUT,
+    STAGE_PRUNED,
+    STAGE_RECONSTRUCTED,
+    STAGE_TRAINED,
+    STAGE_OUTPUT,
+    STAGES
+} Stage;
+typedef struct StageReport {
+    double accuracy; /* a fraction; < 0: not measured, or the outputs are no scores of classes */
+    double error;    /* |y - y0| / |y0|, y0 the original's, of the output where it is largest */
+} StageReport;
+
+/* What happened, for --json and the table; checkpoint.c stores all of it. */
 typedef struct Report {
     PassRecord *passes;
     int npasses, cap_passes;
@@ -101,9 +114,8 @@ typedef struct Report {
     QuantReport *quantised;
     int nquantised;
     double proof_max_diff; /* of the latest remove-channels; < 0: none ran */
-    double accuracy_input, accuracy_pruned, accuracy_reconstructed, accuracy_trained,
-        accuracy_output;
-    bool accuracy_is_agreement; /* with the original, when there are no labels */
+    StageReport stage[STAGES];
+    bool labelled; /* else accuracy is the agreement with the original */
 } Report;
 
 /* Which indices of an axis of the original's value `name` the graph's value of that name still
@@ -240,18 +252,18 @@ const Survivors *survivors_of(const Context *c, const char *name, int axis);
 typedef struct Eval {
     double accuracy;  /* top-1 against labels; < 0 without labels */
     double agreement; /* top-1 against the reference graph's; < 0 without one */
+    double error;     /* |y - ref| / |ref| of the float output where it is largest; likewise */
     double loss;
 } Eval;
-/* The reference's top-1 by sample and position, where they are not too many. */
+/* The reference's outputs by sample, where they are not too many. */
 typedef struct Answers {
     Arena *arena; /* that they live in */
-    int32_t *top;
+    float *y;
     bool complete;
 } Answers;
 
 /* Runs g over samples, and `reference` beside it when not NULL: that is left out if `known` (NULL:
- * none) has its answers from an earlier call on the same samples; the loss is then only of labels.
- */
+ * none) has its answers from an earlier call on the same samples. */
 int evaluate(Eval *out, const Graph *g, const Graph *reference, Answers *known, const Samples *s,
              const Options *o, Diag *d);
 

@@ -33,8 +33,8 @@ static void defaults(ehap *e)
     o->device = e->device = "auto";
     e->preprocess = (Preprocess){.scale = 1};
     Report *r = &e->c.report;
-    r->accuracy_input = r->accuracy_pruned = r->accuracy_reconstructed = -1;
-    r->accuracy_trained = r->accuracy_output = r->proof_max_diff = -1;
+    for (int k = 0; k < STAGES; k++) r->stage[k] = (StageReport){-1, -1};
+    r->proof_max_diff = -1;
 }
 
 static Arena *arena_or_null(void)

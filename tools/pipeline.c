@@ -25,8 +25,16 @@ static int run(ehap *e, const char *pass, const char *opt)
     return status_of(pass_run(&e->c, p, opt));
 }
 
-/* Top-1 on the evaluation samples; without labels, agreement with the original. */
-static int measure(ehap *e, double *accuracy)
+/* Whether the outputs may be scores of classes: one row of several for every sample. */
+static bool may_classify(const Graph *g)
+{
+    const Value *z = graph_logits(g);
+    return z && z->type.rank == 2 && z->type.dim[1] > 1;
+}
+
+/* Top-1 on the evaluation samples; without labels, agreement with the original and the error
+ * against its outputs. */
+static int measure(ehap *e, Stage stage)
 {
     Context *c = &e->c;
     Samples some = *(c->eval ? c->eval : c->data);
@@ -39,18 +47,18 @@ static int measure(ehap *e, double *accuracy)
     if (evaluate(&ev, c->graph, labels ? NULL : c->original, &e->answers, &some, &c->opt,
                  &e->diag) < 0)
         return EHAP_BAD_INPUT;
-    *accuracy = labels ? ev.accuracy : ev.agreement;
-    c->report.accuracy_is_agreement = !labels;
+    const double agreement = may_classify(c->original) ? ev.agreement : -1;
+    c->report.stage[stage] = (StageReport){labels ? ev.accuracy : agreement, ev.error};
+    c->report.labelled = labels;
     return EHAP_OK;
 }
 
 /* Nothing has changed yet: without labels, the network agrees with itself. */
 static int measure_input(ehap *e)
 {
-    Report *r = &e->c.report;
-    if (e->c.eval && e->c.eval->labels) return measure(e, &r->accuracy_input);
-    r->accuracy_input = 1;
-    r->accuracy_is_agreement = true;
+    Context *c = &e->c;
+    if (c->eval && c->eval->labels) return measure(e, STAGE_INPUT);
+    c->report.stage[STAGE_INPUT].accuracy = may_classify(c->original) ? 1 : -1;
     return EHAP_OK;
 }
 
@@ -111,9 +119,9 @@ int pipeline_prune(ehap *e)
         return EHAP_BAD_INPUT;
     for (int r = 0; r < rounds; r++)
         if ((status = prune_round(e, r, rounds))) return status;
-    if ((status = measure(e, &c->report.accuracy_pruned))) return status;
+    if ((status = measure(e, STAGE_PRUNED))) return status;
     if ((status = run(e, "reconstruct", ""))) return status;
-    return measure(e, &c->report.accuracy_reconstructed);
+    return measure(e, STAGE_RECONSTRUCTED);
 }
 
 int pipeline_train(ehap *e)
@@ -128,10 +136,10 @@ int pipeline_quantize(ehap *e)
     int status = run(e, "fold-bn", "");
     if (!status) status = run(e, "fake-quant", "");
     if (!status && c->opt.steps != 0) status = run(e, "train", "");
-    if (!status) status = measure(e, &c->report.accuracy_trained);
+    if (!status) status = measure(e, STAGE_TRAINED);
     if (!status) status = run(e, "record-ranges", "");
     if (!status) status = run(e, "quantize", "");
-    if (!status) status = measure(e, &c->report.accuracy_output);
+    if (!status) status = measure(e, STAGE_OUTPUT);
     return status;
 }
 
@@ -139,5 +147,5 @@ int pipeline_requantize(ehap *e)
 {
     Context *c = &e->c;
     int status = run(e, "requantize", "");
-    return status || !c->data ? status : measure(e, &c->report.accuracy_output);
+    return status || !c->data ? status : measure(e, STAGE_OUTPUT);
 }

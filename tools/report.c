@@ -62,32 +62,30 @@ static cJSON *stats_json(const ModelStats *s)
     return o;
 }
 
-/* The accuracies, in the order of the work. */
-typedef struct Stage {
-    const char *name;
-    double accuracy;
-} Stage;
+static const char *const stage_name[STAGES] = {"input", "pruned", "reconstructed", "trained",
+                                               "output"};
 
-enum { STAGES = 5 };
-
-static void stages(const Report *r, Stage s[STAGES])
+/* Either number of all stages; NULL where none has it. */
+static cJSON *stages_json(const Report *r, bool error)
 {
-    s[0] = (Stage){"input", r->accuracy_input};
-    s[1] = (Stage){"pruned", r->accuracy_pruned};
-    s[2] = (Stage){"reconstructed", r->accuracy_reconstructed};
-    s[3] = (Stage){"trained", r->accuracy_trained};
-    s[4] = (Stage){"output", r->accuracy_output};
+    cJSON *o = NULL;
+    for (int k = 0; k < STAGES; k++) {
+        const double x = error ? r->stage[k].error : r->stage[k].accuracy;
+        if (x < 0) continue;
+        if (!o) o = cJSON_CreateObject();
+        cJSON_AddNumberToObject(o, stage_name[k], x);
+    }
+    return o;
 }
 
-static cJSON *accuracy_json(const Report *r)
+static void add_stages(cJSON *root, const Report *r)
 {
-    cJSON *o = cJSON_CreateObject();
-    Stage s[STAGES];
-    stages(r, s);
-    cJSON_AddStringToObject(o, "kind", r->accuracy_is_agreement ? "agreement" : "top-1");
-    for (int i = 0; i < STAGES; i++)
-        if (s[i].accuracy >= 0) cJSON_AddNumberToObject(o, s[i].name, s[i].accuracy);
-    return o;
+    cJSON *accuracy = stages_json(r, false), *error = stages_json(r, true);
+    if (accuracy) {
+        cJSON_AddStringToObject(accuracy, "kind", r->labelled ? "top-1" : "agreement");
+        cJSON_AddItemToObject(root, "accuracy", accuracy);
+    }
+    if (error) cJSON_AddItemToObject(root, "relative_error", error);
 }
 
 static cJSON *scoring_json(const Scores *s)
@@ -182,7 +180,7 @@ int report_write(ehap *e, const char *path)
     cJSON_AddStringToObject(root, "ehapc", EHAP_VERSION);
     cJSON_AddItemToObject(root, "input", stats_json(&e->input));
     if (e->output.params) cJSON_AddItemToObject(root, "output", stats_json(&e->output));
-    cJSON_AddItemToObject(root, "accuracy", accuracy_json(r));
+    add_stages(root, r);
     if (r->proof_max_diff >= 0) cJSON_AddNumberToObject(root, "proof_max_diff", r->proof_max_diff);
     if (e->c.chosen_by) cJSON_AddItemToObject(root, "scoring", scoring_json(e->c.chosen_by));
     if (e->c.original) cJSON_AddItemToObject(root, "outputs_ignored", ignored_json(e));
@@ -205,26 +203,36 @@ static void print_row(FILE *to, const char *what, int64_t before, int64_t after)
             before ? 100.0 * (double)after / (double)before : 0);
 }
 
+/* A line with either number of all stages in percent, if one has it. */
+static void print_stages(FILE *to, const Report *r, const char *what, bool error)
+{
+    bool any = false;
+    for (int k = 0; k < STAGES; k++) {
+        const double x = error ? r->stage[k].error : r->stage[k].accuracy;
+        if (x < 0) continue;
+        if (!any) fprintf(to, "  %s:", what);
+        any = true;
+        fprintf(to, "  %s %.*f %%", stage_name[k], error && x < 0.1 ? 3 : 2, 100 * x);
+    }
+    if (any) fprintf(to, "\n");
+}
+
 void report_print(ehap *e, FILE *to)
 {
     const Report *r = &e->c.report;
-    Stage s[STAGES];
     fprintf(to, "  %-12s %14s %14s\n", "", "before", "after");
     print_row(to, "parameters", e->input.params, e->output.params);
     print_row(to, "FLOPs", e->input.flops, e->output.flops);
     print_row(to, "file bytes", e->input.bytes, e->output.bytes);
-    stages(r, s);
-    fprintf(to,
-            "  %s:", r->accuracy_is_agreement ? "agreement with the original" : "top-1 accuracy");
-    for (int i = 0; i < STAGES; i++)
-        if (s[i].accuracy >= 0) fprintf(to, "  %s %.2f %%", s[i].name, 100 * s[i].accuracy);
+    print_stages(to, r, r->labelled ? "top-1 accuracy" : "agreement with the original", false);
+    print_stages(to, r, "error of the outputs", true);
     const QuantReport *worst = NULL;
     for (int i = 0; i < r->nquantised; i++)
         if (!r->quantised[i].in_float && (!worst || r->quantised[i].sqnr < worst->sqnr))
             worst = &r->quantised[i];
     if (worst)
-        fprintf(to, "\n  least signal to quantization noise: %.1f dB at '%s'", worst->sqnr,
+        fprintf(to, "  least signal to quantization noise: %.1f dB at '%s'\n", worst->sqnr,
                 worst->node);
-    fprintf(to, "\n  %.1f s, peak memory %.0f MiB\n", process_seconds() - e->start,
+    fprintf(to, "  %.1f s, peak memory %.0f MiB\n", process_seconds() - e->start,
             (double)process_peak_resident() / 1048576);
 }
