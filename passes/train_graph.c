@@ -251,7 +251,9 @@ static Value *plus(Graph *g, Value *x, Value *y)
     return x && y ? build(g, OP_Add, IN(x, y), NO_ATTRS) : x ? x : y;
 }
 
-/* teacher NULL: the labels' part alone. */
+/* Labels or a Softmax tell a classifier: without either, a row may hold boxes or angles, which a
+ * cross-entropy would leave free to move together, and squared differences teach logits as well
+ * (docs/results.md). teacher NULL: the labels' part alone. */
 static Value *classifier_loss(Builder *b, Value *z, Value *teacher)
 {
     Graph *g = b->t->g;
@@ -431,7 +433,8 @@ static int build_loss(Builder *b, Value **loss)
     else
         nhints = find_hints(b, teacher, hints);
     Value **wanted = NEW_ARRAY(b->a, Value *, n + nhints);
-    t->classifies = z && z->type.rank == 2 && z->type.dim[1] > 1 && n == 1;
+    t->classifies = z && z->type.rank == 2 && z->type.dim[1] > 1 && n == 1 &&
+                    (c->data->labels || z != g->outputs[0]);
     if (t->classifies) teacher->outputs[0] = graph_logits(teacher);
     graph_inline(g, teacher, g->inputs, wanted);
     *loss = NULL;
