@@ -283,6 +283,15 @@ static int depth_to_space(Emit *e, Node *n)
     return 0;
 }
 
+static int space_to_depth(Emit *e, Node *n)
+{
+    enum { WITH_MODE = 28 };
+    if (e->opset >= WITH_MODE) return 0;
+    if (attr_is(n, "mode", "CRD")) return too_old(e, n, "mode 'CRD'", WITH_MODE);
+    node_remove_attr(n, "mode");
+    return 0;
+}
+
 /* Scale and bias per group until opset 20, per channel since. */
 static int group_norm(Emit *e, Node *n)
 {
@@ -307,6 +316,7 @@ static const struct {
     {OP_ScatterElements, scatter},
     {OP_Resize, resize},
     {OP_DepthToSpace, depth_to_space},
+    {OP_SpaceToDepth, space_to_depth},
     {OP_Hardmax, flat_softmax},
     {OP_GridSample, grid_sample},
     {OP_RoiAlign, roi_align},

@@ -12,6 +12,7 @@
  * imported without a use of it. This happens to the decoded message, before anything else sees the
  * graph. */
 #include "frontend/onnx_functions.h"
+#include "frontend/onnx_expand.h"
 
 #include <string.h>
 
@@ -192,7 +193,8 @@ static bool known_node(Inline *il, Function *f, const Onnx__NodeProto *n, int de
     }
     bool standard = n->op_type && !*default_domain(n->domain) && f->opset;
     if (!standard || has_body(n)) return false;
-    if (strcmp(n->op_type, "Constant") != 0 && standard_op(n->op_type, f->opset) == OP_Opaque)
+    if (strcmp(n->op_type, "Constant") != 0 && standard_op(n->op_type, f->opset) == OP_Opaque &&
+        !is_expanded(n->op_type))
         return false;
     f->nodes = capped(f->nodes + 1);
     f->names = capped(f->names + 1 + (int64_t)n->n_output);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "frontend/onnx_expand.h"
 #include "frontend/onnx_import.h"
 #include "frontend/wire.h"
 
@@ -270,6 +271,11 @@ int import_node(Import *im, const Onnx__NodeProto *p, const Captures *c)
     }
     TRY(import_inputs(im, p, c, n));
     TRY(import_attrs(im, p, n));
+    int expanded =
+        op == OP_Opaque && (!*n->domain || strcmp(n->domain, "ai.onnx") == 0) && c->n == 0
+            ? expand_node(im, n)
+            : 0;
+    if (expanded) return expanded < 0 ? -1 : 0;
     if (op != OP_Opaque) TRY(upgrade_node(im, n, &after));
     if (n->op == OP_Opaque && im->opset != im->file_opset) {
         im->kept[im->function] = true; /* it means this in its function's opset only */

@@ -140,16 +140,26 @@ static int roi_align(Import *im, Node *n, Node **after)
     return 0;
 }
 
-/* The axis was 1, not the last but one. */
+/* The axis was 1, not the last but one. Half of a spectrum back to real numbers is not known. */
 static int dft(Import *im, Node *n, Node **after)
 {
     static const int64_t one = 1;
     (void)after;
+    if (node_int(n, "onesided", 0) && node_int(n, "inverse", 0)) return make_opaque(n);
+    if (im->opset >= 20) return 0;
     if (!node_in(n, 2))
         set_input(im, n, 2,
                   value_const(im->g, helper_name(im, n, "axis"), type_of(DT_I64, 0, NULL), &one));
     if (value_is_const(n->in[2]) && type_count(&n->in[2]->type) == 1) n->in[2]->type.rank = 0;
     return 0;
+}
+
+/* Of images; other ranks are not known. */
+static int deform_conv(Import *im, Node *n, Node **after)
+{
+    (void)im, (void)after;
+    int rank = node_in(n, 0) ? n->in[0]->type.rank : -1;
+    return rank >= 0 && rank != 4 ? make_opaque(n) : 0;
 }
 
 static int split_parts(Import *im, Node *n, Node **after)
@@ -225,7 +235,8 @@ static const struct {
     {OP_BatchNormalization, INT64_MAX, batch_norm},
     {OP_Resize, 11, resize_10},
     {OP_RoiAlign, 16, roi_align},
-    {OP_DFT, 20, dft},
+    {OP_DFT, INT64_MAX, dft},
+    {OP_DeformConv, INT64_MAX, deform_conv},
     {OP_Split, INT64_MAX, split_parts},
     {OP_QuantizeLinear, INT64_MAX, quantize},
     {OP_DequantizeLinear, INT64_MAX, quantize},

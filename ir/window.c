@@ -23,6 +23,7 @@ static const struct {
     {OP_MaxPool, 0, -1},     {OP_AveragePool, 0, -1},      {OP_MaxPoolGrad, 1, -1},
     {OP_MaxPoolPick, 1, -1}, {OP_AveragePoolGrad, -1, -1}, {OP_LpPool, 0, -1},
     {OP_MaxUnpool, 0, -1},   {OP_ConvInteger, 0, 1},       {OP_QLinearConv, 0, 3},
+    {OP_DeformConv, 0, 1},
 };
 
 enum { WINDOW_OPS = sizeof window_ops / sizeof *window_ops };

@@ -21,6 +21,7 @@ static int scored_weight(const Node *n, const bool *from_data, int *axis)
     const Value *w = node_in(n, 1);
     switch (n->op) {
     case OP_Conv:
+    case OP_DeformConv:
         *axis = 0;
         return 1;
     case OP_ConvTranspose:
@@ -96,7 +97,7 @@ int scored_layers(const Graph *g, Arena *a, ScoredLayer **out)
         Value *w = which < 0 ? NULL : node_in(m, which), *gate = w ? gate_of(&uses, m) : NULL;
         if (!gate || !value_is_const(w) || w->type.dtype != DT_F32 || seen[w->id]) continue;
         seen[w->id] = true;
-        bool conv = m->op == OP_Conv || m->op == OP_ConvTranspose;
+        bool conv = m->op == OP_Conv || m->op == OP_ConvTranspose || m->op == OP_DeformConv;
         int gate_axis = conv ? 1 : gate->type.rank - 1;
         l[n++] = (ScoredLayer){.node = m,
                                .weight = w,

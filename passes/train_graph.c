@@ -23,6 +23,7 @@
 static const uint8_t trained_operands[OP_COUNT] = {
     [OP_Conv] = 6,
     [OP_ConvTranspose] = 6,
+    [OP_DeformConv] = 10,
     [OP_Gemm] = 6,
     [OP_MatMul] = 3,
     [OP_BatchNormalization] = 6,

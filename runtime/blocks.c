@@ -34,6 +34,6 @@ void block_views(const Node *n, const Tensor *in, const Tensor *out, Tensor *fro
         *to = wide_view(out, b);
     } else {
         *from = wide_view(in, b);
-        *to = deep_view(out, b, true);
+        *to = deep_view(out, b, depth_first);
     }
 }

@@ -16,7 +16,7 @@ static int block_size(const Node *n, int64_t *b, Diag *d)
     const char *mode = node_str(n, "mode", "DCR");
     *b = node_int(n, "blocksize", 0);
     if (*b < 1 || *b > 1 << 15) return node_error(d, n, "'blocksize' is %lld", (long long)*b);
-    if (n->op == OP_DepthToSpace && strcmp(mode, "DCR") != 0 && strcmp(mode, "CRD") != 0)
+    if (strcmp(mode, "DCR") != 0 && strcmp(mode, "CRD") != 0)
         return node_error(d, n, "'mode' is '%s'", mode);
     return expect_rank(n, 0, 4, d);
 }
@@ -62,30 +62,21 @@ int infer_space_to_depth(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
-static bool depth_first(const Node *n) { return strcmp(node_str(n, "mode", "DCR"), "DCR") == 0; }
+/* The other op. */
+static Value *other(Ad *ad, const Node *n, Op op, Value *dy)
+{
+    return build(ad->g, op, IN(dy), n->nattrs, n->attrs);
+}
 
-/* The other op; of mode CRD, which SpaceToDepth does not have: [N, C, H, i, W, j] to
- * [N, C, i, j, H, W]. */
 int vjp_depth_to_space(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    static const int64_t order[] = {0, 1, 3, 5, 2, 4};
-    const int64_t b = node_int(n, "blocksize", 1);
-    const Type *x = &n->in[0]->type, *y = &n->out[0]->type;
-    if (depth_first(n)) {
-        dx[0] = build(ad->g, OP_SpaceToDepth, IN(dy[0]), ATTRS(attr_int("blocksize", b)));
-        return 0;
-    }
-    int64_t dim[6] = {x->dim[0], y->dim[1], x->dim[2], b, x->dim[3], b};
-    Value *v = ad_reshape(ad, dy[0], 6, dim);
-    v = build(ad->g, OP_Transpose, IN(v), ATTRS(attr_ints("perm", 6, order)));
-    dx[0] = ad_reshape(ad, v, 4, x->dim);
+    dx[0] = other(ad, n, OP_SpaceToDepth, dy[0]);
     return 0;
 }
 
 int vjp_space_to_depth(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    dx[0] = build(ad->g, OP_DepthToSpace, IN(dy[0]),
-                  ATTRS(attr_int("blocksize", node_int(n, "blocksize", 1))));
+    dx[0] = other(ad, n, OP_DepthToSpace, dy[0]);
     return 0;
 }
 
@@ -93,11 +84,13 @@ int vjp_space_to_depth(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
+static bool depth_first(const Node *n) { return strcmp(node_str(n, "mode", "DCR"), "DCR") == 0; }
+
 /* A channel of the wide image with those of the deep one that hold its pixels. */
 void rule_lanes_blocks(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
-    bool to_space = n->op == OP_DepthToSpace, crd = to_space && !depth_first(n);
+    bool to_space = n->op == OP_DepthToSpace, crd = !depth_first(n);
     const Value *wide = to_space ? y : x, *deep = to_space ? x : y;
     int64_t b = node_int(n, "blocksize", 1), channels = wide->type.dim[1];
     if (x->type.rank != 4 || channels < 0 || deep->type.dim[1] < 0) return;

@@ -247,7 +247,8 @@ static bool is_depthwise(const Node *n, int64_t group)
 /* in_axis: which axis of the weight meets the input channels. */
 static void lanes_convolution(Lanes *l, const Node *n, int in_axis)
 {
-    const Value *x = n->in[0], *w = n->in[1], *b = node_in(n, 2), *y = n->out[0];
+    const Value *x = n->in[0], *w = n->in[1], *y = n->out[0];
+    const Value *b = node_in(n, n->op == OP_DeformConv ? 3 : 2);
     int64_t group = node_int(n, "group", 1);
     if (x->type.rank < 2 || w->type.rank < 2 || y->type.rank < 2) return;
     if (group > 1 && (x->type.dim[1] < 0 || y->type.dim[1] < 0)) return;
@@ -265,6 +266,18 @@ static void lanes_convolution(Lanes *l, const Node *n, int in_axis)
 }
 
 void rule_lanes_conv(Lanes *l, const Node *n) { lanes_convolution(l, n, 1); }
+
+/* Channels that are moved alike, or outputs alone where there are several groups of those. */
+void rule_lanes_deform_conv(Lanes *l, const Node *n)
+{
+    const Value *w = n->in[1], *b = node_in(n, 3), *y = n->out[0];
+    if (node_int(n, "offset_group", 1) == 1) {
+        lanes_convolution(l, n, 1);
+    } else if (node_int(n, "group", 1) == 1) {
+        lanes_tie_axis(l, w, 0, y, 1);
+        if (b) lanes_tie_axis(l, b, 0, y, 1);
+    }
+}
 
 void rule_lanes_conv_transpose(Lanes *l, const Node *n) { lanes_convolution(l, n, 0); }
 

@@ -119,6 +119,75 @@ static int fixed_grid(const Ad *ad, const Node *n)
     return node_error(ad->diag, n, "has no gradient by its grid");
 }
 
+/* An axis of an image while it is sampled, for all places at once: [N, 1, places]. */
+typedef struct SampledAxis {
+    Value *place; /* in pixels */
+    Value *below; /* the pixel below it */
+    int64_t size;
+} SampledAxis;
+
+/* Pixels from -1 to 1: of the centres of the outermost ones, or of their edges. */
+static SampledAxis sampled_axis(Ad *ad, const Node *n, int64_t which, int64_t size)
+{
+    Graph *g = ad->g;
+    const Type *t = &n->in[1]->type;
+    bool align = node_int(n, "align_corners", 0) != 0;
+    Value *at = CONST_INTS(g, which), *p;
+    p = build(g, OP_Gather, IN(n->in[1], at), ATTRS(attr_int("axis", 3)));
+    p = ad_reshape(ad, p, 3, (int64_t[]){t->dim[0], 1, t->dim[1] * t->dim[2]});
+    double half = (double)(align ? size - 1 : size) / 2, middle = (double)(size - 1) / 2;
+    p = ad_plus(ad, ad_scale(ad, p, half), const_f32(g, (float)middle));
+    if (strcmp(node_str(n, "padding_mode", "zeros"), "border") == 0)
+        p = build(g, OP_Clip, IN(p, const_f32(g, 0), const_f32(g, (float)(size - 1))), NO_ATTRS);
+    return (SampledAxis){p, build(g, OP_Floor, IN(p), NO_ATTRS), size};
+}
+
+/* The pixel below the place (k = 0) or above it: its number, inside the image, and what it weighs:
+ * nothing if it is outside. */
+static Value *corner(Ad *ad, const SampledAxis *a, int k, Value **weight)
+{
+    Graph *g = ad->g;
+    Value *away = ad_sub(ad, a->place, a->below), *at = a->below;
+    if (k) at = ad_plus(ad, at, const_f32(g, 1));
+    Value *inside =
+        build(g, OP_Clip, IN(at, const_f32(g, 0), const_f32(g, (float)(a->size - 1))), NO_ATTRS);
+    Value *is_inside = build(g, OP_Equal, IN(at, inside), NO_ATTRS);
+    is_inside = build(g, OP_Cast, IN(is_inside), ATTRS(attr_int("to", DT_F32)));
+    *weight = ad_mul(ad, k ? away : ad_sub(ad, const_f32(g, 1), away), is_inside);
+    return build(g, OP_Cast, IN(inside), ATTRS(attr_int("to", DT_I64)));
+}
+
+/* y = sum over the four pixels around each place of weight x[pixel], for images [N, C, H, W]. */
+static int bilinear(Ad *ad, const Node *n, Value **out)
+{
+    Graph *g = ad->g;
+    const Type *x = &n->in[0]->type, *y = &n->out[0]->type;
+    int64_t pixels = x->dim[2] * x->dim[3], places = y->dim[2] * y->dim[3];
+    Value *flat = ad_reshape(ad, n->in[0], 3, (int64_t[]){x->dim[0], x->dim[1], pixels});
+    const SampledAxis w = sampled_axis(ad, n, 0, x->dim[3]), h = sampled_axis(ad, n, 1, x->dim[2]);
+    Value *sum = NULL;
+    for (int k = 0; k < 4; k++) {
+        Value *wh, *ww, *row = corner(ad, &h, k / 2, &wh), *col = corner(ad, &w, k % 2, &ww);
+        Value *width = CONST_INTS(g, x->dim[3]);
+        Value *pixel = ad_plus(ad, ad_mul(ad, row, width), col);
+        pixel =
+            build(g, OP_Expand, IN(pixel, CONST_INTS(g, x->dim[0], x->dim[1], places)), NO_ATTRS);
+        Value *v = build(g, OP_GatherElements, IN(flat, pixel), ATTRS(attr_int("axis", 2)));
+        sum = ad_plus(ad, sum, ad_mul(ad, v, ad_mul(ad, wh, ww)));
+    }
+    out[0] = ad_reshape(ad, sum, 4, y->dim);
+    return 0;
+}
+
+/* Whether bilinear() says it: what a gradient by the grid needs. */
+static bool is_bilinear(const Node *n)
+{
+    const char *mode = node_str(n, "mode", "linear");
+    return n->in[0]->type.rank == 4 && n->in[0]->type.dtype == DT_F32 &&
+           (strcmp(mode, "linear") == 0 || strcmp(mode, "bilinear") == 0) &&
+           strcmp(node_str(n, "padding_mode", "zeros"), "reflection") != 0;
+}
+
 /* The op's attributes for its transpose: with the shape of x; or back, without. */
 static Value *transposed(Ad *ad, const Node *n, Op op, Value *dy, const Type *x)
 {
@@ -133,6 +202,7 @@ static Value *transposed(Ad *ad, const Node *n, Op op, Value *dy, const Type *x)
 
 int vjp_grid_sample(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
+    if (ad_wants(ad, n->in[1]) && is_bilinear(n)) return vjp_expanded(ad, n, bilinear, dy, dx);
     TRY(fixed_grid(ad, n));
     dx[0] = transposed(ad, n, OP_GridSampleGrad, dy[0], &n->in[0]->type);
     return 0;
@@ -169,6 +239,8 @@ int vjp_roi_align_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 /* Of both: linear in the image. */
 int jvp_grid_sample(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 {
+    if (dx[1] && n->op == OP_GridSample && is_bilinear(n))
+        return jvp_expanded(ad, n, bilinear, dx, dy);
     if (dx[1]) return node_error(ad->diag, n, "has no tangent by its grid");
     if (dx[0]) dy[0] = ad_again(ad, n, ad_inputs(ad, n, dx[0]));
     return 0;

@@ -30,9 +30,11 @@ REF_KERNEL(trilu)
 }
 
 /* y[i] = x[0] + … + x[i], without x[i] if exclusive, from the end if reverse. */
+/* CumSum and CumProd. */
 REF_KERNEL(cumsum)
 {
     UNUSED_STATE;
+    const bool product = n->op == OP_CumProd;
     const bool exclusive = node_int(n, "exclusive", 0) != 0, reverse = node_int(n, "reverse", 0);
     const int axis = ref_axis(element_load_int(&in[1], 0), in->rank);
     const int64_t size = in->dim[axis];
@@ -41,18 +43,19 @@ REF_KERNEL(cumsum)
     FOR_EACH(at, &lines)
     {
         const int64_t from = ref_index(in, &at), to = ref_index(out, &at);
-        double sum = 0;
-        uint64_t whole = 0;
+        double sum = product;
+        uint64_t whole = product;
         for (int64_t k = 0; k < size; k++) {
             const int64_t i = reverse ? size - 1 - k : k;
             const int64_t x = from + i * in->stride[axis], y = to + i * out->stride[axis];
             const double before = sum;
             const uint64_t whole_before = whole;
             if (is_exact_int(in)) {
-                whole += (uint64_t)element_load_int(in, x);
+                const uint64_t v = (uint64_t)element_load_int(in, x);
+                whole = product ? whole * v : whole + v;
                 element_store_int(out, y, (int64_t)(exclusive ? whole_before : whole));
             } else {
-                sum += load(in, x);
+                sum = product ? sum * load(in, x) : sum + load(in, x);
                 element_store(out, y, exclusive ? before : sum);
             }
         }

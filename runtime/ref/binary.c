@@ -5,6 +5,13 @@
 #include "runtime/ref/ref.h"
 #include "runtime/scalar.h"
 
+/* Of floats: the sign of x (as in C) if `as_c`, else that of y. */
+static double remainder_float(double x, double y, bool as_c)
+{
+    const double r = fmod(x, y);
+    return !as_c && r != 0 && (r < 0) != (y < 0) ? r + y : r;
+}
+
 static double binary(const Node *n, double x, double y)
 {
 #define CASE(name, T, ...)                                                                         \
@@ -26,7 +33,7 @@ static double binary(const Node *n, double x, double y)
     case OP_Equal:
         return x == y;
     case OP_Mod:
-        return node_int(n, "fmod", 0) ? fmod(x, y) : x - y * floor(x / y);
+        return remainder_float(x, y, node_int(n, "fmod", 0) != 0);
     default:
         trap(TRAP_INTERNAL, "ref: %s is no binary op", node_op_name(n));
     }
@@ -51,10 +58,11 @@ static int64_t remainder_int(int64_t x, int64_t y, bool fmod)
     return !fmod && r != 0 && (r < 0) != (y < 0) ? r + y : r;
 }
 
-static uint64_t shift(uint64_t x, uint64_t by, const char *direction)
+/* To the right a sign goes on. */
+static int64_t shift(int64_t x, uint64_t by, const char *direction)
 {
-    if (by >= 64) return 0;
-    return *direction == 'L' ? x << by : x >> by;
+    if (*direction == 'L') return by < 64 ? (int64_t)((uint64_t)x << by) : 0;
+    return x >> (by < 63 ? by : 63);
 }
 
 /* Maxima, minima and comparisons, by the order that x and y have in their type. */
@@ -95,7 +103,7 @@ static int64_t binary_int(const Node *n, int64_t x, int64_t y)
     case OP_BitwiseXor:
         return (int64_t)(a ^ b);
     case OP_BitShift:
-        return (int64_t)shift(a, b, node_str(n, "direction", "LEFT"));
+        return shift(x, b, node_str(n, "direction", "LEFT"));
     default:
         return ordered(n, x, y, x < y);
     }
@@ -119,8 +127,10 @@ static int64_t binary_u64(const Node *n, uint64_t x, uint64_t y)
     case OP_BitwiseAnd:
     case OP_BitwiseOr:
     case OP_BitwiseXor:
-    case OP_BitShift:
         return binary_int(n, (int64_t)x, (int64_t)y);
+    case OP_BitShift:
+        if (*node_str(n, "direction", "LEFT") == 'L') return binary_int(n, (int64_t)x, (int64_t)y);
+        return y < 64 ? (int64_t)(x >> y) : 0;
     default:
         return ordered(n, (int64_t)x, (int64_t)y, x < y);
     }

@@ -31,6 +31,7 @@ REF_KERNEL(maxpool_grad);
 REF_KERNEL(maxpool_pick);
 REF_KERNEL(avgpool_grad);
 REF_KERNEL(blocks);
+REF_KERNEL(deform_conv);
 REF_KERNEL(grid_sample);
 REF_KERNEL(grid_sample_grad);
 REF_KERNEL(roi_align_grad);

@@ -1,0 +1,58 @@
+/* DeformConv of images: ir/ops/deform.c. */
+#include <math.h>
+
+#include "ir/window.h"
+#include "runtime/ref/ref.h"
+
+/* x at (h, w) in channel c, between pixels linearly, zero outside. */
+static double between(const Tensor *x, int64_t image, int64_t c, double h, double w)
+{
+    const double top = floor(h), left = floor(w);
+    double sum = 0;
+    for (int k = 0; k < 4; k++) {
+        const double row = top + k / 2, col = left + k % 2;
+        if (!(row >= 0 && row < (double)x->dim[2] && col >= 0 && col < (double)x->dim[3])) continue;
+        const Index at = {{image, c, (int64_t)row, (int64_t)col}};
+        sum += (1 - fabs(h - row)) * (1 - fabs(w - col)) * load(x, ref_index(x, &at));
+    }
+    return sum;
+}
+
+/* What tap (i, j) finds in channel c at output position at[2], at[3], masked. */
+static double tap(const Node *n, const Tensor *in, const Window *w, const Index *at, int64_t c,
+                  int64_t i, int64_t j)
+{
+    const int64_t each = in[0].dim[1] / node_int(n, "offset_group", 1);
+    const int64_t taps = w->kernel[0] * w->kernel[1];
+    const int64_t k = c / each * taps + i * w->kernel[1] + j;
+    const Index dh = {{at->i[0], 2 * k, at->i[2], at->i[3]}};
+    const Index dw = {{at->i[0], 2 * k + 1, at->i[2], at->i[3]}};
+    const Index m = {{at->i[0], k, at->i[2], at->i[3]}};
+    const double h = (double)(at->i[2] * w->stride[0] + i * w->dilation[0] - w->pad[0]);
+    const double v = (double)(at->i[3] * w->stride[1] + j * w->dilation[1] - w->pad[1]);
+    const double x = between(&in[0], at->i[0], c, h + load(&in[2], ref_index(&in[2], &dh)),
+                             v + load(&in[2], ref_index(&in[2], &dw)));
+    return node_in(n, 4) ? x * load(&in[4], ref_index(&in[4], &m)) : x;
+}
+
+REF_KERNEL(deform_conv)
+{
+    UNUSED_STATE;
+    Window w;
+    Diag quiet = {0};
+    if (node_window(n, &w, &quiet) < 0) trap(TRAP_INTERNAL, "a convolution without a window");
+    const int64_t per_group = out->dim[1] / node_int(n, "group", 1);
+    FOR_EACH(at, out)
+    {
+        double sum = node_in(n, 3) ? ref_at(&in[3], at.i[1]) : 0;
+        const int64_t first = at.i[1] / per_group * in[1].dim[1];
+        for (int64_t c = 0; c < in[1].dim[1]; c++)
+            for (int64_t i = 0; i < w.kernel[0]; i++)
+                for (int64_t j = 0; j < w.kernel[1]; j++) {
+                    const Index weight = {{at.i[1], c, i, j}};
+                    sum += load(&in[1], ref_index(&in[1], &weight)) *
+                           tap(n, in, &w, &at, first + c, i, j);
+                }
+        element_store(out, ref_index(out, &at), sum);
+    }
+}
