@@ -4,7 +4,8 @@
 file(GLOB cuda_sources CONFIGURE_DEPENDS runtime/cuda/*.c)
 set(cuda_driver ${PROJECT_SOURCE_DIR}/runtime/cuda/driver.c
   ${PROJECT_SOURCE_DIR}/runtime/cuda/conv_cudnn.c ${PROJECT_SOURCE_DIR}/runtime/cuda/gemm_cublas.c
-  ${PROJECT_SOURCE_DIR}/runtime/cuda/nvrtc.c ${PROJECT_SOURCE_DIR}/runtime/cuda/lanes.c)
+  ${PROJECT_SOURCE_DIR}/runtime/cuda/nvrtc.c ${PROJECT_SOURCE_DIR}/runtime/cuda/lanes.c
+  ${PROJECT_SOURCE_DIR}/runtime/cuda/nccl.c)
 list(REMOVE_ITEM cuda_sources ${cuda_driver})
 
 set(cuda_texts ${onnx_gen}/cuda_sources.c)
@@ -67,6 +68,12 @@ add_library(ehap_cuda MODULE ${cuda_driver} ${kernels} $<TARGET_OBJECTS:cuda_hos
 target_include_directories(ehap_cuda PRIVATE ${PROJECT_SOURCE_DIR})
 target_include_directories(ehap_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
 target_link_libraries(ehap_cuda PRIVATE CUDA::cudart CUDA::cublas CUDA::nvrtc ${CUDNN_LIBRARY} stdc++)
+# NCCL adds over the GPUs of several processes; loaded when they are more than one.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV NCCL_ROOT PATH_SUFFIXES include)
+if(NCCL_INCLUDE_DIR)
+  target_compile_definitions(ehap_cuda PRIVATE EHAP_NCCL)
+  target_include_directories(ehap_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
+endif()
 set_target_properties(ehap_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tools
   INSTALL_RPATH_USE_LINK_PATH ON
   LINKER_LANGUAGE C)

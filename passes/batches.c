@@ -141,7 +141,9 @@ int64_t shard_for(int64_t n)
 int64_t shard_for_device(const Options *o, int64_t n)
 {
     int64_t shard = SHARD_SAMPLES;
-    if (n < shard || !runtime_is_parallel(o->device)) return shard_for(n);
+    if (!runtime_is_parallel(o->device)) return shard_for(n);
+    n = (n + ranks_count() - 1) / ranks_count(); /* its part */
+    if (n < shard) return shard_for(n);
     while (2 * shard <= n && 2 * shard <= PARALLEL_SAMPLES) shard *= 2;
     return shard;
 }
@@ -283,6 +285,8 @@ int session_retry(int (*f)(void *ctx, int64_t most), void *ctx, int64_t most, Di
         tell_smaller(most / 2, most, d);
     }
 }
+
+Instance *session_instance(Session *s) { return pool_instance(s->pool); }
 
 /* A slot is claimed when its instance first asks. */
 int session_slot(Session *s, Instance *inst)

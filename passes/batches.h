@@ -49,7 +49,7 @@ typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
  * holds them, as a shard is filled up with repeats. */
 int64_t shard_for(int64_t n);
 /* The same for work that only adds over them. On a GPU, which few would leave idle, it is the
- * largest doubling of SHARD_SAMPLES up to n and PARALLEL_SAMPLES. */
+ * largest doubling of SHARD_SAMPLES up to PARALLEL_SAMPLES and a rank's part of n. */
 enum { PARALLEL_SAMPLES = 512 };
 int64_t shard_for_device(const Options *o, int64_t n);
 
@@ -76,6 +76,8 @@ int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d);
 void session_close(Session *s); /* NULL is allowed; may be repeated */
 typedef int ShardCallback(void *ctx, int64_t shard, Instance *inst);
 int session_run(Session *s, int64_t shards, ShardCallback *work, ShardCallback *reduce, void *ctx);
+
+Instance *session_instance(Session *s); /* the first */
 
 /* A number below session->threads that belongs to the instance alone: for buffers per thread. */
 int session_slot(Session *s, Instance *inst);

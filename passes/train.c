@@ -22,64 +22,17 @@
 #include <string.h>
 
 #include "ir/process.h"
-#include "passes/augment.h"
-#include "passes/batches.h"
 #include "passes/checkpoint.h"
-#include "passes/loss_scale.h"
-#include "passes/moving_range.h"
 #include "passes/observe.h"
-#include "passes/optimizer.h"
-#include "passes/train_recipe.h"
-#include "passes/train_update.h"
+#include "passes/trainer.h"
 
 enum { SNAPSHOT_EVERY = 16, MAX_RETREATS = 6, SETTLING_SAMPLES = 1024 };
 
 static const double NORM_MOMENTUM = 0.1, WARMUP = 0.05;
 
-/* Running statistics of one normalisation, kept beside the graph until the end. */
-typedef struct Running {
-    float *mean, *variance;         /* the averages */
-    float *sum_mean, *sum_variance; /* of this step's shards */
-    int64_t channels;
-} Running;
-
-typedef struct Trainer {
-    Context *c;
-    Arena *arena;
-    TrainRecipe recipe;
-    TrainGraph t;
-    Session *session;
-    Feed *feed;
-    Augment augment;
-    bool augmented;
-    int64_t step, drawn;
-    int64_t *order, *index;     /* the epoch's permutation; the batch */
-    int64_t *next;              /* the batch after it, drawn while a device worked … */
-    bool drawn_next, sent_next; /* … and its first shard sent */
-    Rng shuffle;
-    Optimizer optimizer;
-    Parameter *params;
-    Running *running;
-    MovingRange *ranges;
-    float **scales; /* per TrainScale */
-    float *buffer;  /* one output, or one varied image per thread's turn */
-    float *scratch; /* images being varied: one per shard */
-    LossScale loss_scale;
-    double loss;   /* of the step in hand */
-    bool resident; /* state lives on the device */
-    bool push;     /* … and the host's, which is newer, has to go there */
-    bool ahead;    /* … and is newer than the host's */
-    TrainUpdate update;
-    Instance *instance; /* … of which there is one */
-    float rates[RATES], *report;
-    float **home;        /* by TrainUpdate.state */
-    int *saved, nsaved;  /* … the inputs of which a snapshot is kept there */
-    double lr, range_lr; /* of the step in hand */
-} Trainer;
-
 /* ---- one step ----------------------------------------------------------------------- */
 
-static void draw_batch(Trainer *t, int64_t *index)
+void trainer_draw(Trainer *t, int64_t *index)
 {
     int64_t n = t->c->data->count;
     for (int64_t i = 0; i < t->recipe.setup.batch; i++, t->drawn++) {
@@ -99,7 +52,7 @@ static void next_batch(Trainer *t)
     if (t->drawn_next)
         memcpy(t->index, t->next, sizeof *t->index * (size_t)t->recipe.setup.batch);
     else
-        draw_batch(t, t->index);
+        trainer_draw(t, t->index);
     t->drawn_next = false;
 }
 
@@ -115,38 +68,14 @@ static void vary_images(Trainer *t, int64_t shard, Instance *inst)
     }
 }
 
-static void bind_samples(Trainer *t, int64_t shard, Instance *inst)
+void trainer_bind_samples(Trainer *t, int64_t shard, Instance *inst)
 {
     feed_bind(t->feed, shard, inst);
     if (t->augmented) vary_images(t, shard, inst);
     if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
 }
 
-static void swap_batches(Trainer *t)
-{
-    for (int64_t i = 0; i < t->recipe.setup.batch; i++) {
-        const int64_t x = t->index[i];
-        t->index[i] = t->next[i];
-        t->next[i] = x;
-    }
-}
-
-/* Draws and sends the next step's first shard while the device works on this step. Not before a
- * state is left for --resume, in which that draw would have happened. */
-static void send_next(Trainer *t, Instance *inst)
-{
-    if (t->c->checkpoint && (t->step + 1) % t->recipe.state_every == 0) return;
-    if (!t->drawn_next) draw_batch(t, t->next);
-    swap_batches(t);
-    t->step++;
-    bind_samples(t, 0, inst);
-    t->step--;
-    swap_batches(t);
-    instance_send(inst);
-    t->drawn_next = t->sent_next = true;
-}
-
-static void bind_numbers(Trainer *t, Instance *inst)
+void trainer_bind_numbers(Trainer *t, Instance *inst)
 {
     if (t->t.loss_scale >= 0) instance_bind(inst, t->t.loss_scale, &t->loss_scale.value);
     for (int i = 0; i < t->t.nranges; i++) {
@@ -158,11 +87,11 @@ static void bind_numbers(Trainer *t, Instance *inst)
 static int work(void *ctx, int64_t shard, Instance *inst)
 {
     Trainer *t = ctx;
-    bind_samples(t, shard, inst);
+    trainer_bind_samples(t, shard, inst);
     for (int i = 0; i < t->t.nparams; i++)
         instance_bind(inst, t->t.params[i].input, t->params[i].data);
     for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
-    bind_numbers(t, inst);
+    trainer_bind_numbers(t, inst);
     instance_run_all(inst);
     return 0;
 }
@@ -248,71 +177,13 @@ static void update_running(Trainer *t)
     }
 }
 
-/* ---- a step that stays on the device ------------------------------------------------- */
-
-/* What a snapshot is of: moments begin anew, sums with every step. */
-static bool is_saved(StateKind kind)
-{
-    return kind == STATE_WEIGHT || kind == STATE_SCALE || kind == STATE_MEAN ||
-           kind == STATE_VARIANCE;
-}
-
-static void push_state(Trainer *t, Instance *inst)
-{
-    const TrainUpdate *u = &t->update;
-    if (t->instance != inst) {
-        const int rest = u->nstate - u->nsums;
-        instance_carry(inst, STAGE_SHARD, u->nsums, u->out, u->in);
-        instance_carry(inst, STAGE_UPDATE, rest, u->out + u->nsums, u->in + u->nsums);
-        instance_bind(inst, u->rates, t->rates);
-    }
-    t->instance = inst;
-    for (int k = 0; k < u->nstate; k++) instance_bind(inst, u->in[k], t->home[k]);
-    t->push = false;
-}
-
-/* The host's copy of the device's state; of moments only where they are wanted. */
-static void pull_state(Trainer *t, bool moments)
-{
-    const TrainUpdate *u = &t->update;
-    if (!t->ahead) return;
-    for (int k = u->nsums; k < u->nstate; k++) {
-        const StateKind kind = u->state[k].kind;
-        if (moments || (kind != STATE_MOMENT_1 && kind != STATE_MOMENT_2))
-            instance_read(t->instance, u->out[k], t->home[k]);
-    }
-}
-
-static int work_resident(void *ctx, int64_t shard, Instance *inst)
-{
-    static const uint8_t fresh[2] = {0, 1};
-    Trainer *t = ctx;
-    if (t->push) push_state(t, inst);
-    if (shard > 0 || !t->sent_next) bind_samples(t, shard, inst);
-    t->sent_next = false;
-    if (shard == 0) bind_numbers(t, inst);
-    if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh[shard == 0]);
-    instance_run(inst, STAGE_SHARD);
-    if (shard + 1 < feed_shards(t->feed)) return 0;
-    train_update_rates(t->rates, &t->optimizer, t->lr, t->range_lr,
-                       1 / (double)t->loss_scale.value);
-    instance_bind(inst, t->update.rates, t->rates);
-    instance_run(inst, STAGE_UPDATE);
-    send_next(t, inst);
-    instance_read(inst, 0, t->report);
-    t->loss = (double)t->report[REPORT_LOSS];
-    for (int i = 0; i < t->t.nextremes; i++) {
-        const float *e = t->report + REPORT_EXTREMES + (ptrdiff_t)2 * i;
-        moving_range_see(&t->ranges[t->t.extremes[i].range], e[0], e[1]);
-    }
-    return 0;
-}
-
 /* All of a step's shards, and the update. False if anything was not finite. */
 static bool step_resident(Trainer *t, int *status)
 {
-    *status = session_run(t->session, feed_shards(t->feed), work_resident, NULL, t);
-    if (*status < 0 || !isfinite(t->loss) || !(t->report[REPORT_SQUARES] < FLT_MAX)) return false;
+    *status = session_run(t->session, feed_shards(t->feed), resident_work, NULL, t);
+    if (*status < 0) return false;
+    resident_update(t);
+    if (!isfinite(t->loss) || !(t->report[REPORT_SQUARES] < FLT_MAX)) return false;
     t->optimizer.step++;
     t->ahead = true;
     return true;
@@ -426,7 +297,7 @@ static void bring_home(Trainer *t, Snapshot *s)
     float *to = s->bytes;
     if (!s->on_device) return;
     for (int k = 0, j = 0; k < u->nstate; k++)
-        if (is_saved(u->state[k].kind)) instance_read_saved(t->instance, j++, t->home[k]);
+        if (resident_is_saved(u->state[k].kind)) instance_read_saved(t->instance, j++, t->home[k]);
     for (int i = 0; i < t->t.nranges; i++) to += 2;
     each_weight(t, save_array, &to);
 }
@@ -466,7 +337,7 @@ static void go_back(Trainer *t, const Snapshot *s)
 /* Puts what was learned into the graph's constants. */
 static void take_home(Trainer *t)
 {
-    pull_state(t, false);
+    resident_pull(t, false);
     Arena *a = t->c->graph->arena;
     for (int i = 0; i < t->t.nparams; i++)
         t->t.params[i].home->data = arena_memdup(a, t->params[i].data, floats(t->params[i].count));
@@ -574,7 +445,7 @@ static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
     size_t n = move_state(t, loop, good, NULL, NULL);
     char *block = arena_alloc(a, n);
     bring_home(t, good);
-    pull_state(t, true);
+    resident_pull(t, true);
     loop->step = t->step;
     loop->drawn = t->drawn;
     loop->updates = t->optimizer.step;
@@ -670,40 +541,6 @@ static void make_params(Trainer *t, Arena *a)
     update_grids(t);
 }
 
-static float *home_of(Trainer *t, const TrainState *s, Arena *a)
-{
-    switch (s->kind) {
-    case STATE_WEIGHT:
-        return t->params[s->index].data;
-    case STATE_MOMENT_1:
-        return t->params[s->index].m;
-    case STATE_MOMENT_2:
-        return t->params[s->index].v;
-    case STATE_SCALE:
-        return t->scales[s->index];
-    case STATE_MEAN:
-        return t->running[s->index].mean;
-    case STATE_VARIANCE:
-        return t->running[s->index].variance;
-    case STATE_SUM:
-        break;
-    }
-    return NEW_ARRAY(a, float, s->count);
-}
-
-static void make_homes(Trainer *t, Arena *a)
-{
-    const TrainUpdate *u = &t->update;
-    t->push = true;
-    t->report = NEW_ARRAY(a, float, u->nreport);
-    t->home = NEW_ARRAY(a, float *, u->nstate);
-    t->saved = NEW_ARRAY(a, int, u->nstate);
-    for (int k = 0; k < u->nstate; k++) {
-        t->home[k] = home_of(t, &u->state[k], a);
-        if (is_saved(u->state[k].kind)) t->saved[t->nsaved++] = u->in[k];
-    }
-}
-
 static void make_batches(Trainer *t, Arena *a)
 {
     Context *c = t->c;
@@ -751,8 +588,10 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     const int64_t shards = t->recipe.setup.batch / shard;
     TRY(train_update_build(&t->update, &t->t, t->arena, &t->optimizer, shards, NORM_MOMENTUM));
     out->stage = t->update.stage;
+    out->result_bytes = ranks_count() > 1;     /* none: not the outputs */
     for (int k = 0; k < t->update.nstate; k++) /* the snapshot */
-        if (is_saved(t->update.state[k].kind)) out->each += floats(t->update.state[k].count);
+        if (resident_is_saved(t->update.state[k].kind))
+            out->each += floats(t->update.state[k].count);
     return 0;
 }
 
@@ -764,13 +603,14 @@ static int train_in(Arena *a, Context *c, const char *opt)
     TRY(train_recipe(&t->recipe, c, opt));
     t->optimizer = optimizer_new(t->recipe.optimizer);
     t->loss_scale = loss_scale_new(t->recipe.setup.precision, t->recipe.loss_scale);
-    t->resident = runtime_is_parallel(c->opt.device) && ranks_count() == 1;
+    t->resident = runtime_is_parallel(c->opt.device) &&
+                  t->recipe.setup.batch / t->recipe.most >= ranks_count();
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
     TRY(session_open(&t->session, a, c->graph, t->recipe.most, build_shard, t, &c->opt, c->diag));
     t->recipe.lr = train_rate(&t->recipe, c, opt, t->t.nnorms > 0);
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);
-    if (t->resident) make_homes(t, a);
+    if (t->resident) resident_start(t, a);
     make_batches(t, a);
     Snapshot good = {0};
     each_array(t, count_array, &good.size);

@@ -1,10 +1,20 @@
 /* What optimizer.c does, as nodes of the training graph, so that on a device with memory of its own
- * neither parameters nor gradients leave it:
+ * neither parameters nor gradients leave it.
  *
- *   shard:   sum <- fresh ? x : sum + x       loss, gradients, batch statistics (extremes: min,
- * max) update:  ok = sum of squares and |loss| are finite g = unscale sum shrink           shrink =
- * min(1, clip / |g|) m, v, w <- ok ? step : as before s <- max |w| / qmax              the grids
- * that follow weights mean, variance <- + momentum (batch - …)
+ * A shard, for loss, gradients, batch statistics (min and max for extremes):
+ *     sum <- fresh ? x : sum + x
+ *
+ * The update, where ok says that |loss| and the sum of squares are finite:
+ *     g = unscale sum shrink,  shrink = min(1, clip / |g|)
+ *
+ *     m, v, w <- ok ? step : as before
+ *
+ *     s <- max |w| / qmax, the grids that follow weights
+ *
+ *     mean, variance <- + momentum (batch - …)
+ *
+ * All that is made of sums also reads a rate, and so belongs to the update: between the stages the
+ * sums of several ranks become one.
  *
  * State is flat: [n] floats, in row-major order whatever layout the plan gives the rest. */
 #include "passes/train_update.h"
@@ -80,15 +90,18 @@ static void carry_into(Update *b, StateKind kind, int index, int input, Value *n
 
 /* ---- a shard -------------------------------------------------------------------------- */
 
+/* Over shards or ranks; then sums are state. */
+static bool is_summed(const Update *b) { return b->shards > 1 || ranks_count() > 1; }
+
 /* Output `old` over the shards of a step so far, flat; combined by `op`. */
 static Value *over_shards(Update *b, int output, Op op)
 {
     int k;
     if (output < 0) return NULL;
     Value *x = flat(b, b->old[output]);
-    if (b->shards == 1) return x;
+    if (!is_summed(b)) return x;
     Value *sum = state_input(b, STATE_SUM, output, type_count(&x->type), &k);
-    b->u->nsums++;
+    b->u->over[b->u->nsums++] = op == OP_Add ? RANKS_SUM : op == OP_Min ? RANKS_LEAST : RANKS_MOST;
     return b->next[k] = where(b, b->fresh, x, binary(b, op, sum, x));
 }
 
@@ -97,7 +110,7 @@ static Value *over_shards(Update *b, int output, Op op)
 /* Sum of squares: of all (*all), and of what shares the learning rate. */
 static Value *squares(Update *b, Value *loss, Value **shared)
 {
-    Value *all = unary(b, OP_Abs, loss);
+    Value *all = unary(b, OP_Abs, mul(b, loss, b->rate[RATE_SHARE]));
     *shared = NULL;
     for (int i = 0; i < b->t->nparams; i++) {
         if (!b->grad[i]) continue;
@@ -199,7 +212,7 @@ static void update_running(Update *b, StateKind kind, int i, Value *sum, double 
 {
     int k;
     Value *r = state_input(b, kind, i, type_count(&sum->type), &k);
-    Value *batch = times(b, sum, correction / (double)b->shards);
+    Value *batch = times(b, mul(b, sum, b->rate[RATE_SHARE]), correction);
     Value *next = add(b, r, times(b, binary(b, OP_Sub, batch, r), b->momentum));
     b->next[k] = where(b, b->ok, next, r);
 }
@@ -211,7 +224,7 @@ static void split_rates(Update *b)
     Value *rates = graph_add_input(b->g, "rates", type_of(DT_F32, 1, &n));
     const Attr axis = attr_int("axis", 0);
     const Node *s = build_multi(b->g, OP_Split, RATES, 2,
-                                (Value *[]){rates, CONST_INTS(b->g, 1, 1, 1, 1, 1)}, 1, &axis);
+                                (Value *[]){rates, CONST_INTS(b->g, 1, 1, 1, 1, 1, 1)}, 1, &axis);
     memcpy(b->rate, s->out, sizeof b->rate);
 }
 
@@ -226,8 +239,8 @@ static void sum_shards(Update *b, Sums *s, Arena *a)
 {
     const TrainGraph *t = b->t;
     const int64_t one = 1;
-    b->u->fresh = b->shards > 1 ? b->g->ninputs : -1;
-    if (b->shards > 1) b->fresh = graph_add_input(b->g, "fresh", type_of(DT_BOOL, 1, &one));
+    b->u->fresh = is_summed(b) ? b->g->ninputs : -1;
+    if (is_summed(b)) b->fresh = graph_add_input(b->g, "fresh", type_of(DT_BOOL, 1, &one));
     *s = (Sums){.loss = over_shards(b, 0, OP_Add),
                 .mean = NEW_ARRAY(a, Value *, t->nnorms),
                 .variance = NEW_ARRAY(a, Value *, t->nnorms),
@@ -296,7 +309,8 @@ int train_update_build(TrainUpdate *out, TrainGraph *t, Arena *a, const Optimize
     const int most = 4 * t->nparams + t->nscales + 4 * t->nnorms + 2 * t->nextremes + 1;
     *out = (TrainUpdate){.state = NEW_ARRAY(a, TrainState, most),
                          .in = NEW_ARRAY(a, int, most),
-                         .out = NEW_ARRAY(a, int, most)};
+                         .out = NEW_ARRAY(a, int, most),
+                         .over = NEW_ARRAY(a, RankOp, most)};
     Update b = {.u = out, .t = t, .g = t->g, .o = o, .shards = shards, .momentum = norm_momentum};
     Sums s;
     b.next = NEW_ARRAY(a, Value *, most);
@@ -312,7 +326,7 @@ int train_update_build(TrainUpdate *out, TrainGraph *t, Arena *a, const Optimize
 }
 
 void train_update_rates(float *rates, const Optimizer *o, double lr, double range_lr,
-                        double unscale)
+                        double unscale, int64_t shards)
 {
     const double t = (double)(o->step + 1);
     rates[RATE] = (float)lr;
@@ -320,4 +334,5 @@ void train_update_rates(float *rates, const Optimizer *o, double lr, double rang
     rates[RATE_MOMENT_1] = (float)(1 / (1 - pow((double)o->momentum, t)));
     rates[RATE_MOMENT_2] = (float)(1 / (1 - pow((double)o->beta2, t)));
     rates[RATE_UNSCALE] = (float)unscale;
+    rates[RATE_SHARE] = (float)(1 / (double)shards);
 }

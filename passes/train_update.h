@@ -25,7 +25,15 @@ typedef struct TrainState {
 } TrainState;
 
 /* Input `rates`. */
-enum { RATE, RATE_OF_RANGES, RATE_MOMENT_1, RATE_MOMENT_2, RATE_UNSCALE, RATES };
+enum {
+    RATE,
+    RATE_OF_RANGES,
+    RATE_MOMENT_1,
+    RATE_MOMENT_2,
+    RATE_UNSCALE,
+    RATE_SHARE, /* of a shard in the step: 1 / shards */
+    RATES
+};
 
 /* Output 0: loss of the batch, square of the gradient's norm or what is not finite, then least and
  * largest of each TrainExtreme. */
@@ -39,18 +47,19 @@ typedef struct TrainUpdate {
      * come first. */
     TrainState *state;
     int *in, *out;
+    RankOp *over; /* by sum: how those of several ranks become one */
     int nstate, nsums;
 } TrainUpdate;
 
 /* Appends to t->g, whose outputs become the report and the state. Stage 0, a shard, adds to sums
- * over the step's shards; stage 1 updates parameters, moments, scales and running statistics
- * (their share `norm_momentum` of the new), each of them unless the report's second number, or the
- * loss, is not finite. */
+ * over the step's shards (with several ranks also where it is one); stage 1 updates parameters,
+ * moments, scales and running statistics (their share `norm_momentum` of the new), each of them
+ * unless the report's second number, or the loss, is not finite. */
 int train_update_build(TrainUpdate *out, TrainGraph *t, Arena *a, const Optimizer *o,
                        int64_t shards, double norm_momentum);
 
 /* The numbers of `rates` for the update after `updates` others. */
 void train_update_rates(float *rates, const Optimizer *o, double lr, double range_lr,
-                        double unscale);
+                        double unscale, int64_t shards);
 
 #endif

@@ -127,6 +127,9 @@ typedef struct DeviceMemory {
      * moments[4, columns] (instance_observe); total becomes zero. */
     void (*observe)(double *moments, double *total, const double *factor, int64_t columns,
                     int64_t n, int64_t before);
+    /* x[k], F32 or F64, becomes that of all ranks together, the same on each; in_order: combined in
+     * order of rank. Every rank calls it. */
+    void (*over_ranks)(void *x, DType t, int64_t n, RankOp op, bool in_order);
     /* Before kernels are prepared: sends what the device cannot do to the host. */
     void (*rewrite)(Program *p);
 } DeviceMemory;

@@ -99,3 +99,18 @@ void ranks_exchange(const void *mine, size_t n, void *all) { memcpy(all, mine, n
 double ranks_agree(double x) { return x; }
 
 #endif
+
+bool ranks_all(bool yes)
+{
+    char mine[64] = {(char)yes};
+    if (count == 1) return yes;
+    char *all = malloc((size_t)count * sizeof mine);
+    if (!all) {
+        fprintf(stderr, "error: out of memory\n");
+        abort();
+    }
+    ranks_exchange(mine, sizeof mine, all);
+    for (int r = 0; r < count; r++) yes = yes && all[(size_t)r * sizeof mine];
+    free(all);
+    return yes;
+}

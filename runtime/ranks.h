@@ -19,6 +19,9 @@ void ranks_finish(int status);
 int ranks_count(void); /* 1 without MPI */
 int ranks_index(void); /* 0 … ranks_count() - 1 */
 
+/* How numbers of the ranks become one. */
+typedef enum RankOp { RANKS_SUM, RANKS_LEAST, RANKS_MOST } RankOp;
+
 /* Whether this rank's messages are to be shown: rank 0's are, and those about shards, which
  * only the rank that ran them has. Between begin and end a rank works on shards. */
 bool ranks_speaks(void);
@@ -30,5 +33,7 @@ void ranks_work_end(void);
 void ranks_exchange(const void *mine, size_t n, void *all);
 /* Rank 0's x on every rank: for what depends on a clock. */
 double ranks_agree(double x);
+/* Whether every rank says yes. */
+bool ranks_all(bool yes);
 
 #endif

@@ -214,6 +214,17 @@ void instance_read_saved(const Instance *i, int k, void *dst)
     i->p->device->memory->download(dst, at, input_bytes(i->p, o->saved_in[k]));
 }
 
+void instance_over_ranks(Instance *i, int n, const int *out, const RankOp *op)
+{
+    const Program *p = i->p;
+    for (int k = 0; k < n; k++) {
+        const Tensor x = instance_resolve(i, &p->value[p->graph->outputs[out[k]]->id]);
+        p->device->memory->begin(NULL);
+        p->device->memory->over_ranks(x.data, DT_F32, tensor_count(&x), op[k],
+                                      p->device->deterministic);
+    }
+}
+
 /* ---- runs --------------------------------------------------------------------------------- */
 
 void on_device_run(Instance *i, int stage)
@@ -443,8 +454,10 @@ void instance_gather(Instance *i, int stage, int n)
 
 void instance_observe(Instance *i, int stage, int n, int64_t before, double *moments)
 {
-    const DeviceMemory *m = i->p->device->memory;
+    const Device *d = i->p->device;
+    const DeviceMemory *m = d->memory;
     const Repeat *r = &i->device->repeat[stage];
+    if (ranks_count() > 1) m->over_ranks(r->total, DT_F64, n * r->row, RANKS_SUM, d->deterministic);
     m->observe(r->moments, r->total, r->factor, r->row, n, before);
     m->download(moments, r->moments, 4 * (size_t)r->row * sizeof *moments);
 }

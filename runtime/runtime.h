@@ -77,6 +77,9 @@ void instance_send(Instance *i);
 void instance_save(Instance *i, int n, const int *in);
 void instance_restore(Instance *i);
 void instance_read_saved(const Instance *i, int k, void *dst);
+/* Likewise on such a device, called by every rank: output out[k], float, becomes that of all ranks
+ * together, for the stages that read it. */
+void instance_over_ranks(Instance *i, int n, const int *out, const RankOp *op);
 /* Runs `stage` n times, the last element of int64 input `counter` one higher each time, and copies
  * the float outputs out[0 … nout) of run k, one after another, to row k of `rows`. The caller's
  * data stay as they are. A device with its own memory does all n without waiting in between. */
@@ -93,8 +96,9 @@ bool instance_keeps(Instance *i, int stage, int counter, int most, int nout, con
  */
 int instance_collect(Instance *i, int stage, int first, int n);
 void instance_gather(Instance *i, int stage, int n);
-/* The sums, times factor, are observations before + 1 … before + n; moments [4, columns]: their
- * mean, sum of squared deviations, sums of the 1st, 3rd … and of the 2nd, 4th … */
+/* The sums, of all ranks together, times factor, are observations before + 1 … before + n; moments
+ * [4, columns]: their mean, sum of squared deviations, sums of the 1st, 3rd … and of the 2nd, 4th …
+ */
 void instance_observe(Instance *i, int stage, int n, int64_t before, double *moments);
 /* Copies output k, row-major in its declared dtype, to dst. */
 void instance_read(const Instance *i, int output, void *dst);
@@ -150,6 +154,7 @@ typedef struct Pool Pool; /* instances kept between runs, one per thread */
 int pool_new(Pool **out, const Program *p, int threads, Diag *d);
 void pool_free(Pool *pool);
 size_t pool_bytes(const Pool *pool);
+Instance *pool_instance(Pool *pool); /* the first */
 int pool_run(Pool *pool, const ShardJob *job);
 /* instance_lanes of every instance: the least. */
 int pool_lanes(Pool *pool, int n);

@@ -60,6 +60,8 @@ int pool_lanes(Pool *pool, int n)
     return n;
 }
 
+Instance *pool_instance(Pool *pool) { return pool->instances[0]; }
+
 typedef int ShardCall(void *ctx, int64_t shard, Instance *inst);
 
 /* Calls f, turning a trap into a status; the message stays in t. */

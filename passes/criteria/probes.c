@@ -23,8 +23,8 @@ typedef struct Probes {
     Session *session;
     Feed *feed;
     bool same_key;
-    bool alone;       /* one instance runs all shards: its device may keep the statistics */
-    bool kept;        /* it does; decided by the first shard */
+    bool alone; /* one instance runs all shards of this rank: its device may keep the statistics */
+    bool kept;  /* it does, and so do those of all ranks */
     int64_t ready;    /* alone: the shard that stage 1 has run for; -1: none */
     float ready_loss; /* … and its scale */
     const double *factor;
@@ -46,6 +46,22 @@ static void bind_scalar(const Probes *q, Instance *inst, int input, float x)
     float *bound = feed_buffer(q->feed, inst, input);
     *bound = x;
     instance_bind(inst, input, bound);
+}
+
+/* Only FP16 lacks the range. */
+static bool is_scaled(const Probes *q) { return q->s->precision == DT_F16; }
+
+static float first_loss_scale(const Probes *q)
+{
+    return is_scaled(q) ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1;
+}
+
+static float first_probe_scale(const Probes *q) { return is_scaled(q) ? 0.125F : 1; }
+
+static void bind_shard(const Probes *q, int64_t shard, Instance *inst)
+{
+    feed_bind(q->feed, shard, inst);
+    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
 }
 
 /* Keys of one shard run on from probe to probe, so that a device can count them itself. */
@@ -78,7 +94,6 @@ static bool device_keeps(const Probes *q, Instance *inst)
 static int run_probes(Probes *q, int64_t shard, Instance *inst, int first, float *part)
 {
     bind_key(q, inst, shard, q->done + first);
-    if (q->alone && q->done + first == 0 && shard == 0 && !q->kept) q->kept = device_keeps(q, inst);
     /* The first few alone show whether the scale is right. */
     for (int k = first, end = first + q->session->lanes; k < q->now; end = q->now) {
         if (end > q->now) end = q->now;
@@ -108,13 +123,8 @@ static int work(void *ctx, int64_t shard, Instance *inst)
 {
     Probes *q = ctx;
     float *part = instance_result(inst); /* [ROUND, channels] */
-    bool half = q->s->precision == DT_F16;
-    float loss = half ? exp2f(ceilf(log2f((float)q->s->n)) + 6) : 1, probe = half ? 0.125F : 1;
-    if (q->ready != shard) {
-        feed_bind(q->feed, shard, inst);
-        if (q->h.in_target >= 0)
-            feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
-    }
+    float loss = first_loss_scale(q), probe = first_probe_scale(q);
+    if (q->ready != shard) bind_shard(q, shard, inst);
     for (int step = 0, done = 0; step < MAX_SCALE_STEPS; step++, loss /= 4, probe /= 4) {
         run_primal(q, shard, inst, loss);
         bind_scalar(q, inst, q->h.in_probe_scale, probe);
@@ -123,9 +133,24 @@ static int work(void *ctx, int64_t shard, Instance *inst)
             if (q->kept) instance_gather(inst, 2, q->now);
             return 0;
         }
-        if (!half) break;
+        if (!is_scaled(q)) break;
     }
     return diag_error(q->s->c->diag, "second derivatives are infinite or not numbers");
+}
+
+/* Whether the devices of all ranks keep the statistics; each tries with a shard of its own. */
+static bool all_keep(Probes *q)
+{
+    Instance *inst = session_instance(q->session);
+    const int64_t shard = ranks_index();
+    if (!q->alone || !runtime_is_parallel(q->s->c->opt.device) ||
+        feed_shards(q->feed) < ranks_count())
+        return false;
+    bind_shard(q, shard, inst);
+    run_primal(q, shard, inst, first_loss_scale(q));
+    bind_scalar(q, inst, q->h.in_probe_scale, first_probe_scale(q));
+    bind_key(q, inst, shard, 0);
+    return ranks_all(device_keeps(q, inst));
 }
 
 static int reduce(void *ctx, int64_t shard, Instance *inst)
@@ -240,10 +265,11 @@ static int run_in(Probes *q, Arena *a, int64_t most)
     q->m = NEW_ARRAY(a, Moments, q->channels);
     q->moments = NEW_ARRAY(a, double, (int64_t)4 * q->channels);
     q->selected = NULL;
-    q->alone = q->session->threads == 1 && ranks_count() == 1;
-    q->kept = false;
+    q->alone = q->session->threads == 1;
     q->done = 0;
     q->ready = -1;
+    q->kept = all_keep(q);
+    if (q->kept) q->session->result_bytes = 1; /* none: sums do not leave the device */
     const int status = run_rounds(q);
     s->bytes = q->session->bytes;
     for (int i = 0; i < q->channels; i++) {

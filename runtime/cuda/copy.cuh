@@ -51,3 +51,27 @@ SCALAR_FN void observe_thread(const ObserveArgs *a, int64_t i)
         *sum = 0;
     }
 }
+
+/* In doubles, of which floats are some: min and max are exact, and a sum of floats rounds once more,
+ * the same on every rank. */
+SCALAR_FN double ranked_load(const RankedArgs *a, int64_t at)
+{
+    return a->wide ? ((const double *)a->all)[at] : (double)((const float *)a->all)[at];
+}
+
+SCALAR_FN void ranked_thread(const RankedArgs *a, int64_t i)
+{
+    double y = ranked_load(a, i);
+    for (int64_t r = 1; r < a->ranks; r++) {
+        const double x = ranked_load(a, r * a->threads + i);
+        const int better = a->op == 1 ? x < y : x > y;
+        if (a->op == 0)
+            y += x;
+        else if (better || x != x)
+            y = x;
+    }
+    if (a->wide)
+        ((double *)a->y)[i] = y;
+    else
+        ((float *)a->y)[i] = (float)y;
+}

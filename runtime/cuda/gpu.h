@@ -44,6 +44,13 @@ void gpu_launch(enum GpuKernel kernel, const void *args);
 void *gpu_build(const char *source);
 void gpu_launch_built(void *built, const MapArgs *args);
 
+/* As DeviceMemory has it: by NCCL, or where that cannot be used by gpu_over_ranks_by_host, through
+ * MPI. */
+void gpu_over_ranks(void *x, DType t, int64_t n, RankOp op, bool in_order);
+void gpu_over_ranks_by_host(void *x, DType t, int64_t n, RankOp op);
+/* y = all[0] op all[1] op …, of ranks_count() parts of n elements one behind the other. */
+void gpu_combine(void *y, const void *all, DType t, int64_t n, RankOp op);
+
 /* Whether the libraries multiply numbers of this storage; bfloat16 takes capability 8.0. */
 bool gpu_multiplies(DType storage);
 

@@ -166,6 +166,7 @@ static const DeviceMemory memory = {
     .join = gpu_join,
     .append = append,
     .bump = bump,
+    .over_ranks = gpu_over_ranks,
     .gather = gather,
     .observe = observe,
     .rewrite = cuda_send_to_host,

@@ -104,6 +104,14 @@ typedef struct ObserveArgs {
     double *total, *moments;
 } ObserveArgs;
 
+/* y[i] = all[0, i] op all[1, i] … of all [ranks, threads], in that order; doubles or floats. */
+typedef struct RankedArgs {
+    int64_t threads, ranks;
+    int op, wide; /* a RankOp; doubles */
+    const void *all;
+    void *y;
+} RankedArgs;
+
 #define GPU_KERNELS(X)                                                                             \
     X(copy, CopyArgs)                                                                              \
     X(reduce, ReduceArgs)                                                                          \
@@ -113,7 +121,8 @@ typedef struct ObserveArgs {
     X(append, AppendArgs)                                                                          \
     X(bump, BumpArgs)                                                                              \
     X(gather, GatherArgs)                                                                          \
-    X(observe, ObserveArgs)
+    X(observe, ObserveArgs)                                                                        \
+    X(ranked, RankedArgs)
 
 #define GPU_NUMBER(name, Args) GPU_##name,
 enum GpuKernel { GPU_KERNELS(GPU_NUMBER) GPU_KERNEL_COUNT };

@@ -383,6 +383,27 @@ void *gpu_build(const char *source)
     return dlsym(module, "generated");
 }
 
+/* As NCCL would, by MPI; $EHAP_EMULATED_NCCL=0: as where there is none. */
+void gpu_over_ranks(void *x, DType t, int64_t n, RankOp op, bool in_order)
+{
+    const char *nccl = getenv("EHAP_EMULATED_NCCL");
+    const size_t size = (size_t)n * dtype_size(t), padded = (size + 63) & ~(size_t)63;
+    note("over_ranks %lld op %d%s", (long long)n, (int)op, in_order ? " in order" : "");
+    if (nccl && *nccl == '0') {
+        gpu_over_ranks_by_host(x, t, n, op);
+        return;
+    }
+    char *mine = calloc(1, padded + 1), *all = malloc(padded * (size_t)ranks_count() + 1);
+    if (!mine || !all) trap(TRAP_NO_MEMORY, "out of memory for sums over ranks");
+    memcpy(mine, x, size);
+    ranks_exchange(mine, padded, all);
+    for (int r = 1; r < ranks_count(); r++)
+        memmove(all + (size_t)r * size, all + (size_t)r * padded, size);
+    gpu_combine(x, all, t, n, op);
+    free(mine);
+    free(all);
+}
+
 /* $EHAP_EMULATED_CAPABILITY: 75, say. */
 bool gpu_multiplies(DType storage)
 {

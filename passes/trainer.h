@@ -1,0 +1,71 @@
+/* What training holds: shared by train.c and, for devices with memory of their own,
+ * train_resident.c. */
+#ifndef EHAP_PASSES_TRAINER_H
+#define EHAP_PASSES_TRAINER_H
+
+#include "passes/augment.h"
+#include "passes/batches.h"
+#include "passes/loss_scale.h"
+#include "passes/moving_range.h"
+#include "passes/optimizer.h"
+#include "passes/train_recipe.h"
+#include "passes/train_update.h"
+
+/* Running statistics of one normalisation, kept beside the graph until the end. */
+typedef struct Running {
+    float *mean, *variance;         /* the averages */
+    float *sum_mean, *sum_variance; /* of this step's shards */
+    int64_t channels;
+} Running;
+
+typedef struct Trainer {
+    Context *c;
+    Arena *arena;
+    TrainRecipe recipe;
+    TrainGraph t;
+    Session *session;
+    Feed *feed;
+    Augment augment;
+    bool augmented;
+    int64_t step, drawn;
+    int64_t *order, *index;     /* the epoch's permutation; the batch */
+    int64_t *next;              /* the batch after it, drawn while a device worked … */
+    bool drawn_next, sent_next; /* … and its first shard sent */
+    Rng shuffle;
+    Optimizer optimizer;
+    Parameter *params;
+    Running *running;
+    MovingRange *ranges;
+    float **scales; /* per TrainScale */
+    float *buffer;  /* one output, or one varied image per thread's turn */
+    float *scratch; /* images being varied: one per shard */
+    LossScale loss_scale;
+    double loss;   /* of the step in hand */
+    bool resident; /* state lives on the device */
+    bool push;     /* … and the host's, which is newer, has to go there */
+    bool ahead;    /* … and is newer than the host's */
+    TrainUpdate update;
+    Instance *instance; /* … of which there is one */
+    float rates[RATES], *report;
+    float **home;        /* by TrainUpdate.state */
+    int *saved, nsaved;  /* … the inputs of which a snapshot is kept there */
+    double lr, range_lr; /* of the step in hand */
+} Trainer;
+
+/* train.c: the next batch's samples into index[batch]; a shard's samples and labels; what ranges
+ * and the loss scale are now. */
+void trainer_draw(Trainer *t, int64_t *index);
+void trainer_bind_samples(Trainer *t, int64_t shard, Instance *inst);
+void trainer_bind_numbers(Trainer *t, Instance *inst);
+
+/* train_resident.c */
+void resident_start(Trainer *t, Arena *a);                   /* once params are made */
+int resident_work(void *ctx, int64_t shard, Instance *inst); /* of session_run: a shard of a step */
+/* After a step's shards: the sums of all ranks, the update, and what the host has to know of it. */
+void resident_update(Trainer *t);
+/* The host's copy of the device's state; of moments only where they are wanted. */
+void resident_pull(Trainer *t, bool moments);
+/* Whether the state kind is part of a snapshot: moments begin anew, sums with every step. */
+bool resident_is_saved(StateKind kind);
+
+#endif
