@@ -46,21 +46,31 @@ static void step_sgd(const Optimizer *o, Parameter *p, float lr)
     }
 }
 
-/* The bias-corrected Adam direction m^ / (sqrt(v^) + eps) of element k, moments updated. */
-static float adam_direction(const Optimizer *o, Parameter *p, int64_t k, float g)
+/* What divides Adam's moments at this step, so that they are those of all steps: m^ and v^. */
+typedef struct Bias {
+    double m, v;
+} Bias;
+
+static Bias adam_bias(const Optimizer *o)
 {
-    double t = (double)o->step;
+    const double t = (double)o->step;
+    return (Bias){1 - pow(o->momentum, t), 1 - pow(o->beta2, t)};
+}
+
+/* The bias-corrected Adam direction m^ / (sqrt(v^) + eps) of element k, moments updated. */
+static float adam_direction(const Optimizer *o, Bias b, Parameter *p, int64_t k, float g)
+{
     p->m[k] = o->momentum * p->m[k] + (1 - o->momentum) * g;
     p->v[k] = o->beta2 * p->v[k] + (1 - o->beta2) * g * g;
-    double m = p->m[k] / (1 - pow(o->momentum, t)), v = p->v[k] / (1 - pow(o->beta2, t));
-    return (float)(m / (sqrt(v) + 1e-8));
+    return (float)(p->m[k] / b.m / (sqrt(p->v[k] / b.v) + 1e-8));
 }
 
 static void step_adamw(const Optimizer *o, Parameter *p, float lr)
 {
     float decay = p->decay ? o->weight_decay : 0;
+    const Bias b = adam_bias(o);
     for (int64_t k = 0; k < p->count; k++) {
-        float d = adam_direction(o, p, k, p->grad[k]);
+        float d = adam_direction(o, b, p, k, p->grad[k]);
         p->data[k] -= lr * (d + decay * p->data[k]);
     }
 }
@@ -68,8 +78,9 @@ static void step_adamw(const Optimizer *o, Parameter *p, float lr)
 /* d loss / d log s = s d loss / d s */
 static void step_positive(const Optimizer *o, Parameter *p, float lr)
 {
+    const Bias b = adam_bias(o);
     for (int64_t k = 0; k < p->count; k++) {
-        float d = adam_direction(o, p, k, p->grad[k] * p->data[k]);
+        float d = adam_direction(o, b, p, k, p->grad[k] * p->data[k]);
         p->data[k] *= expf(-lr * d);
         if (p->least > 0) p->data[k] = fmaxf(p->data[k], p->least);
         if (p->most > 0) p->data[k] = fminf(p->data[k], p->most);

@@ -14,6 +14,7 @@
 
 typedef struct Member {
     MapFn *map, *term; /* as in MapLoop */
+    PairFn *both;
     LoopNumbers with;
     int operands;
     int x[LOOP_OPERANDS]; /* operand of the walk; -1 - m: what member m makes */
@@ -150,6 +151,7 @@ static int add_member(Making *m, const Prepare *p, int k)
     TRY(apply_rule(&l, &own));
     *e = (Member){.map = l.map, .term = l.term, .with = l.with, .operands = l.operands};
     e->finish = l.finish;
+    e->both = l.both;
     if (k == 0) {
         Tensor lead = l.map ? own.out[0] : own.in[0];
         lead.data = NULL;
@@ -258,16 +260,21 @@ static bool goes_in_place(const Chain *c, const Tensor *t, int k)
     return true;
 }
 
-static void add_sums(const Running *r, const Walk *w, const Member *e, const float *const *x,
-                     const int64_t *at, int rows, int cols)
+/* Terms before the map's result, which may take the place of an operand. */
+static void compute(const Running *r, const Walk *w, const Member *e, float *y,
+                    const float *const *x, const int64_t *at, int rows, int cols)
 {
-    const Source *s = &w->src[e->places];
-    const float *terms = x[0];
-    if (e->term) {
-        e->term(&e->with, rows * cols, r->terms, x);
-        terms = r->terms;
-    }
-    cpu_sum_block(r->sums + e->first + at[e->places], terms, rows, cols, s->inner, s->outer);
+    const int n = rows * cols;
+    const bool both = e->both && e->places >= 0;
+    const float *terms = both || e->term ? r->terms : x[0];
+    if (both)
+        e->both(&e->with, n, y, r->terms, x);
+    else if (e->places >= 0 && e->term)
+        e->term(&e->with, n, r->terms, x);
+    if (e->places >= 0)
+        cpu_sum_block(r->sums + e->first + at[e->places], terms, rows, cols,
+                      w->src[e->places].inner, w->src[e->places].outer);
+    if (e->map && !both) e->map(&e->with, n, y, x);
 }
 
 /* The next tile on its way to the cache while this one is computed: several streams in turns are
@@ -295,11 +302,9 @@ static void run_block(Walk *w, void *ctx, const int64_t *at, int rows, int cols)
         for (int i = 0; i < e->operands; i++)
             x[i] = e->x[i] < 0 ? made[-1 - e->x[i]]
                                : source_block(&w->src[e->x[i]], at[e->x[i]], rows, cols);
-        if (e->places >= 0) add_sums(r, w, e, x, at, rows, cols);
-        if (!e->map) continue;
         made[k] = r->in_place[k] ? (float *)w->src[e->result].t->data + at[e->result]
                                  : r->temps + (int64_t)e->temp * BLOCK;
-        e->map(&e->with, rows * cols, made[k], x);
+        compute(r, w, e, made[k], x, at, rows, cols);
     }
     for (int k = 0; k < c->members; k++) {
         const int to = c->member[k].result;

@@ -25,12 +25,15 @@ typedef union LoopNumbers {
     Fold fold;
 } LoopNumbers;
 
+/* y[i] and term[i] at once. */
+typedef void PairFn(const void *ctx, int n, float *y, float *term, const float *const *x);
 typedef double SumFinish(double sum, double each);
 
 struct MapLoop {
     MapFn *map; /* output 0 is map(&with, x0, x1, …); NULL: there is only a sum */
     bool sums;  /* the next output is the sum of term(&with, x0, x1, …), of x0 if NULL … */
     MapFn *term;
+    PairFn *both;      /* map and term, where that is cheaper; or NULL */
     Tensor kept;       /* … over the axes where this has dimension 1 … */
     SumFinish *finish; /* … of `each` elements; NULL: the sum itself */
     LoopNumbers with;

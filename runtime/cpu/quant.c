@@ -103,16 +103,19 @@ CLONES static void pass_inside(const void *ctx, int n, float *dx, const float *c
     }
 }
 
-/* dy times d y / d scale: round(u) - u inside the range, u = x / scale; the end's step outside. */
-CLONES static void scale_term(const void *ctx, int n, float *term, const float *const *v)
+/* Also dy times d y / d scale: round(u) - u inside the range, u = x / scale; outside the end's
+ * step. */
+CLONES static void inside_and_term(const void *ctx, int n, float *dx, float *term,
+                                   const float *const *v)
 {
     const Grid g = *(const Grid *)ctx;
     const float *dy = v[0], *x = v[1], *scale = v[2], *zero = v[3];
     INDEPENDENT
     for (int i = 0; i < n; i++) {
-        float u = x[i] / scale[i], q = rintf(u) + zero[i];
-        float inside = rintf(u) - u, outside = clamp(q, &g) - zero[i];
-        term[i] = dy[i] * (q >= g.lo && q <= g.hi ? inside : outside);
+        const float d = dy[i], u = x[i] / scale[i], q = rintf(u) + zero[i];
+        const bool in = q >= g.lo && q <= g.hi;
+        term[i] = d * (in ? rintf(u) - u : clamp(q, &g) - zero[i]);
+        dx[i] = in ? d : 0.f;
     }
 }
 
@@ -123,7 +126,7 @@ int cpu_fake_quant_grad_map(MapLoop *l, const Prepare *p)
     l->with.grid = grid_of(p->node);
     loop_on_grid(l, pass_inside, p, 2);
     l->sums = p->nout > 1 && p->out[1].rank >= 0;
-    l->term = scale_term;
+    l->both = inside_and_term;
     l->kept = *x;
     for (int i = 0; i < x->rank; i++) l->kept.dim[i] = l->x[2].dim[i];
     return 1;

@@ -2,7 +2,7 @@
  *
  * The input is walked in memory order (nest.h), so over N, H, W of a channels-last tensor a
  * block is rows of C floats that are added column by column; over the last axis of a
- * row-major one it is summed along the row in 8 lanes. The lanes are part of the program, not
+ * row-major one it is summed along the row in LANES lanes. The lanes are part of the program, not
  * of the machine: every instruction set adds in the same order. */
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/simd.h"
@@ -20,7 +20,15 @@ typedef struct Accumulate {
 
 /* ---- kernels over one row ----------------------------------------------------------- */
 
-enum { LANES = 8 };
+/* As many sums as hide the latency of an addition in the widest vectors. */
+enum { LANES = 32 };
+
+static double sum_of_lanes(double *lane)
+{
+    for (int n = LANES / 2; n > 0; n /= 2)
+        for (int k = 0; k < n; k++) lane[k] += lane[k + n];
+    return lane[0];
+}
 
 CLONES double cpu_row_sum(const float *x, int n)
 {
@@ -29,8 +37,7 @@ CLONES double cpu_row_sum(const float *x, int n)
     for (; i + LANES <= n; i += LANES)
         for (int k = 0; k < LANES; k++) lane[k] += (double)x[i + k];
     for (; i < n; i++) lane[i % LANES] += (double)x[i];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
-           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    return sum_of_lanes(lane);
 }
 
 CLONES static double row_dot(const float *x, const float *y, int n)
@@ -40,8 +47,7 @@ CLONES static double row_dot(const float *x, const float *y, int n)
     for (; i + LANES <= n; i += LANES)
         for (int k = 0; k < LANES; k++) lane[k] += (double)x[i + k] * (double)y[i + k];
     for (; i < n; i++) lane[i % LANES] += (double)x[i] * (double)y[i];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
-           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    return sum_of_lanes(lane);
 }
 
 static double larger(double a, double b) { return a != a || a > b ? a : b; }
