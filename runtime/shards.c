@@ -15,19 +15,26 @@
 #include "runtime/program.h"
 #include "runtime/ranks.h"
 
+typedef struct Exchange Exchange;
+
 struct Pool {
     Arena *arena; /* holds the pool itself */
     const Program *program;
     int n;
     Instance **instances; /* one per thread */
-    char *results;        /* of all instances, while a job wants them */
+    char *results;        /* of all instances, for jobs that want them … */
+    size_t result_bytes;  /* … so many each at most */
+    Exchange *exchange;   /* of the latest job over several ranks */
 };
+
+static void exchange_free(Exchange *e);
 
 static void release_instances(void *p)
 {
     Pool *pool = p;
     for (int k = 0; k < pool->n; k++) instance_free(pool->instances[k]);
     free(pool->results);
+    exchange_free(pool->exchange);
 }
 
 int pool_new(Pool **out, const Program *p, int threads, Diag *d)
@@ -75,16 +82,20 @@ static int call_guarded(Trap *t, ShardCall *f, void *ctx, int64_t shard, Instanc
     return -1;
 }
 
-/* Gives every instance its result memory; NULL takes it away. */
+/* Gives every instance its result memory, which later jobs use again; 0 takes it away. */
 static void set_results(Pool *pool, size_t bytes)
 {
     size_t all;
     const size_t one = (bytes + 63) & ~(size_t)63;
-    free(pool->results);
-    pool->results = NULL;
-    if (bytes && (one < bytes || !mul_ok(one, (size_t)pool->n, &all) ||
-                  !(pool->results = aligned_alloc(64, all))))
-        trap(TRAP_NO_MEMORY, "out of memory for the results of %d shards", pool->n);
+    if (bytes > pool->result_bytes) {
+        free(pool->results);
+        pool->result_bytes = 0;
+        pool->results =
+            one >= bytes && mul_ok(one, (size_t)pool->n, &all) ? aligned_alloc(64, all) : NULL;
+        if (!pool->results)
+            trap(TRAP_NO_MEMORY, "out of memory for the results of %d shards", pool->n);
+        pool->result_bytes = one;
+    }
     for (int t = 0; t < pool->n; t++)
         instance_set_result(pool->instances[t], bytes ? pool->results + (size_t)t * one : NULL);
 }
@@ -124,14 +135,20 @@ typedef struct Parcel {
     char message[sizeof((Trap *)0)->message];
 } Parcel;
 
-typedef struct Exchange {
+struct Exchange {
     int threads;        /* shards of one rank in a block */
     size_t head, bytes; /* of a parcel: before the payload, and in all */
     char *mine, *all;
-    Arena *arena; /* of the two */
-} Exchange;
+    Arena *arena; /* of the two, and of itself */
+};
 
-static Exchange exchange_new(const Pool *pool, const ShardJob *job)
+static void exchange_free(Exchange *e)
+{
+    if (e) arena_free(e->arena);
+}
+
+/* What the job's results need; the latest job's, if they need the same. */
+static const Exchange *exchange_of(Pool *pool, const ShardJob *job)
 {
     Exchange e = {.head = (sizeof(Parcel) + 63) & ~(size_t)63};
     const size_t payload =
@@ -145,10 +162,16 @@ static Exchange exchange_new(const Pool *pool, const ShardJob *job)
     if (payload > SIZE_MAX / 4 || !mul_ok(e.bytes, (size_t)e.threads, &block) ||
         block / 64 > INT_MAX || !mul_ok(block, (size_t)ranks_count(), &all))
         trap(TRAP_NO_MEMORY, "out of memory to exchange the results of %d shards", e.threads);
+    if (pool->exchange && pool->exchange->bytes == e.bytes && pool->exchange->threads == e.threads)
+        return pool->exchange;
+    exchange_free(pool->exchange);
+    pool->exchange = NULL;
     e.arena = arena_new();
+    Exchange *kept = NEW(e.arena, Exchange);
     e.mine = arena_alloc(e.arena, block);
     e.all = arena_alloc(e.arena, all);
-    return e;
+    *kept = e;
+    return pool->exchange = kept;
 }
 
 /* Runs one shard and packs what others need to know. */
@@ -197,18 +220,17 @@ static int reduce_block(const Exchange *e, Pool *pool, const ShardJob *job, int6
 
 static int run_over_ranks(Pool *pool, const ShardJob *job, Trap *trapped)
 {
-    Exchange e = exchange_new(pool, job);
+    const Exchange *e = exchange_of(pool, job);
     int status = 0;
-    for (int64_t first = 0; first < job->n && !status; first += ranks_count() * e.threads) {
+    for (int64_t first = 0; first < job->n && !status; first += ranks_count() * e->threads) {
         ranks_work_begin();
-#pragma omp parallel for schedule(static, 1) num_threads(e.threads)
-        for (int t = 0; t < e.threads; t++)
-            run_shard(&e, pool, job, t, first + ranks_index() * e.threads + t);
+#pragma omp parallel for schedule(static, 1) num_threads(e->threads)
+        for (int t = 0; t < e->threads; t++)
+            run_shard(e, pool, job, t, first + ranks_index() * e->threads + t);
         ranks_work_end();
-        ranks_exchange(e.mine, e.bytes * (size_t)e.threads, e.all);
-        status = reduce_block(&e, pool, job, first, trapped);
+        ranks_exchange(e->mine, e->bytes * (size_t)e->threads, e->all);
+        status = reduce_block(e, pool, job, first, trapped);
     }
-    arena_free(e.arena);
     return status;
 }
 
