@@ -226,6 +226,10 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d);
 DType precision_named(const char *name);
 const char *precision_name(DType storage);
 
+/* masks.c: whether v is made of constants that are -inf, or far below zero, in places: a mask, or
+ * masked scores. */
+bool value_is_masked(const Value *v);
+
 /* sizes.c: numbers for dimensions that the model leaves open. */
 /* Sets opt.dims for `graph`'s inputs by --shape or to usual numbers, which it says. */
 int sizes_choose(Context *c);

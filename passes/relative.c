@@ -11,12 +11,15 @@
  * network's input by linear operations alone (a Fourier transform as Conv or MatMul, in one stage
  * or two). It ends at sums of whole axes, which have the precision of their largest term, at
  * functions whose relative error is their argument's absolute one (Exp, Sigmoid, Softmax), at a
- * constant that is added and not small, and at other products. */
+ * constant that is added and not small, and at other products.
+ *
+ * Masks, which are -inf in places, and what they are added to have no grid either. */
 #include "passes/relative.h"
 
 #include <math.h>
 
 #include "ir/op.h"
+#include "passes/passes.h"
 
 /* What a reader wants of the errors of what it reads. */
 typedef enum Want { WANT_ABSOLUTE, WANT_NEAR_ZERO, WANT_RELATIVE } Want;
@@ -164,10 +167,12 @@ static Want wanted_of(const Relative *r, const Node *n)
 Relative relative_find(const Graph *g, Arena *a)
 {
     Relative r = {NEW_ARRAY(a, uint8_t, g->nvalues), NEW_ARRAY(a, bool, g->nvalues),
-                  NEW_ARRAY(a, bool, g->nvalues)};
+                  NEW_ARRAY(a, bool, g->nvalues), NEW_ARRAY(a, bool, g->nvalues)};
     look_forwards(&r, g);
     for (int i = g->nnodes - 1; i >= 0; i--) {
         const Node *n = g->nodes[i];
+        for (int o = 0; o < n->nout; o++)
+            if (n->out[o]) r.masked[n->out[o]->id] = value_is_masked(n->out[o]);
         for (int k = 0; k < n->nin; k++) {
             const Value *v = n->in[k];
             Want w = v ? wants(&r, n, k, wanted_of(&r, n)) : WANT_ABSOLUTE;
@@ -177,7 +182,12 @@ Relative relative_find(const Graph *g, Arena *a)
     return r;
 }
 
-bool relative_result(const Relative *r, const Node *n) { return wanted_of(r, n) != WANT_ABSOLUTE; }
+bool relative_result(const Relative *r, const Node *n)
+{
+    for (int o = 0; o < n->nout; o++)
+        if (n->out[o] && r->masked[n->out[o]->id]) return true;
+    return wanted_of(r, n) != WANT_ABSOLUTE;
+}
 
 bool relative_operand(const Relative *r, const Node *n, int k)
 {

@@ -8,6 +8,7 @@ typedef struct Relative {
     uint8_t *want; /* by value id: 0 where equal steps do */
     bool *moving;  /* by value id: depends on the graph's inputs … */
     bool *linear;  /* … and is linear in them */
+    bool *masked;  /* by value id: a mask, or what one is added to (masks.c) */
 } Relative;
 
 /* Tables in arena a for the values that g has now. */

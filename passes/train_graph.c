@@ -79,10 +79,11 @@ static bool is_float_const(const Value *v)
     return v && value_is_const(v) && v->type.dtype == DT_F32;
 }
 
-/* Operands of arithmetic are parameters if they are more than a number, and not part of the
- * preparation of the input. */
+/* Operands of arithmetic are parameters if they are more than a number, no mask, and not part of
+ * the preparation of the input. */
 static bool is_structural(const Node *n, const Value *v)
 {
+    if (value_is_masked(v)) return true;
     if (!(op_info[n->op].flags & OPF_ELTWISE) || n->op == OP_PRelu) return false;
     for (int k = 0; k < n->nin; k++)
         if (n->in[k] && value_is_input(n->in[k])) return true;
@@ -319,7 +320,8 @@ static int regression_loss(Builder *b, Value *const *y, Value *const *teacher, i
  * student besides its answer. */
 static bool is_residual_sum(const Node *n)
 {
-    return n->op == OP_Add && n->out[0]->type.dtype == DT_F32 && n->in[0]->def && n->in[1]->def;
+    return n->op == OP_Add && n->out[0]->type.dtype == DT_F32 && n->in[0]->def && n->in[1]->def &&
+           !value_is_masked(n->out[0]);
 }
 
 /* The teacher's channels that the student still has. */

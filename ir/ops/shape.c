@@ -392,11 +392,30 @@ static void tie_leading(Lanes *l, const Value *x, int i, const Value *y, int k)
         tie_blocks(l, x, i, b / a, y, k);
 }
 
+/* Likewise the last axes: the shorter one's lanes repeat along the longer one (heads beside the
+ * batch, [T, N, H D] -> [T, N H, D]: a position of all heads). */
+static void tie_trailing(Lanes *l, const Value *x, int i, const Value *y, int k)
+{
+    int64_t a = x->type.dim[i], b = y->type.dim[k];
+    if (a <= 1 || b <= 1 || (a % b != 0 && b % a != 0)) return;
+    if (a >= b)
+        tie_blocks(l, y, k, 1, x, i);
+    else
+        tie_blocks(l, x, i, 1, y, k);
+}
+
+/* Several axes become several others. */
+static void tie_ends(Lanes *l, const Value *x, const Value *y, const AxisGroup *g)
+{
+    tie_leading(l, x, g->x, y, g->y);
+    tie_trailing(l, x, g->x + g->nx - 1, y, g->y + g->ny - 1);
+}
+
 static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGroup *g)
 {
     int one_x = only_axis(&x->type, g->x, g->nx), one_y = only_axis(&y->type, g->y, g->ny);
     if (g->open) {
-        if (one_x < 0 && one_y < 0) tie_leading(l, x, g->x, y, g->y);
+        if (one_x < 0 && one_y < 0) tie_ends(l, x, y, g);
     } else if (one_x >= 0 && one_y >= 0) {
         lanes_pass(l, x, one_x, y, one_y);
     } else if (one_y >= 0) {
@@ -408,7 +427,7 @@ static void lanes_group(Lanes *l, const Value *x, const Value *y, const AxisGrou
         int i = axes[lanes_split(l, x, one_x, n)];
         tie_blocks(l, y, i, axis_stride(&y->type, i, g->y, g->ny), x, one_x);
     } else if (one_x < 0) {
-        tie_leading(l, x, g->x, y, g->y);
+        tie_ends(l, x, y, g);
     }
 }
 

@@ -35,24 +35,44 @@ static double tap(const Node *n, const Tensor *in, const Window *w, const Index 
     return node_in(n, 4) ? x * load(&in[4], ref_index(&in[4], &m)) : x;
 }
 
+int ref_deform_conv_prepare(Prepare *p)
+{
+    p->scratch = (size_t)p->out->dim[1] * sizeof(double);
+    return 0;
+}
+
+/* All output channels of a position at once: what a tap finds serves those of its group. */
+static void position(const Node *n, const Tensor *in, const Window *w, const Index *at, double *sum,
+                     int64_t channels)
+{
+    const int64_t groups = node_int(n, "group", 1), per_group = channels / groups;
+    for (int64_t m = 0; m < channels; m++) sum[m] = node_in(n, 3) ? ref_at(&in[3], m) : 0;
+    for (int64_t c = 0; c < in[0].dim[1]; c++) {
+        const int64_t group = c / in[1].dim[1];
+        for (int64_t k = 0; k < w->kernel[0] * w->kernel[1]; k++) {
+            const int64_t i = k / w->kernel[1], j = k % w->kernel[1];
+            const double x = tap(n, in, w, at, c, i, j);
+            for (int64_t m = group * per_group; m < (group + 1) * per_group; m++) {
+                const Index weight = {{m, c % in[1].dim[1], i, j}};
+                sum[m] += load(&in[1], ref_index(&in[1], &weight)) * x;
+            }
+        }
+    }
+}
+
 REF_KERNEL(deform_conv)
 {
     UNUSED_STATE;
     Window w;
     Diag quiet = {0};
     if (node_window(n, &w, &quiet) < 0) trap(TRAP_INTERNAL, "a convolution without a window");
-    const int64_t per_group = out->dim[1] / node_int(n, "group", 1);
-    FOR_EACH(at, out)
+    Tensor places = *out; /* one index per position */
+    places.dim[1] = out->dim[1] > 0;
+    FOR_EACH(at, &places)
     {
-        double sum = node_in(n, 3) ? ref_at(&in[3], at.i[1]) : 0;
-        const int64_t first = at.i[1] / per_group * in[1].dim[1];
-        for (int64_t c = 0; c < in[1].dim[1]; c++)
-            for (int64_t i = 0; i < w.kernel[0]; i++)
-                for (int64_t j = 0; j < w.kernel[1]; j++) {
-                    const Index weight = {{at.i[1], c, i, j}};
-                    sum += load(&in[1], ref_index(&in[1], &weight)) *
-                           tap(n, in, &w, &at, first + c, i, j);
-                }
-        element_store(out, ref_index(out, &at), sum);
+        double *sum = scratch;
+        position(n, in, &w, &at, sum, out->dim[1]);
+        for (int64_t m = 0; m < out->dim[1]; m++)
+            element_store(out, ref_index(out, &at) + m * out->stride[1], sum[m]);
     }
 }

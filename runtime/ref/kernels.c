@@ -15,7 +15,7 @@ static const Kernel kernels[OP_COUNT] = {
     K(Conv, conv),
     K(ConvTranspose, conv_transpose),
     K(ConvWgrad, conv_wgrad),
-    K(DeformConv, deform_conv),
+    P(DeformConv, deform_conv),
     K(MatMul, matmul),
     K(Gemm, gemm),
     K(Einsum, einsum),

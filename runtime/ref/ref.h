@@ -109,6 +109,7 @@ int ref_stft_prepare(Prepare *p);
 int ref_recurrent_prepare(Prepare *p);
 int ref_resize_prepare(Prepare *p);
 int ref_grid_sample_grad_prepare(Prepare *p);
+int ref_deform_conv_prepare(Prepare *p);
 void ref_resize_release(void *state);
 int ref_avgpool_grad_prepare(Prepare *p);
 int ref_fake_quant_grad_prepare(Prepare *p);

@@ -23,6 +23,19 @@ static inline Value *scalar_index(Graph *g, int64_t i)
     return v;
 }
 
+/* The heads lie beside the batch, as torch.nn.MultiheadAttention has them: [T, N, H D] ->
+ * [T, N H, D] -> [N H, T, D]. */
+static inline void net_heads_in_batch(Graph *g)
+{
+    Value *x = transpose(g, tokens(g, 4, 7), 3, D(1, 0, 2)), *part[3];
+    static const char *const names[] = {"q", "k", "v"};
+    for (int i = 0; i < 3; i++)
+        part[i] =
+            transpose(g, reshape(g, product(g, x, names[i], 6), 3, D(4, -1, 3)), 3, D(1, 0, 2));
+    Value *y = transpose(g, attend(g, part[0], part[1], part[2], 3, D(0, 2, 1)), 3, D(1, 0, 2));
+    graph_add_output(g, product(g, reshape(g, y, 3, D(4, -1, 6)), "o", 7));
+}
+
 /* [N, T, 3 H D] as one product, cut by Split; two heads of 3. */
 static inline void net_packed_split(Graph *g)
 {

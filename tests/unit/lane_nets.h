@@ -448,6 +448,7 @@ static const LaneNet lane_nets[] = {
     {"stacked states", net_stacked_states, 5},
     {"class token", net_class_token, 6},
     {"pinned by norms", net_pinned_norms, 4},
+    {"heads in the batch", net_heads_in_batch, 3 + 3},
     {"packed attention, split", net_packed_split, 3 + 3},
     {"packed attention, sliced", net_packed_slice, 3 + 3},
     {"packed attention, picked", net_packed_gather, 5},
