@@ -243,6 +243,14 @@ static Value *absorb(Graph *g, const Match *m, const Linear *l, const Affine *f)
     return l->bias_of || !needed ? x : build(g, OP_Add, IN(x, b), NO_ATTRS);
 }
 
+/* The value is what v was, under whose name others look for it. */
+static void take_name(Value *to, Value *v)
+{
+    const char *name = to->name;
+    to->name = v->name;
+    v->name = name;
+}
+
 int pass_fold_bn(Context *c, const char *opt)
 {
     (void)opt;
@@ -251,6 +259,7 @@ int pass_fold_bn(Context *c, const char *opt)
     Uses uses = graph_uses(g, s);
     Rewrite r = rewrite_begin(g);
     Match m = {s, &uses, r.cap};
+    const bool *is_output = output_flags(g, s);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
         Linear l;
@@ -262,6 +271,7 @@ int pass_fold_bn(Context *c, const char *opt)
             continue;
         }
         if (to->id < r.cap) uses.n[to->id] = uses.n[n->out[0]->id];
+        if (!is_output[n->out[0]->id]) take_name(to, n->out[0]);
         rewrite_replace(&r, n->out[0], to);
     }
     g->at = NULL;

@@ -223,6 +223,21 @@ static int resume(ehap *e)
     return agree_on_state(e);
 }
 
+/* Where folding BatchNormalization leaves no such value, the first behind it that stays. */
+static const char *absorbed(ehap *e, const Value *v)
+{
+    Diag quiet = {0};
+    Context c = {.arena = e->arena, .diag = &quiet, .opt = e->c.opt};
+    c.graph = graph_clone(e->c.original, e->arena, NULL);
+    const Uses uses = graph_uses(e->c.original, e->arena);
+    if (pass_fold_bn(&c, "") < 0 || graph_computed(c.graph, v->name)) return NULL;
+    while (v && !graph_computed(c.graph, v->name)) {
+        const Node *n = only_reader(&uses, v);
+        v = n ? n->out[0] : NULL;
+    }
+    return v ? v->name : NULL;
+}
+
 /* Before hours of work: what --distill names is there. */
 static int check_distill(ehap *e)
 {
@@ -231,6 +246,15 @@ static int check_distill(ehap *e)
     for (const char *p; (p = next_name(&rest, &n));) {
         const char *name = arena_printf(e->arena, "%.*s", (int)n, p);
         const Value *v = graph_computed(e->c.original, name);
+        const char *instead = v ? absorbed(e, v) : NULL;
+        if (instead) {
+            diag_error(&e->diag,
+                       "--distill: '%s' goes into the node that makes it, with the "
+                       "BatchNormalization behind",
+                       name);
+            diag_note(&e->diag, "name '%s' instead", instead);
+            return EHAP_USAGE;
+        }
         if (v && dtype_is_float(v->type.dtype)) continue;
         diag_error(&e->diag,
                    v ? "--distill: '%s' is %s, and only floats can be learned"
@@ -325,9 +349,23 @@ static int do_prune(ehap *e, const char *a, const char *b)
 
 int ehap_prune(ehap *e) { return guarded(e, do_prune, NULL, NULL); }
 
+/* What is on grids stays there: who wants others is told how. */
+static void remark_integers(ehap *e)
+{
+    int grids = 0;
+    for (int i = 0; i < e->c.graph->nnodes; i++)
+        grids += e->c.graph->nodes[i]->op == OP_DequantizeLinear;
+    if (grids)
+        diag_remark(&e->diag,
+                    "the model is quantized already, in %d places, which stay as they are "
+                    "(ehapc requantize lays it out for another --target)",
+                    grids);
+}
+
 static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
+    if (!need_weights(e)) remark_integers(e);
     int status = begin(e, "quantize", true);
     if (!status && e->no_front) {
         diag_error(&e->diag, "nothing can be quantized: nothing that can be run, behind inputs of "
@@ -358,6 +396,7 @@ int ehap_requantize(ehap *e) { return guarded(e, do_requantize, NULL, NULL); }
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
+    if (!need_weights(e)) remark_integers(e);
     int status = begin_removal(e, "compress");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
     if (status || e->no_front) return status;

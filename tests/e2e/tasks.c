@@ -23,12 +23,24 @@ static Value *backbone(Graph *g)
     return named(relu(g, net_conv(g, x, "body", WIDTH, WIDTH, false)), "features");
 }
 
-static void regressor(Graph *g)
+static void one_number(Graph *g, Value *x)
 {
-    Value *x = build(g, OP_GlobalAveragePool, IN(backbone(g)), NO_ATTRS);
+    x = build(g, OP_GlobalAveragePool, IN(x), NO_ATTRS);
     x = build(g, OP_Flatten, IN(x), NO_ATTRS);
     Value *w = net_const(g, "fc_w", 1, 2, DIMS(1, WIDTH));
     graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "y"));
+}
+
+static void regressor(Graph *g) { one_number(g, backbone(g)); }
+
+/* A convolution, `raw`, and its BatchNormalization, `normed`. */
+static void normalised(Graph *g)
+{
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    x = named(net_conv(g, x, "stem", 2, WIDTH, true), "normed");
+    named(x->def->in[0], "raw");
+    one_number(g, relu(g, x));
 }
 
 /* Down by a strided convolution, up by ConvTranspose and Resize; the mask is an index output. */
@@ -127,11 +139,8 @@ static void reader(Graph *g)
 static const struct {
     const char *name;
     void (*make)(Graph *g);
-} tasks[] = {{"regressor", regressor},
-             {"segmenter", segmenter},
-             {"detector", detector},
-             {"classifier", classifier},
-             {"reader", reader}};
+} tasks[] = {{"regressor", regressor},   {"segmenter", segmenter}, {"detector", detector},
+             {"classifier", classifier}, {"reader", reader},       {"normalised", normalised}};
 
 int main(int argc, char **argv)
 {

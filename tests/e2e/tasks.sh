@@ -43,7 +43,21 @@ compress 2 detector.onnx -o none.onnx --distill boxes,feature
 grep -q "the model has no value 'feature'" err || fail "a value that is not there"
 compress 2 detector.onnx -o none.onnx --distill order
 grep -q "'order' is int64, and only floats can be learned" err || fail "an index output"
+# What is folded away is refused before any work, what takes its place is learned from.
+"$tasks" normalised normalised.onnx
+compress 2 normalised.onnx -o none.onnx --distill raw
+grep -q "name 'normed' instead" err || fail "a value that is folded away"
+compress 0 normalised.onnx -o normed.onnx --steps 4 --distill normed
 [ ! -e none.onnx ] || fail "a file after an error"
+
+# A quantized model is not quantized again: what would lay it out anew is named.
+compress 3 quantize normed.onnx -o none.onnx
+grep -q "ehapc requantize" err || fail "a quantized model"
+
+# A regressor has an error, no agreement.
+compress 0 regressor.onnx -o regressor.o.onnx --flops 0.6 --steps 4
+grep -q '"relative_error"' o.json && ! grep -q '"agreement"' o.json || fail "the error of a regressor"
+grep -q "error of the outputs: .* output" out || fail "the error of a regressor"
 
 # Layers whose cost is above the limit stay in float: as many as the report lists above it.
 compress 0 quantize segmenter.onnx -o all.onnx --steps 0 --quant-drop 1e9
