@@ -238,9 +238,10 @@ void sizes_of_samples(Context *c, const Samples *s);
 /* A clone of static shapes by opt.dims, as far as they go; map as of graph_clone. */
 Graph *graph_sized(const Graph *g, const Options *o, Arena *a, Value ***map);
 int64_t graph_flops_at(const Graph *g, const Options *o);
-/* `wanted`, or as many samples as g runs on in a minute or so, at least 64. */
+/* `wanted`, or as many samples as g runs on in a minute or so of a few cores or a GPU, at least 64.
+ */
 int64_t samples_affordable(const Graph *g, const Options *o, int64_t wanted);
-/* Likewise training steps within half an hour or so of a few cores, at least 1. */
+/* Likewise training steps within half an hour or so, at least 1. */
 double steps_affordable(const Graph *g, const Options *o, int64_t batch, double wanted);
 
 /* allocate.c. STATUS_NOTHING, with the reasons as messages, if no channel of `graph` is free. */

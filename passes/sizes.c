@@ -36,13 +36,20 @@ int64_t graph_flops_at(const Graph *g, const Options *o)
     return flops;
 }
 
+/* How many times the work of a few cores the device does in the same time. */
+static double device_speed(const Options *o)
+{
+    enum { GPU = 50 };
+    return runtime_is_parallel(o->device) ? GPU : 1;
+}
+
 int64_t samples_affordable(const Graph *g, const Options *o, int64_t wanted)
 {
     enum { FEWEST = 64 };
-    static const int64_t most_work = 4000000000000; /* FLOPs */
-    int64_t n = most_work / (graph_flops_at(g, o) + 1);
-    n = n > FEWEST ? n : FEWEST;
-    return n < wanted ? n : wanted;
+    static const double most_work = 4e12; /* FLOPs */
+    double n = floor(most_work * device_speed(o) / ((double)graph_flops_at(g, o) + 1));
+    n = fmax(n, FEWEST);
+    return n < (double)wanted ? (int64_t)n : wanted;
 }
 
 /* A step takes three times the FLOPs of its samples: forwards, and backwards to values and weights.
@@ -51,7 +58,7 @@ double steps_affordable(const Graph *g, const Options *o, int64_t batch, double 
 {
     static const double most_work = 3e14; /* FLOPs */
     const double flops = 3 * (double)graph_flops_at(g, o) * (double)batch;
-    return fmin(wanted, fmax(1, floor(most_work / fmax(flops, 1))));
+    return fmin(wanted, fmax(1, floor(most_work * device_speed(o) / fmax(flops, 1))));
 }
 
 /* ---- choice ------------------------------------------------------------------------- */
