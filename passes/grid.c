@@ -6,7 +6,7 @@
 Grid grid_of_range(Range r, GridKind k)
 {
     double lo = fmin(r.lo, 0), hi = fmax(r.hi, 0), least = (double)k.least_scale;
-    if (hi - lo < 1e-6) hi = lo + 1e-6;
+    if (hi - lo < 1e-20) hi = lo + 1e-6; /* nothing but zeros: any grid does */
     if (k.symmetric) {
         double largest = fmax(hi, -lo * k.qmax / -k.qmin);
         return (Grid){(float)fmax(largest / k.qmax, least), 0};

@@ -25,6 +25,15 @@ static void zero_is_on_the_grid(void **state)
     assert_true(g.scale > 0);
 }
 
+/* A network of random weights has values of 1e-10 in its depths, which count as those of 1 do. */
+static void small_ranges_are_ranges(void **state)
+{
+    (void)state;
+    const GridKind u8 = {0, 255, false, 0};
+    const Grid g = grid_of_range((Range){0, 2.55e-10f}, u8);
+    assert_true(g.zero == 0 && g.scale > 0.99e-12f && g.scale < 1.01e-12f);
+}
+
 static void symmetric_grids_have_no_zero_point(void **state)
 {
     (void)state;
@@ -144,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(zero_is_on_the_grid),
+        cmocka_unit_test(small_ranges_are_ranges),
         cmocka_unit_test(symmetric_grids_have_no_zero_point),
         cmocka_unit_test(every_method_has_a_range),
         cmocka_unit_test(grids_stay_below_a_top),
