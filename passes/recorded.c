@@ -27,7 +27,8 @@ typedef struct Strip {
     Known *known;
     Arena *a;
     Uses uses;
-    Names *biases; /* Bias by name */
+    Names *biases;   /* Bias by name */
+    Value **clipped; /* by id of a QuantizeLinear's result: what its grid leaves of its input */
     int cap;
 } Strip;
 
@@ -287,6 +288,45 @@ static bool is_paired(const Strip *s, const Node *q)
     return ok;
 }
 
+/* Whether what computes v tells that it is never negative. */
+static bool never_negative(const Value *v)
+{
+    enum { DEEP = 16 };
+    double lo;
+    for (int k = 0; k < DEEP && v->def; k++, v = v->def->in[0]) {
+        const Node *n = v->def;
+        if (n->op == OP_Relu || n->op == OP_Sigmoid || n->op == OP_HardSigmoid ||
+            n->op == OP_Softmax || n->op == OP_Abs || n->op == OP_Exp)
+            return true;
+        if (n->op == OP_Clip && node_in(n, 1) && value_scalar(n->in[1], &lo) && lo >= 0)
+            return true;
+        if (n->op != OP_MaxPool && n->op != OP_AveragePool && n->op != OP_GlobalAveragePool &&
+            n->op != OP_Reshape && n->op != OP_Flatten && n->op != OP_Transpose &&
+            n->op != OP_Squeeze && n->op != OP_Unsqueeze && n->op != OP_Slice &&
+            n->op != OP_Identity)
+            return false;
+    }
+    return !v->def; /* inputs are taken as they are meant */
+}
+
+/* Quantizers leave out a Relu or Clip where the grid behind it ends where that does; without the
+ * grid it is missing. Ours do not, and say so by their record. */
+static Value *with_limits(Strip *s, Value *v, const Node *q)
+{
+    Value **done = &s->clipped[q->out[0]->id];
+    const KnownGrid *k = &s->known->grid[s->known->n - 1];
+    if (s->known->target || k->axis >= 0 || k->zero != (float)k->qmin || never_negative(v))
+        return v;
+    if (*done) return *done;
+    Graph *g = s->g;
+    const float top = nextafterf(known_extent(k).hi, INFINITY); /* the grid must end inside */
+    g->at = q;
+    *done = build(g, OP_Clip, IN(v, const_f32(g, 0), const_f32(g, top)), NO_ATTRS);
+    (*done)->def->name = arena_printf(g->arena, "%s_Clip", v->name);
+    g->at = NULL;
+    return *done;
+}
+
 /* The float value that stands for the result of dequantising; NULL: the node stays. */
 static Value *float_of(Strip *s, const Rewrite *r, const Node *n)
 {
@@ -304,7 +344,12 @@ static Value *float_of(Strip *s, const Rewrite *r, const Node *n)
     if (stored && q->type.dtype != DT_I32 && type_bounds(q->type.dtype, &lo, &hi) < 0) return NULL;
     if (!has_plain_grid(n, &q->type, &axis)) return NULL;
     v = stored ? dequantised(s, n, axis) : rewrite_value(r, q->def->in[0]);
+    const int before = s->known->n;
     note_pair(s, v, n, axis);
+    if (!stored && s->known->n > before) {
+        v = with_limits(s, v, q->def);
+        s->known->grid[before].v = v;
+    }
     return v;
 }
 
@@ -368,6 +413,7 @@ int strip_grids(Graph **out, Known *known, const Graph *g, Arena *a, Diag *d)
     *known = (Known){0};
     TRY(read_record(&s, d));
     s.uses = graph_uses(s.g, a);
+    s.clipped = NEW_ARRAY(a, Value *, s.g->nvalues);
     strip_nodes(&s);
     TRY(simplify_dce(s.g, a));
     *out = graph_clone(s.g, a, &map); /* names of what is gone are free again */
