@@ -144,6 +144,18 @@ static void wide_layers_are_refitted_by_groups(void **state)
     }
 }
 
+/* Three samples say a lot, of all their places together. */
+static void few_samples_do_no_harm(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {.sink = keep_quiet};
+    double before, after;
+    refitted(a, &d, false, 1, 0, &before, &after, "samples=3");
+    if (!(after < 0.05 * before)) fail_msg("error %g, then %g", before, after);
+    arena_free(a);
+}
+
 static void outputs_come_closer(void **state)
 {
     (void)state;
@@ -184,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(solves_what_it_should),
         cmocka_unit_test(duplicates_are_made_up_for_exactly),
+        cmocka_unit_test(few_samples_do_no_harm),
         cmocka_unit_test(outputs_come_closer),
         cmocka_unit_test(wide_layers_are_refitted_by_groups),
         cmocka_unit_test(threads_change_nothing),
