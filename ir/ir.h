@@ -274,6 +274,8 @@ void rewrite_map_inputs(Rewrite *r, Node *n);
 void rewrite_replace(Rewrite *r, Value *from, Value *to);
 Value *rewrite_value(const Rewrite *r, Value *v);
 void rewrite_end(Rewrite *r);
+/* For a value that stands for another from now on. */
+void value_swap_names(Value *a, Value *b);
 
 /* A deep copy of structure into arena `a`; constant bytes are shared. map (if not NULL)
  * receives an array in `a`, by old value id, of the new values. */

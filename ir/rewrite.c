@@ -29,7 +29,7 @@ void rewrite_replace(Rewrite *r, Value *from, Value *to)
     if (rewrite_value(r, to) != from) r->to[from->id] = to;
 }
 
-static void swap_names(Value *a, Value *b)
+void value_swap_names(Value *a, Value *b)
 {
     const char *name = a->name;
     a->name = b->name;
@@ -50,7 +50,7 @@ void rewrite_end(Rewrite *r)
             g->at = NULL;
             to = build(g, OP_Identity, IN(to), NO_ATTRS);
         }
-        swap_names(from, to);
+        value_swap_names(from, to);
         to->doc = from->doc;
         to->declared = from->declared;
         to->extra = from->extra;

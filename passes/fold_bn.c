@@ -243,14 +243,6 @@ static Value *absorb(Graph *g, const Match *m, const Linear *l, const Affine *f)
     return l->bias_of || !needed ? x : build(g, OP_Add, IN(x, b), NO_ATTRS);
 }
 
-/* The value is what v was, under whose name others look for it. */
-static void take_name(Value *to, Value *v)
-{
-    const char *name = to->name;
-    to->name = v->name;
-    v->name = name;
-}
-
 int pass_fold_bn(Context *c, const char *opt)
 {
     (void)opt;
@@ -271,7 +263,7 @@ int pass_fold_bn(Context *c, const char *opt)
             continue;
         }
         if (to->id < r.cap) uses.n[to->id] = uses.n[n->out[0]->id];
-        if (!is_output[n->out[0]->id]) take_name(to, n->out[0]);
+        if (!is_output[n->out[0]->id]) value_swap_names(to, n->out[0]); /* it is that now */
         rewrite_replace(&r, n->out[0], to);
     }
     g->at = NULL;

@@ -41,11 +41,13 @@ static Value *normalised(Graph *g, Node *conv)
     int64_t n = conv->in[1]->type.dim[0];
     if (bias) conv->nin = 2;
     g->at = conv;
-    return build(g, OP_BatchNormalization,
-                 IN(conv->out[0], filled(g, base, "scale", n, 1),
-                    bias ? bias : filled(g, base, "bias", n, 0), filled(g, base, "mean", n, 0),
-                    filled(g, base, "var", n, 1 - epsilon)),
-                 ATTRS(attr_float("epsilon", epsilon)));
+    Value *y = build(g, OP_BatchNormalization,
+                     IN(conv->out[0], filled(g, base, "scale", n, 1),
+                        bias ? bias : filled(g, base, "bias", n, 0), filled(g, base, "mean", n, 0),
+                        filled(g, base, "var", n, 1 - epsilon)),
+                     ATTRS(attr_float("epsilon", epsilon)));
+    value_swap_names(y, conv->out[0]); /* at the identity */
+    return y;
 }
 
 int pass_insert_bn(Context *c, const char *opt)

@@ -124,9 +124,10 @@ int quantised_products(const Graph *plain, const Graph *g, Node **node, Node **t
     return n;
 }
 
+/* 300: no noise, as where both networks deliver zeros. */
 static double decibels(double signal, double noise)
 {
-    return 10 * log10(fmax(signal, 1e-30) / fmax(noise, 1e-30));
+    return noise > 0 ? fmin(300, 10 * log10(fmax(signal, 1e-300) / noise)) : 300;
 }
 
 int measure_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g, bool own)

@@ -365,8 +365,10 @@ static void remark_integers(ehap *e)
 static int do_quantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    if (!need_weights(e)) remark_integers(e);
-    int status = begin(e, "quantize", true);
+    int status = need_weights(e);
+    if (status) return status;
+    remark_integers(e);
+    status = begin(e, "quantize", true);
     if (!status && e->no_front) {
         diag_error(&e->diag, "nothing can be quantized: nothing that can be run, behind inputs of "
                              "the model, has a float result");
@@ -396,8 +398,10 @@ int ehap_requantize(ehap *e) { return guarded(e, do_requantize, NULL, NULL); }
 static int do_compress(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    if (!need_weights(e)) remark_integers(e);
-    int status = begin_removal(e, "compress");
+    int status = need_weights(e);
+    if (status) return status;
+    remark_integers(e);
+    status = begin_removal(e, "compress");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
     if (status || e->no_front) return status;
     status = pipeline_prepare(e);
