@@ -181,6 +181,16 @@ static inline void net_group_norm_reshaped(Graph *g)
     classify(g, relu(g, conv(g, relu(g, y), "b", 5, 3, 1, 1)));
 }
 
+/* What is looked at is moved by what was seen. */
+static inline void net_deformable(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 5), "a", 6, 3, 1, 1));
+    Value *moves = conv(g, a, "moves", 18, 3, 1, 1), *w = weight(g, "w", 4, D(5, 6, 3, 3));
+    Value *y = build(g, OP_DeformConv, IN(a, w, moves, weight(g, "w_b", 1, D(5))),
+                     ATTRS(attr_ints("pads", 4, D(1, 1, 1, 1))));
+    classify(g, relu(g, y));
+}
+
 /* Pixel shuffle as ops of its own, and back. */
 static inline void net_depth_to_space(Graph *g)
 {

@@ -462,6 +462,7 @@ static const LaneNet lane_nets[] = {
     {"group norm", net_group_norm, 2 + 4 + 2},
     {"group norm, scale per group", net_group_scales, 4 + 5},
     {"group norm, reshaped", net_group_norm_reshaped, 3 + 5},
+    {"deformable", net_deformable, 6 + 5},
     {"depth to space", net_depth_to_space, 3 + 4 + 2 + 5},
     {"rows of any number", net_rows, 6 + 5},
     {"embedding", net_embedding, 8 + 5},
