@@ -15,7 +15,9 @@ typedef struct Map {
  * the same body, types and number of loops share their code. */
 void map_make(Map *m, int nout, const Tensor *const *out, int nin, const Tensor *const *in,
               const char *body, int nparams, const float *params);
-/* data: of the outputs, then of the inputs. */
+/* One operand and one result, which need not lie at multiples of 16 bytes. */
+void map_make_anywhere(Map *m, const Tensor *out, const Tensor *in, const char *body);
+/* data: of the outputs, then of the inputs, at multiples of 16 bytes. */
 void map_run(const Map *m, void *const *data);
 
 /* The formula of node n as a body for its output `y` with operands called x[i] (NULL: omitted), its

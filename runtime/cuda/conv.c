@@ -242,7 +242,8 @@ static void prepare_bias(Conv *s, const Prepare *p)
     s->biased = p->nin > 2 && p->in[2].rank >= 0;
     if (!s->biased) return;
     s->bias_view = along_axis(&p->in[2], 1, 4);
-    convert_make(&s->bias, r->used ? &r->to : &r->own, &s->bias_view);
+    convert_make_at(&s->bias, r->used ? &r->to : &r->own, r->used ? r->staged_at : 0, &s->bias_view,
+                    0);
 }
 
 int cuda_conv_prepare(Prepare *p)
@@ -264,9 +265,9 @@ int cuda_conv_prepare(Prepare *p)
         t->scratch = at;
         at += bytes_of(&t->staged);
         if (r == result)
-            convert_make(&t->convert, &t->from, &t->to);
+            convert_make_at(&t->convert, &t->from, t->own_at, &t->to, t->staged_at);
         else
-            convert_make(&t->convert, &t->to, &t->from);
+            convert_make_at(&t->convert, &t->to, t->staged_at, &t->from, t->own_at);
     }
     prepare_bias(s, p);
     s->library = at;

@@ -2,25 +2,18 @@
 SCALAR_FN void copy_thread(const CopyArgs *a, int64_t i)
 {
     int64_t to = 0, from = 0;
-    for (int k = a->loops - 1; k >= 0; k--) {
-        const int64_t q = i / a->dim[k], r = i - q * a->dim[k];
+    for (int k = a->loops - 1; k > 0; k--) {
+        const int64_t q = gpu_divide(i, a->dim[k], a->threads), r = i - q * a->dim[k];
         to += r * a->to[k];
         from += r * a->from[k];
         i = q;
     }
-    switch (a->size) {
-    case 1:
+    to += i * a->to[0];
+    from += i * a->from[0];
+    if (a->size == 1)
         ((uint8_t *)a->dst)[to] = ((const uint8_t *)a->src)[from];
-        break;
-    case 2:
-        ((uint16_t *)a->dst)[to] = ((const uint16_t *)a->src)[from];
-        break;
-    case 4:
-        ((uint32_t *)a->dst)[to] = ((const uint32_t *)a->src)[from];
-        break;
-    default:
-        ((uint64_t *)a->dst)[to] = ((const uint64_t *)a->src)[from];
-    }
+    else
+        gpu_move((char *)a->dst + to * a->size, (const char *)a->src + from * a->size, a->size);
 }
 
 SCALAR_FN void append_thread(const AppendArgs *a, int64_t i)
@@ -52,8 +45,8 @@ SCALAR_FN void observe_thread(const ObserveArgs *a, int64_t i)
     }
 }
 
-/* In doubles, of which floats are some: min and max are exact, and a sum of floats rounds once more,
- * the same on every rank. */
+/* In doubles, of which floats are some: min and max are exact, and a sum of floats rounds once
+ * more, the same on every rank. */
 SCALAR_FN double ranked_load(const RankedArgs *a, int64_t at)
 {
     return a->wide ? ((const double *)a->all)[at] : (double)((const float *)a->all)[at];

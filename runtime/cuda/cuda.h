@@ -64,6 +64,9 @@ typedef struct Convert {
     Map map;
 } Convert;
 void convert_make(Convert *c, const Tensor *dst, const Tensor *src);
+/* … between views that begin so many elements behind where buffers do. */
+void convert_make_at(Convert *c, const Tensor *dst, int64_t dst_at, const Tensor *src,
+                     int64_t src_at);
 void convert_run(const Convert *c, const Tensor *dst, const Tensor *src);
 bool cuda_is_dense(const Tensor *t); /* row-major or channels-last */
 void cuda_zero(const Tensor *dst);   /* any strides */

@@ -146,10 +146,23 @@ void *cuda_state(size_t size)
 
 bool cuda_is_dense(const Tensor *t) { return tensor_is_row_major(t) || tensor_is_channels_last(t); }
 
+void convert_make_at(Convert *c, const Tensor *dst, int64_t dst_at, const Tensor *src,
+                     int64_t src_at)
+{
+    static const char body[] = "    const float y0 = x0;\n";
+    const int64_t odd =
+        dst_at * (int64_t)dtype_size(dst->dtype) | src_at * (int64_t)dtype_size(src->dtype);
+    c->plain = dst->dtype == src->dtype;
+    if (c->plain) return;
+    if (odd % 16)
+        map_make_anywhere(&c->map, dst, src, body);
+    else
+        map_make(&c->map, 1, &dst, 1, &src, body, 0, NULL);
+}
+
 void convert_make(Convert *c, const Tensor *dst, const Tensor *src)
 {
-    c->plain = dst->dtype == src->dtype;
-    if (!c->plain) map_make(&c->map, 1, &dst, 1, &src, "    const float y0 = x0;\n", 0, NULL);
+    convert_make_at(c, dst, 0, src, 0);
 }
 
 void convert_run(const Convert *c, const Tensor *dst, const Tensor *src)

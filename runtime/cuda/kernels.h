@@ -4,7 +4,8 @@
 
 #include "runtime/cuda/prelude.h"
 
-/* dst = src element for element, of `size` bytes each; a stride of 0 repeats. */
+/* dst = src element for element, of `size` bytes each (up to 16: several of the tensor's); a stride
+ * of 0 repeats. */
 typedef struct CopyArgs {
     int64_t threads;
     int loops, size;
@@ -29,6 +30,7 @@ enum { REDUCE_OPERANDS = 4 };
 typedef struct ReduceArgs {
     int64_t threads, kept, reduced, slices;
     int term, operands, kept_loops, reduced_loops;
+    int wide;        /* neighbouring kept elements per thread: 1 or 4, counted as one */
     int slice_first; /* neighbouring threads are neighbouring slices, not neighbouring elements */
     int64_t kept_dim[MAP_DIMS], reduced_dim[MAP_DIMS];
     int64_t kept_stride[REDUCE_OPERANDS][MAP_DIMS], reduced_stride[REDUCE_OPERANDS][MAP_DIMS];

@@ -64,6 +64,62 @@ SCALAR_FN float gpu_load(const void *p, int dtype, int64_t at)
     return (float)((const uint8_t *)p)[at];
 }
 
+/* n = 2, 4, 8 or 16 bytes in one access; both lie at multiples of n. */
+#ifdef __CUDACC__
+#define GPU_ALIGNED __align__(16)
+SCALAR_FN void gpu_move(void *to, const void *from, int n)
+{
+    if (n == 16)
+        *(uint4 *)to = *(const uint4 *)from;
+    else if (n == 8)
+        *(uint2 *)to = *(const uint2 *)from;
+    else if (n == 4)
+        *(uint32_t *)to = *(const uint32_t *)from;
+    else
+        *(uint16_t *)to = *(const uint16_t *)from;
+}
+#else
+#define GPU_ALIGNED _Alignas(16)
+SCALAR_FN void gpu_move(void *to, const void *from, int n)
+{
+    if ((uintptr_t)to % (uintptr_t)n || (uintptr_t)from % (uintptr_t)n) __builtin_trap();
+    memcpy(to, from, (size_t)n);
+}
+#endif
+
+/* i / n for 0 <= i < most, in 32 bits where they do. */
+SCALAR_FN int64_t gpu_divide(int64_t i, int64_t n, int64_t most)
+{
+    return most <= 0x7fffffff ? (int64_t)((uint32_t)i / (uint32_t)n) : i / n;
+}
+
+enum { GPU_WIDE = 8 }; /* elements that a thread moves at most */
+
+SCALAR_FN int gpu_size(int dtype)
+{
+    return dtype == GPU_F32 ? 4 : dtype == GPU_F16 || dtype == GPU_BF16 ? 2 : 1;
+}
+
+/* x[0 … n) from element `at` on, of which n are aligned to their size together or to 16 bytes. n:
+ * 2, 4 or 8. */
+SCALAR_FN void gpu_load_wide(const void *p, int dtype, int64_t at, int n, float *x)
+{
+    GPU_ALIGNED uint32_t w[GPU_WIDE];
+    const int size = gpu_size(dtype), bytes = n * size, part = bytes < 16 ? bytes : 16;
+    for (int k = 0; k < bytes; k += part)
+        gpu_move((char *)w + k, (const char *)p + at * size + k, part);
+    for (int e = 0; e < n; e++) {
+        const uint32_t narrow = w[e * size / 4] >> 8 * (e * size % 4);
+        float f;
+        memcpy(&f, &w[e], sizeof f);
+        x[e] = dtype == GPU_F32    ? f
+               : dtype == GPU_F16  ? half_load((uint16_t)narrow)
+               : dtype == GPU_BF16 ? bf16_load((uint16_t)narrow)
+               : dtype == GPU_I8   ? (float)(int8_t)narrow
+                                   : (float)(uint8_t)narrow;
+    }
+}
+
 /* Bytes round to nearest even and saturate; NaN becomes the least. */
 SCALAR_FN void gpu_store(void *p, int dtype, int64_t at, float x)
 {
@@ -81,6 +137,16 @@ SCALAR_FN void gpu_store(void *p, int dtype, int64_t at, float x)
         const int32_t byte = (int32_t)(up < hi ? up : hi);
         ((uint8_t *)p)[at] = (uint8_t)byte;
     }
+}
+
+/* The other way. */
+SCALAR_FN void gpu_store_wide(void *p, int dtype, int64_t at, int n, const float *x)
+{
+    GPU_ALIGNED uint32_t w[GPU_WIDE];
+    const int size = gpu_size(dtype), bytes = n * size, part = bytes < 16 ? bytes : 16;
+    for (int e = 0; e < n; e++) gpu_store(w, dtype, e, x[e]);
+    for (int k = 0; k < bytes; k += part)
+        gpu_move((char *)p + at * size + k, (const char *)w + k, part);
 }
 
 /* *p = min(*p, x), whoever else does it. */
@@ -108,7 +174,9 @@ SCALAR_FN int gpu_inside(float x, float scale, float zero, float lo, float hi)
 enum { MAP_DIMS = 8, MAP_OPERANDS = 20, MAP_PARAMS = 24 };
 
 /* Operand k of thread i lies at data[k] + the sum over loops of index * stride[k]; loop 0 is the
- * outermost. Outputs come first. */
+ * outermost; in a wide kernel a thread is as many elements of the innermost loop. Outputs come
+ * first.
+ */
 typedef struct MapArgs {
     int64_t threads;
     int64_t dim[MAP_DIMS];

@@ -22,6 +22,23 @@ static void copy_loops(const Loops *l, int from, int operands, int *n, int64_t *
     }
 }
 
+/* Whether a thread may take four neighbouring kept elements, each operand's in one access or all
+ * the same. over: the reduced loops. */
+static bool may_widen(const ReduceArgs *a, const Loops *over)
+{
+    const int in = a->kept_loops - 1;
+    if (a->slice_first || a->kept_dim[in] % 4) return false;
+    for (int k = 0; k < a->operands; k++) {
+        if (a->kept_stride[k][in] == 0) continue;
+        if (a->kept_stride[k][in] != 1) return false;
+        for (int i = 0; i < in; i++)
+            if (a->kept_stride[k][i] % 4) return false;
+        for (int i = 0; i < over->n; i++)
+            if (over->stride[k][i] % 4) return false;
+    }
+    return true;
+}
+
 void reduce_make(Reduce *r, enum GpuTerm term, int operands, const Tensor *const *x,
                  const Tensor *kept, float scale)
 {
@@ -49,8 +66,15 @@ void reduce_make(Reduce *r, enum GpuTerm term, int operands, const Tensor *const
     a->operands = operands;
     a->slices = slices_of(a->kept, a->reduced);
     a->slice_first = a->reduced > 1 && l.stride[0][l.n - 1] == 1;
+    a->wide = may_widen(a, &l) ? 4 : 1;
+    if (a->wide > 1) {
+        const int in = a->kept_loops - 1;
+        a->kept /= 4;
+        a->kept_dim[in] /= 4;
+        for (int k = 0; k < operands; k++) a->kept_stride[k][in] *= 4;
+    }
     a->threads = a->kept * a->slices;
-    r->finish = (FinishArgs){.threads = a->kept,
+    r->finish = (FinishArgs){.threads = a->kept * a->wide,
                              .slices = a->slices,
                              .term = (int)term,
                              .dtype = (int)kept->dtype,
@@ -59,7 +83,7 @@ void reduce_make(Reduce *r, enum GpuTerm term, int operands, const Tensor *const
 
 size_t reduce_scratch(const Reduce *r)
 {
-    return ((size_t)r->args.threads * sizeof(float) + 63) & ~(size_t)63;
+    return ((size_t)(r->args.threads * r->args.wide) * sizeof(float) + 63) & ~(size_t)63;
 }
 
 void reduce_run(const Reduce *r, const void *const *x, void *y, void *scratch)
