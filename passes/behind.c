@@ -62,10 +62,11 @@ int behind_compress(Context **out, const Context *c, Tail *t, int what)
     TRY(run(b, "canonicalize", ""));
     b->original = graph_clone(b->graph, b->arena, NULL);
     if (!allocate_free(b->graph, &b->opt)) return STATUS_NOTHING;
-    diag_remark(b->diag,
-                "behind %s nothing can be run: channels are scored by %s, layers are not "
-                "refitted, trained or quantized",
-                t->first, criterion);
+    diag_remark(
+        b->diag,
+        "behind %s nothing can be run: channels are scored by %s and have the budget's fraction "
+        "to themselves, layers are not refitted, trained or quantized",
+        t->first, criterion);
     TRY(run(b, "sensitivity", ""));
     if (what == BEHIND_SCORE) return 0;
     const int status = prune(b);

@@ -193,6 +193,10 @@ int pass_quantize(Context *c, const char *opt)
     }
     g->at = NULL;
     rewrite_end(&r);
-    if (!lowered) diag_warning(c->diag, "nothing to quantise: run the pass fake-quant first");
+    if (!lowered)
+        diag_warning(c->diag,
+                     "no layer runs in integers on '%s': none suits it, or the pass fake-quant has "
+                     "not run",
+                     t->name);
     return t->static_shapes ? bind_shapes(c) : 0;
 }
