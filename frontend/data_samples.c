@@ -287,13 +287,16 @@ static int check_conversion(const SampleInput *in, const Value *input, Diag *d)
                       dtype_name(in->type.dtype), in->name, dtype_name(want));
 }
 
-/* An input that is a single number has the same one for all samples. */
-static void repeat_numbers(Samples *s, Arena *a)
+/* An input that is a single number, without a batch. */
+static bool is_number(const Graph *g, int input) { return g->inputs[input]->type.rank == 0; }
+
+/* It has the same one for all samples. */
+static void repeat_numbers(Samples *s, const Graph *g, Arena *a)
 {
     for (int i = 0; i < s->ninputs; i++) {
         SampleInput *in = &s->inputs[i];
         size_t size = dtype_size(in->type.dtype);
-        if (in->type.rank != 0) continue;
+        if (!is_number(g, i)) continue;
         char *all = arena_array(a, (size_t)s->count, size);
         for (int64_t k = 0; k < s->count; k++)
             memcpy(all + (size_t)k * size, sample_at(in, 0, NULL), size);
@@ -309,17 +312,17 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
         int64_t count;
         TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
         bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
-        if (s->inputs[i].type.rank > 0 && pre && pre->given && is_float)
+        if (!is_number(ps->graph, i) && pre && pre->given && is_float)
             TRY(apply(&s->inputs[i], a, pre, ps));
         TRY(check_conversion(&s->inputs[i], ps->graph->inputs[i], ps->diag));
-        if (s->inputs[i].type.rank == 0) continue;
+        if (is_number(ps->graph, i)) continue;
         if (counted && count != s->count)
             return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
                               (long long)s->count, counted, (long long)count, s->inputs[i].name);
         s->count = count;
         counted = s->inputs[i].name;
     }
-    repeat_numbers(s, a);
+    repeat_numbers(s, ps->graph, a);
     if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&
         dtype_is_float(ps->graph->inputs[0]->type.dtype))
         diag_remark(ps->diag, "no --preprocess given: bytes are fed to '%s' as 0 to 255",

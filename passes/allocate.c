@@ -105,10 +105,13 @@ static int nothing_to_remove(Context *c)
     return STATUS_NOTHING;
 }
 
-int allocate_layers(Context *c)
+int allocate_layers(const Graph *g)
 {
+    Arena *a = arena_new();
     ScoredLayer *layers;
-    return scored_layers(c->graph, c->arena, &layers);
+    int n = scored_layers(g, a, &layers);
+    arena_free(a);
+    return n;
 }
 
 static bool any_free(const Groups *gr)

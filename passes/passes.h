@@ -248,8 +248,8 @@ double steps_affordable(const Graph *g, const Options *o, int64_t batch, double 
 int allocate_possible(Context *c);
 /* Whether one of g is, without a word. */
 bool allocate_free(const Graph *g, const Options *o);
-/* How many layers have channels of their own. */
-int allocate_layers(Context *c);
+/* How many layers of g have channels of their own. */
+int allocate_layers(const Graph *g);
 /* Of the original's value `name`, along `axis` (-1: any); NULL: it has lost nothing there. */
 const Survivors *survivors_of(const Context *c, const char *name, int axis);
 

@@ -91,10 +91,35 @@ static void make_noise(uint8_t *out, int64_t n, int64_t count, uint64_t seed)
     }
 }
 
-static void make_numbers(int64_t *out, int64_t n, int64_t count, uint64_t seed)
+/* Below what v may be as an index of the constants that are gathered by it, or what is made of it
+ * by moving its elements; else 100. */
+static uint32_t indices_of(const Graph *g, const Value *v)
+{
+    enum { USUAL = 100 };
+    int64_t most = INT64_MAX;
+    Arena *scratch = arena_new();
+    bool *same = NEW_ARRAY(scratch, bool, g->nvalues);
+    same[v->id] = true;
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        if (n->nin == 0 || !n->in[0] || n->nout == 0 || !n->out[0]) continue;
+        const bool moved = (op_info[n->op].flags & OPF_MOVES) != 0 || n->op == OP_Cast;
+        if (moved && same[n->in[0]->id]) same[n->out[0]->id] = true;
+        if (n->op != OP_Gather || !n->in[1] || !same[n->in[1]->id]) continue;
+        const Type *t = &n->in[0]->type;
+        int64_t axis = node_int(n, "axis", 0);
+        if (axis < 0) axis += t->rank;
+        if (axis >= 0 && axis < t->rank && t->dim[axis] > 0 && t->dim[axis] < most)
+            most = t->dim[axis];
+    }
+    arena_free(scratch);
+    return most <= INT32_MAX ? (uint32_t)most : USUAL;
+}
+
+static void make_numbers(int64_t *out, int64_t n, int64_t count, uint32_t below, uint64_t seed)
 {
     Rng r = rng_new(seed ^ 0x5e7f, 0);
-    for (int64_t k = 0; k < n * count; k++) out[k] = rng_below(&r, 100);
+    for (int64_t k = 0; k < n * count; k++) out[k] = rng_below(&r, below);
 }
 
 static void set_range(Arena *a, SampleInput *in, const Preset *p)
@@ -133,7 +158,7 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
                           v->name, (long long)n);
     if (v->type.dtype == DT_I64) {
         int64_t *numbers = NEW_ARRAY(c->arena, int64_t, n * count);
-        make_numbers(numbers, n, count, c->opt.seed);
+        make_numbers(numbers, n, count, indices_of(c->original, v), c->opt.seed);
         in->data = numbers;
         return 0;
     }

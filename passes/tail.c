@@ -109,6 +109,44 @@ static int mark_tail(const Graph *g, bool integers, bool *tail, Arena *a)
     return count;
 }
 
+static bool any_float(Value *const *v, int n, const bool *which)
+{
+    for (int k = 0; k < n; k++)
+        if (v[k] && dtype_is_float(v[k]->type.dtype) && (!which || which[v[k]->id])) return true;
+    return false;
+}
+
+/* Whether the rest would have a float output. */
+static bool is_learnable(const Graph *g, const bool *tail, Arena *a)
+{
+    bool *rest = NEW_ARRAY(a, bool, g->nvalues); /* by value id: made in front */
+    for (int k = 0; k < g->nnodes; k++)
+        for (int o = 0; o < g->nodes[k]->nout && !tail[k]; o++)
+            if (g->nodes[k]->out[o]) rest[g->nodes[k]->out[o]->id] = true;
+    if (any_float(g->outputs, g->noutputs, NULL)) return true;
+    for (int k = 0; k < g->nnodes; k++)
+        if (tail[k] && any_float(g->nodes[k]->in, g->nodes[k]->nin, rest)) return true;
+    return false;
+}
+
+/* Marks what makes integers of floats that end as integers, an ArgMax behind a classifier: what it
+ * reads can be learned, its results cannot. */
+static int mark_ends(const Graph *g, bool *tail, Arena *a)
+{
+    bool *leads = NEW_ARRAY(a, bool, g->nvalues); /* by value id: to a float */
+    int count = 0;
+    for (int k = g->nnodes - 1; k >= 0; k--) {
+        const Node *n = g->nodes[k];
+        bool ahead = any_float(n->out, n->nout, NULL);
+        for (int o = 0; o < n->nout; o++) ahead |= n->out[o] && leads[n->out[o]->id];
+        for (int i = 0; i < n->nin; i++)
+            if (n->in[i]) leads[n->in[i]->id] |= ahead;
+        if (!ahead && !tail[k]) tail[k] = true;
+        count += tail[k];
+    }
+    return count;
+}
+
 /* ---- taking it out ------------------------------------------------------------------ */
 
 typedef struct Split {
@@ -220,13 +258,17 @@ static Tail *detach(Split *s)
 int tail_detach(Tail **out, Graph *g, bool integers, Arena *a, Diag *d)
 {
     Split s = {.g = g, .tail = NEW_ARRAY(a, bool, g->nnodes), .a = a};
-    const int count = mark_tail(g, integers, s.tail, a);
+    int count = mark_tail(g, integers, s.tail, a);
+    const bool ends = !is_learnable(g, s.tail, a);
+    if (ends) count = mark_ends(g, s.tail, a);
     *out = NULL;
     if (count == 0) return 0;
     *out = detach(&s);
     const Op op = (*out)->nodes->nodes[0]->op;
     const bool rounds = op == OP_QuantizeLinear || op == OP_DynamicQuantizeLinear;
-    const char *why = rounds ? "in integers already" : "not known or of no fixed size";
+    const char *why = rounds ? "in integers already"
+                      : ends ? "the end of what can be learned"
+                             : "not known or of no fixed size";
     bool real = false;
     for (int o = 0; o < g->noutputs; o++) real |= dtype_is_float(g->outputs[o]->type.dtype);
     if (!real) {
@@ -344,4 +386,46 @@ int tail_attach(Graph *g, const Tail *t, Diag *d)
     g->noutputs = 0;
     for (int o = 0; o < t->noutputs; o++) graph_add_output(g, outputs[o]);
     return 0;
+}
+
+/* ---- what bodies read ----------------------------------------------------------------- */
+
+/* v as it was before QuantizeLinear and DequantizeLinear, moved as behind them by copies of the
+ * nodes that do; NULL: it does not come from there. */
+static Value *before_grid(Graph *g, const Value *v)
+{
+    const Node *n = v->def, *q;
+    if (!n) return NULL;
+    if (n->op == OP_DequantizeLinear) {
+        q = n->in[0]->def;
+        return q && q->op == OP_QuantizeLinear ? q->in[0] : NULL;
+    }
+    if (!(op_info[n->op].flags & OPF_MOVES) && n->op != OP_MaxPool) return NULL;
+    Value *x = before_grid(g, n->in[0]), *moved = NULL;
+    if (!x) return NULL;
+    Node *copy = node_new(g, n->op, n->nin, n->in, n->nout);
+    copy->in[0] = x;
+    for (int k = 0; k < n->nattrs; k++) node_set_attr(g, copy, n->attrs[k]);
+    for (int o = 0; o < n->nout; o++) {
+        if (!n->out[o]) continue;
+        copy->out[o] = value_new(g, n->out[o]->name, n->out[o]->type);
+        if (n->out[o] == v) moved = copy->out[o];
+    }
+    node_append(g, copy);
+    return moved;
+}
+
+void tail_free_bodies(Graph *g)
+{
+    Rewrite r = rewrite_begin(g);
+    for (int k = 0; k < r.nold; k++) {
+        Node *n = r.old[k];
+        for (int i = n->nin - n->ncapture; i < n->nin; i++) {
+            const bool moved = n->in[i]->def && n->in[i]->def->op != OP_DequantizeLinear;
+            Value *v = moved ? before_grid(g, n->in[i]) : NULL;
+            if (v) n->in[i] = v;
+        }
+        node_append(g, n);
+    }
+    rewrite_end(&r);
 }

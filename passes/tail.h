@@ -25,5 +25,9 @@ int tail_detach(Tail **out, Graph *g, bool integers, Arena *a, Diag *d);
 void tail_name_readers(Graph *g, const Tail *t);
 /* Appends the tail to g, whose outputs and inputs have kept their names. */
 int tail_attach(Graph *g, const Tail *t, Diag *d);
+/* ONNX Runtime (1.32, say) takes QuantizeLinear and DequantizeLinear through nodes that move
+ * elements, and ends with an assertion where it meets a body that reads their result. Bodies in g
+ * read what is not quantized instead. */
+void tail_free_bodies(Graph *g);
 
 #endif

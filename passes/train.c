@@ -582,7 +582,10 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
 {
     Trainer *t = ctx;
     t->recipe.setup.shard = shard;
-    TRY(train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup));
+    const int errors = t->c->diag->errors;
+    int status = train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup);
+    *t->nothing = status < 0 && t->c->diag->errors == errors;
+    TRY(status);
     *out = (ShardGraph){.g = t->t.g, .shared = bytes_remembered(t)};
     if (!t->resident) return 0;
     const int64_t shards = t->recipe.setup.batch / shard;
@@ -595,10 +598,11 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
     return 0;
 }
 
-static int train_in(Arena *a, Context *c, const char *opt)
+static int train_in(Arena *a, Context *c, const char *opt, bool *nothing)
 {
     Trainer *t = NEW(a, Trainer);
     t->c = c;
+    t->nothing = nothing;
     t->arena = a;
     TRY(train_recipe(&t->recipe, c, opt));
     t->optimizer = optimizer_new(t->recipe.optimizer);
@@ -625,7 +629,10 @@ int pass_train(Context *c, const char *opt)
 {
     if (!c->data || c->data->count == 0) return diag_error(c->diag, "no samples to train on");
     Arena *a = arena_new();
-    int status = train_in(a, c, opt);
+    bool nothing = false;
+    int status = train_in(a, c, opt, &nothing);
     arena_free(a);
-    return status;
+    if (!nothing) return status;
+    diag_remark(c->diag, "the network has nothing to train");
+    return 0;
 }

@@ -505,7 +505,7 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
     out->shard = setup->shard;
     TRY(shard_specialize_mapped(&out->g, c->graph, a, c->data, out->shard, &b.twin, c->diag));
     collect_params(&b);
-    if (out->nparams == 0) return diag_error(c->diag, "the network has nothing to train");
+    if (out->nparams == 0) return -1;
     add_statistics(&b);
     TRY(build_loss(&b, &loss));
     return build_gradients(&b, loss);

@@ -68,7 +68,8 @@ typedef struct TrainGraph {
 
 /* Builds it from c->graph (trained), c->original (teacher) and c->data in arena a. Classifiers
  * ([batch, classes] outputs) learn by cross-entropy from labels where the data has them, and from
- * the teacher's softmax; anything else by squared differences to the teacher. */
+ * the teacher's softmax; anything else by squared differences to the teacher. -1 without a message:
+ * it has nothing to train. */
 int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *setup);
 
 /* Whether the graph holds FakeQuant nodes. */

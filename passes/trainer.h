@@ -45,6 +45,7 @@ typedef struct Trainer {
     bool push;     /* … and the host's, which is newer, has to go there */
     bool ahead;    /* … and is newer than the host's */
     TrainUpdate update;
+    bool *nothing;      /* nothing in the network can be trained */
     Instance *instance; /* … of which there is one */
     float rates[RATES], *report;
     float **home;        /* by TrainUpdate.state */

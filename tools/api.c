@@ -299,6 +299,7 @@ static int begin(ehap *e, const char *job, bool runs)
     if (status || e->c.original) return status;
     e->c.opt.whole_process = true;
     const bool integers = !strstr(job, "requantize"); /* which makes floats of them */
+    if (runs && halves_widen(&e->halves, e->c.graph, e->arena, &e->diag) < 0) return EHAP_BAD_INPUT;
     if (runs) detached = tail_detach(&e->tail, e->c.graph, integers, e->arena, &e->diag);
     if (detached < 0) return EHAP_BAD_INPUT;
     e->no_front = detached == STATUS_NOTHING;
@@ -374,7 +375,7 @@ static int do_quantize(ehap *e, const char *a, const char *b)
                              "the model, has a float result");
         return EHAP_NOTHING;
     }
-    if (!status && !e->c.skip && allocate_layers(&e->c) == 0) {
+    if (!status && allocate_layers(e->c.original) == 0) {
         diag_error(&e->diag, "nothing can be quantized: no node that is understood has a constant "
                              "weight");
         status = EHAP_NOTHING;
@@ -403,7 +404,7 @@ static int do_compress(ehap *e, const char *a, const char *b)
     remark_integers(e);
     status = begin_removal(e, "compress");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
-    if (status || e->no_front) return status;
+    if (status || e->no_front || allocate_layers(e->c.original) == 0) return status;
     status = pipeline_prepare(e);
     if (!status && !e->front_fixed) status = pipeline_prune(e);
     if (!status && !e->front_fixed && e->c.opt.steps != 0) status = pipeline_train(e);
@@ -455,6 +456,26 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static bool has_quantized(const Graph *g)
+{
+    for (int k = 0; k < g->nnodes; k++)
+        if (g->nodes[k]->op == OP_QuantizeLinear || g->nodes[k]->op == OP_DequantizeLinear)
+            return true;
+    return false;
+}
+
+/* With what was set aside, in the types that it had; NULL after an error. */
+static Graph *whole_model(ehap *e)
+{
+    Graph *g = e->c.graph;
+    if (!e->tail && !e->halves) return g;
+    g = graph_clone(g, e->arena, NULL);
+    if (e->tail && tail_attach(g, e->tail, &e->diag) < 0) return NULL;
+    if (e->tail) tail_free_bodies(g);
+    if (e->halves && halves_narrow(g, e->halves, !has_quantized(g), &e->diag) < 0) return NULL;
+    return g;
+}
+
 static int do_save(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
@@ -478,12 +499,8 @@ static int do_save(ehap *e, const char *path, const char *unused)
                      .nprops = sizeof props / sizeof *props,
                      .written = &written};
     if (ranks_index() > 0) return EHAP_OK; /* rank 0 writes for all */
-    Graph *whole = c->graph;
-    if (e->tail) {
-        whole = graph_clone(c->graph, e->arena, NULL);
-        if (tail_attach(whole, e->tail, &e->diag) < 0) return EHAP_BAD_INPUT;
-    }
-    if (onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    Graph *whole = whole_model(e);
+    if (!whole || onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
                              graph_flops_at(c->graph, &c->opt), written};
     if (e->tail) e->output.params += graph_params(e->tail->nodes);

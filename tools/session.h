@@ -5,6 +5,7 @@
 #include "ehap.h"
 #include "frontend/frontend.h"
 #include "passes/behind.h"
+#include "passes/halves.h"
 #include "passes/passes.h"
 #include "passes/tail.h"
 
@@ -19,6 +20,7 @@ struct ehap {
     Diag diag;
     Context c;
     Tail *tail;       /* what cannot be planned, set aside; NULL: nothing */
+    Halves *halves;   /* what was in half precision and is worked on in float; NULL: nothing */
     bool no_front;    /* nothing in front of it can be run */
     bool front_fixed; /* no channel in front of it can go */
     Context *behind;  /* where the tail was compressed; NULL: it was not */

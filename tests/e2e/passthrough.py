@@ -160,6 +160,18 @@ def sparse(model):
     return model
 
 
+def half(model):
+    """All of it in FP16 but for x and y."""
+    g = model.graph
+    for i in g.initializer:
+        if i.data_type == T.FLOAT:
+            i.CopyFrom(nh.from_array(nh.to_array(i).astype(np.float16), i.name))
+    g.node[0].input[0], g.node[-1].output[0] = "x16", "y16"
+    g.node.insert(0, h.make_node("Cast", ["x"], ["x16"], to=T.FLOAT16))
+    g.node.append(h.make_node("Cast", ["y16"], ["y"], to=T.FLOAT))
+    return model
+
+
 def strings():
     names = h.make_tensor("names", T.STRING, [10], [b"n%d" % i for i in range(10)])
     model = network(plain, [h.make_node("ArgMax", ["y"], ["best"], axis=1, keepdims=0),
@@ -189,6 +201,7 @@ NETS = {
     "optional": (lambda: network(optional), "optional", ["c2"]),
     "strings": (strings, None, []),
     "sparse": (lambda: sparse(network(plain)), None, []),
+    "half": (lambda: half(network(plain)), None, []),
     "pair": (lambda: network(pair), None, []),
     "qlinear": (lambda: network(qlinear), "qconv", ["c2"]),
     "complex": (lambda: network(complex_beside, outputs=side(T.COMPLEX64)), "tocomplex", ["c1"]),
@@ -232,7 +245,7 @@ def signal_to_noise(got, want):
 
 
 def weights(model):
-    return sum(int(np.prod(i.dims)) for i in model.graph.initializer if i.data_type in (T.FLOAT, T.INT8))
+    return sum(int(np.prod(i.dims)) for i in model.graph.initializer if i.data_type in (T.FLOAT, T.FLOAT16, T.INT8))
 
 
 def channels(model, layer):

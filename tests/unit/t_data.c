@@ -194,6 +194,21 @@ static void test_npz(void **state)
     read_fails(f, put(f, "junk.npz", x, sizeof x), "cannot open");
 }
 
+/* One number per sample is not the same number for all. */
+static void test_single_numbers(void **state)
+{
+    Fixture *f = *state;
+    int64_t ids[] = {5, 6, 7};
+    NamedArray array = {"x", type_of(DT_I64, 1, (int64_t[]){3}), ids};
+    const char *path = arena_printf(f->a, "%s/n.npz", f->dir);
+    f->g->inputs[0]->type = type_of(DT_I64, 1, f->g->inputs[0]->type.dim);
+    assert_int_equal(npz_write(path, &array, 1, &f->d), 0);
+    Samples *s = read_ok(f, path, NULL);
+    assert_int_equal(s->count, 3);
+    for (int64_t i = 0; i < 3; i++)
+        assert_int_equal(*(const int64_t *)sample_at(&s->inputs[0], i, NULL), ids[i]);
+}
+
 /* Every truncation and every flipped byte of an .npy: samples or an error, nothing between. */
 static void test_npy_damage(void **state)
 {
@@ -312,10 +327,12 @@ static void test_stamp(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST(test_records),    TEST(test_pieces),   TEST(test_large_files), TEST(test_idx),
-        TEST(test_gzip),       TEST(test_npz),      TEST(test_npy_damage),  TEST(test_preprocess),
-        TEST(test_conversion), TEST(test_npz_bomb), TEST(test_bfloat16),    TEST(test_nothing),
-        TEST(test_stamp)};
+    const struct CMUnitTest tests[] = {TEST(test_records),        TEST(test_pieces),
+                                       TEST(test_large_files),    TEST(test_idx),
+                                       TEST(test_gzip),           TEST(test_npz),
+                                       TEST(test_single_numbers), TEST(test_npy_damage),
+                                       TEST(test_preprocess),     TEST(test_conversion),
+                                       TEST(test_npz_bomb),       TEST(test_bfloat16),
+                                       TEST(test_nothing),        TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

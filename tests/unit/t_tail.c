@@ -158,12 +158,54 @@ static void nothing_left(void **state)
     arena_free(s.arena);
 }
 
+/* Where all outputs are integers, what makes them waits, and what they are made of is learned. */
+static void ends_in_integers(void **state)
+{
+    Setup s;
+    (void)state;
+    const int status =
+        set_up(&s, "g (float[N,4] x) => (int64[N] y) <float[4,3] w = {1, 2, 3, 4, 5, 6, 7, 8,\n"
+                   "    9, 10, 11, 12}, int64 one = {1}> {\n"
+                   "  [fc] z = MatMul (x, w)\n"
+                   "  [best] i = ArgMax <axis = 1, keepdims = 0> (z)\n"
+                   "  y = Add (i, one)\n"
+                   "}\n");
+    assert_int_equal(status, 0);
+    assert_non_null(strstr(s.message, "node 'best' (ArgMax) is the end of what can be learned"));
+    expect_outputs(s.g, "z ");
+    assert_int_equal(s.g->nnodes, 1);
+    expect_whole(&s);
+    arena_free(s.arena);
+}
+
+/* A body reads what was moved before it was quantized. */
+static void bodies_read_floats(void **state)
+{
+    Setup s;
+    (void)state;
+    set_up(&s, "g (float[2,3] x, bool c) => (float[3,2] y) <float s = {0.5}, uint8 z = {3}> {\n"
+               "  q = QuantizeLinear (x, s, z)\n"
+               "  d = DequantizeLinear (q, s, z)\n"
+               "  t = Transpose <perm = [1, 0]> (d)\n"
+               "  y = my.If (c, t)\n"
+               "}\n");
+    Graph *g = graph_clone(s.before, s.arena, NULL);
+    g->nodes[3]->ncapture = 1;
+    tail_free_bodies(g);
+    const Node *transpose = g->nodes[4]->in[1]->def;
+    assert_int_equal(transpose->op, OP_Transpose);
+    assert_string_equal(transpose->in[0]->name, "x");
+    assert_int_equal(graph_verify(g, &s.diag), 0);
+    arena_free(s.arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_from_data), cmocka_unit_test(integers_wait),
-        cmocka_unit_test(unknown_op),      cmocka_unit_test(nothing_to_set_aside),
-        cmocka_unit_test(nothing_left),
+        cmocka_unit_test(sizes_from_data),    cmocka_unit_test(integers_wait),
+        cmocka_unit_test(unknown_op),         cmocka_unit_test(nothing_to_set_aside),
+        cmocka_unit_test(nothing_left),       cmocka_unit_test(ends_in_integers),
+        cmocka_unit_test(bodies_read_floats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
