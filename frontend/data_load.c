@@ -6,51 +6,84 @@
 
 #include "frontend/data.h"
 #include "frontend/file.h"
+#include "ir/process.h"
 
-static const size_t LARGEST = (size_t)4 << 30, SMALLEST = (size_t)1 << 20;
+static const size_t LARGEST = (size_t)4 << 30;
 
 static void close_file(void *f) { fclose(f); }
 static void close_gz(void *f) { gzclose(f); }
 
-/* How much a gzip'ed file unpacks to, by its last four bytes; SMALLEST where that is not likely (or
- * several were appended): then the buffer grows. */
-static size_t unpacked_size(const char *path)
+/* How much a gzip'ed file unpacks to, by its last four bytes; 0 where that is not likely. */
+static size_t promised_size(const char *path)
 {
     uint8_t b[4];
     FILE *f = fopen(path, "rb");
-    if (!f) return SMALLEST;
+    if (!f) return 0;
     Arena *held = arena_holding(close_file, f);
     size_t n = 0;
     if (fseek(f, -4, SEEK_END) == 0 && fread(b, 1, 4, f) == 4)
         n = b[0] | (size_t)b[1] << 8 | (size_t)b[2] << 16 | (size_t)b[3] << 24;
     const bool likely = n / 64 <= (size_t)ftell(f);
     arena_free(held);
-    return likely && n > SMALLEST ? n : SMALLEST;
+    return likely ? n : 0;
 }
 
-/* Reads until the end into a buffer that doubles if it has to; an outgrown one is freed. */
+/* Reads on to the end without keeping anything: how much there was, or just over `most`. */
+static size_t count_rest(gzFile f, size_t most)
+{
+    char buf[1 << 16];
+    size_t n = 0;
+    for (int got; n <= most && (got = gzread(f, buf, sizeof buf)) > 0;) n += (size_t)got;
+    return n;
+}
+
+static bool is_damaged(gzFile f)
+{
+    int why;
+    gzerror(f, &why);
+    return why != Z_OK && why != Z_STREAM_END;
+}
+
+/* Up to n bytes; -1: the data is damaged. */
+static int64_t read_up_to(gzFile f, char *to, size_t n)
+{
+    size_t at = 0;
+    while (at < n) {
+        const size_t left = n - at;
+        const int got = gzread(f, to + at, (unsigned)(left < 1u << 30 ? left : 1u << 30));
+        if (got < 0) return -1;
+        if (got == 0) break;
+        at += (size_t)got;
+    }
+    return (int64_t)at;
+}
+
+/* What is held is allocated once, when its size is known: that which the file promises, or, if
+ * there turns out to be more, what a first reading counts. */
 static int unpack(Bytes *out, Arena *a, gzFile f, const char *path, Diag *d)
 {
-    size_t cap = unpacked_size(path) + 1, n = 0;
-    Arena *held = arena_new();
-    char *buf = arena_alloc(held, cap);
-    int got;
-    while ((got = gzread(f, buf + n, (unsigned)(cap - n < 1u << 30 ? cap - n : 1u << 30))) > 0) {
-        n += (size_t)got;
-        if (n > LARGEST) break;
-        if (n < cap) continue;
-        Arena *larger = arena_new();
-        char *bigger = arena_alloc(larger, cap * 2);
-        memcpy(bigger, buf, n);
+    const size_t memory = process_memory(), most = memory / 2 < LARGEST ? memory / 2 : LARGEST;
+    size_t size = promised_size(path);
+    for (;;) {
+        if (size > most)
+            return diag_error(d, "'%s' unpacks to more than %zu MiB", path, most >> 20);
+        Arena *held = arena_new();
+        char *bytes = arena_alloc(held, size + 1);
+        const int64_t n = read_up_to(f, bytes, size);
+        const size_t more = n < 0 ? 0 : count_rest(f, most);
+        if (n < 0 || (!more && is_damaged(f))) {
+            arena_free(held);
+            return diag_error(d, "'%s': cannot read: damaged gzip data", path);
+        }
+        if (!more) {
+            arena_own(a, held);
+            *out = (Bytes){bytes, (size_t)n};
+            return 0;
+        }
         arena_free(held);
-        held = larger;
-        buf = bigger;
-        cap *= 2;
+        size += more;
+        if (gzrewind(f) != 0) return diag_error(d, "cannot read '%s' again", path);
     }
-    arena_own(a, held);
-    *out = (Bytes){buf, n};
-    if (got < 0) return diag_error(d, "'%s': cannot read: damaged gzip data", path);
-    return n > LARGEST ? diag_error(d, "'%s' is over 4 GiB", path) : 0;
 }
 
 int data_load(Bytes *out, Arena *a, const char *path, Diag *d)

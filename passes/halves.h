@@ -8,7 +8,8 @@
 typedef struct Halves Halves; /* which values were FP16 or BF16, by name */
 
 /* Makes float of every FP16 and BF16 value of g, inputs and outputs among them; nodes that are not
- * understood get theirs through Cast. *out is NULL, and g untouched, if it has none. It lives in `a`.
+ * understood get theirs through Cast. *out is NULL, and g untouched, if it has none. It lives in
+ * `a`.
  */
 int halves_widen(Halves **out, Graph *g, Arena *a, Diag *d);
 /* Gives inputs and outputs their types back, by Cast; with `inside`, all that has kept its name and

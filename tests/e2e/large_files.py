@@ -67,8 +67,7 @@ with tempfile.TemporaryDirectory() as work:
         sys.exit(77)
     size = write(layers)
     assert not large or size > 2**31
-    ehapc("quantize", "big.onnx", "-o", "q.onnx", "--data", "x.npz", "--steps", "0", "--threads", "1",
-          "--batch", "8", "--json", "q.json")
+    ehapc("quantize", "big.onnx", "-o", "q.onnx", "--data", "x.npz", "--steps", "0", "--json", "q.json")
     report = json.load(open("q.json"))
     ratio = report["peak_rss_bytes"] / size
     print(f"{size / 2**20:.0f} MiB in, {report['output']['bytes'] / 2**20:.0f} MiB out, peak {ratio:.3f} of the file, "
