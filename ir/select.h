@@ -23,4 +23,8 @@ int64_t slice_count(int64_t start, int64_t end, int64_t step);
 /* Amounts of a Pad node before and after each of `rank` axes. Returns as slice_args does. */
 int pad_amounts(const Node *n, int rank, int64_t *before, int64_t *after, Diag *d);
 
+/* Where coordinate i (from the first that is not padding) of an axis of Pad reads, by its mode: in
+ * 0 … size - 1, or -1 for the constant. */
+int64_t pad_source(const char *mode, int64_t i, int64_t size);
+
 #endif

@@ -68,14 +68,16 @@ static Value *constant(Graph *g, const char *of, const char *suffix, Type t, con
     return value_const(g, arena_printf(g->arena, "%s%s", of, suffix), t, data);
 }
 
-/* Builds a QuantizeLinear or DequantizeLinear named after the tensor it is for. */
+/* Builds a QuantizeLinear or DequantizeLinear named after the tensor it is for; where there are
+ * several (a bias that products of different scales share), node and value get the same number. */
 static Value *convert(Graph *g, Op op, const char *of, Value *x, Value *scale, Value *zero,
                       int axis)
 {
     Attr a = attr_int("axis", axis);
     Value *y = build(g, op, IN(x, scale, zero), axis >= 0, &a);
-    y->def->name = arena_printf(g->arena, "%s_%s", of, op_info[op].name);
-    y->name = value_new(g, arena_printf(g->arena, "%s_Output", y->def->name), y->type)->name;
+    const char *name = arena_printf(g->arena, "%s_%s", of, op_info[op].name), *suffix = "_Output";
+    y->name = value_new(g, arena_printf(g->arena, "%s%s", name, suffix), y->type)->name;
+    y->def->name = arena_printf(g->arena, "%s%s", name, y->name + strlen(name) + strlen(suffix));
     return y;
 }
 

@@ -293,14 +293,45 @@ int vjp_slice_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
+int64_t pad_source(const char *mode, int64_t i, int64_t size)
+{
+    if (i >= 0 && i < size) return i;
+    if (strcmp(mode, "edge") == 0) return i < 0 ? 0 : size - 1;
+    if (strcmp(mode, "wrap") == 0) return (i % size + size) % size;
+    if (strcmp(mode, "reflect") == 0) {
+        const int64_t period = size > 1 ? 2 * (size - 1) : 1;
+        const int64_t r = (i % period + period) % period;
+        return r < size ? r : period - r;
+    }
+    return -1;
+}
+
+/* Padding with what is there gathers, axis by axis. */
+static int vjp_pad_gathered(Ad *ad, const Node *n, const char *mode, Value *dy, Value **dx)
+{
+    const Type *x = &n->in[0]->type;
+    int64_t before[MAX_RANK], after[MAX_RANK];
+    if (pad_amounts(n, x->rank, before, after, ad->diag) != 1)
+        return node_error(ad->diag, n, "has no gradient: its pads are not constant");
+    for (int axis = 0; axis < x->rank; axis++) {
+        const int64_t size = x->dim[axis], padded = size + before[axis] + after[axis];
+        if (before[axis] == 0 && after[axis] == 0) continue;
+        int64_t *index = NEW_ARRAY(ad->g->arena, int64_t, padded);
+        for (int64_t i = 0; i < padded; i++) index[i] = pad_source(mode, i - before[axis], size);
+        dy = build(ad->g, OP_GatherGrad, IN(dy, const_ints(ad->g, (int)padded, index)),
+                   ATTRS(attr_int("axis", axis), attr_int("dim", size)));
+    }
+    dx[0] = dy;
+    return 0;
+}
+
 /* Padding by minus as much crops. */
 int vjp_pad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     int64_t pads[2 * MAX_RANK];
     const char *mode = node_str(n, "mode", "constant");
     int count = value_ints(n->in[1], pads, 2 * MAX_RANK);
-    if (strcmp(mode, "constant") != 0)
-        return node_error(ad->diag, n, "has no gradient in mode '%s'", mode);
+    if (strcmp(mode, "constant") != 0) return vjp_pad_gathered(ad, n, mode, dy[0], dx);
     if (count < 0) return node_error(ad->diag, n, "has no gradient: its pads are not constant");
     for (int i = 0; i < count; i++) pads[i] = -pads[i];
     Value *axes = node_in(n, 3), *crop = const_ints(ad->g, count, pads);

@@ -1,4 +1,5 @@
 /* Joining, cutting, padding and picking. */
+#include "ir/select.h"
 #include "runtime/blocks.h"
 #include "runtime/ref/ref.h"
 
@@ -98,20 +99,6 @@ REF_KERNEL(slice_grad)
     }
 }
 
-/* The source coordinate of padded coordinate i by mode, or -1 for the constant. */
-static int64_t source(const char *mode, int64_t i, int64_t size)
-{
-    if (i >= 0 && i < size) return i;
-    if (strcmp(mode, "edge") == 0) return i < 0 ? 0 : size - 1;
-    if (strcmp(mode, "wrap") == 0) return (i % size + size) % size;
-    if (strcmp(mode, "reflect") == 0) {
-        const int64_t period = size > 1 ? 2 * (size - 1) : 1;
-        const int64_t r = (i % period + period) % period;
-        return r < size ? r : period - r;
-    }
-    return -1;
-}
-
 /* pads: begins, then ends, of the given axes (all by default); negative ones cut. */
 static void read_pads(const Node *n, const Tensor *in, int64_t begin[MAX_RANK])
 {
@@ -135,7 +122,7 @@ REF_KERNEL(pad)
         Index from = at;
         bool inside = true;
         for (int a = 0; a < in->rank; a++) {
-            from.i[a] = source(mode, at.i[a] - begin[a], in->dim[a]);
+            from.i[a] = pad_source(mode, at.i[a] - begin[a], in->dim[a]);
             inside = inside && from.i[a] >= 0;
         }
         const int64_t to = ref_index(out, &at);
