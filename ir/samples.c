@@ -84,9 +84,10 @@ static void load_sample(float *out, const SampleInput *in, const void *data, int
                  in->factor ? (double)in->factor[c] : 1);
 }
 
-const void *sample_at(const SampleInput *in, int64_t i, void *room)
+/* The piece that holds sample i; NULL: all lie in in->data. */
+static const SamplePiece *piece_of(const SampleInput *in, int64_t i)
 {
-    if (in->data) return (const char *)in->data + i * type_bytes(&in->type);
+    if (in->data) return NULL;
     int lo = 0, hi = in->npieces; /* the piece is in [lo, hi) */
     while (hi - lo > 1) {
         const int mid = (lo + hi) / 2;
@@ -95,39 +96,47 @@ const void *sample_at(const SampleInput *in, int64_t i, void *room)
         else
             hi = mid;
     }
-    const SamplePiece *p = &in->pieces[lo];
+    return &in->pieces[lo];
+}
+
+/* Sample i, which piece p holds. */
+static const void *sample_in(const SampleInput *in, const SamplePiece *p, int64_t i, void *room)
+{
+    if (!p) return (const char *)in->data + i * type_bytes(&in->type);
     if (!p->make) return (const char *)p->data + (size_t)(i - p->first) * p->pitch;
     p->make(p->data, i - p->first, room);
     return room;
 }
 
-static bool any_made(const SampleInput *in)
+const void *sample_at(const SampleInput *in, int64_t i, void *room)
 {
-    for (int k = 0; k < in->npieces; k++)
-        if (in->pieces[k].make) return true;
-    return false;
+    return sample_in(in, piece_of(in, i), i, room);
 }
 
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
                     void *out)
 {
     const SampleInput *in = &s->inputs[input];
+    const size_t stored = (size_t)type_bytes(&in->type);
     int64_t count = type_count(&in->type);
     size_t row = (size_t)count * dtype_size(out_type);
     bool verbatim = in->type.dtype == out_type && !in->factor;
     if (!verbatim && out_type != DT_F32)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
-    Arena *a = any_made(in) ? arena_new() : NULL;
-    void *room = a ? arena_alloc(a, (size_t)type_bytes(&in->type)) : NULL;
+    Arena *a = NULL;
+    void *room = NULL;
     for (int64_t i = 0; i < n; i++) {
         char *to = (char *)out + (size_t)i * row;
-        const void *from = sample_at(in, index[i], room);
+        const SamplePiece *p = piece_of(in, index[i]);
+        const bool made = p && p->make;
+        if (made && !room) room = arena_alloc(a = arena_new(), stored);
+        const void *from = sample_in(in, p, index[i], room);
         if (verbatim)
             memcpy(to, from, row);
         else
             load_sample((float *)to, in, from, count);
-        if (in->pieces && from != room) mapped_passed(from, (size_t)type_bytes(&in->type));
+        if (p && !made) mapped_passed(from, stored);
     }
     arena_free(a);
 }
