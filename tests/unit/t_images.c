@@ -1,54 +1,13 @@
 /* JPEG and PNG files as samples: what is cut out, how it is resampled, where labels come from, and
  * how broken ones are refused. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include <png.h>
 #include <turbojpeg.h>
 
-#include "frontend/frontend.h"
-#include "ir/samples.h"
-
-typedef struct Fixture {
-    Arena *a;
-    char dir[64], message[2048];
-    Diag d;
-} Fixture;
-
-static void keep_message(void *ctx, Severity sev, const char *text)
-{
-    Fixture *f = ctx;
-    if (sev == SEV_ERROR) snprintf(f->message, sizeof f->message, "%s", text);
-}
-
-static int setup(void **state)
-{
-    Fixture *f = calloc(1, sizeof *f);
-    f->a = arena_new();
-    strcpy(f->dir, "/tmp/ehapc_images_XXXXXX");
-    f->d = (Diag){.sink = keep_message, .ctx = f};
-    *state = f;
-    return mkdtemp(f->dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    Fixture *f = *state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", f->dir);
-    arena_free(f->a);
-    int status = system(command);
-    free(f);
-    return status;
-}
+#include "tests/unit/data_fixture.h"
 
 static void assert_near(float x, double want, double by)
 {
@@ -82,16 +41,6 @@ static uint8_t *pattern(Fixture *f, int height, int width)
 static const char *path_of(Fixture *f, const char *name)
 {
     return arena_printf(f->a, "%s/%s", f->dir, name);
-}
-
-static const char *put(Fixture *f, const char *name, const void *p, size_t n)
-{
-    const char *path = path_of(f, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(p, 1, n, file), n);
-    assert_int_equal(fclose(file), 0);
-    return path;
 }
 
 static const char *put_png(Fixture *f, const char *name, int height, int width)
