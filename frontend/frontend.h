@@ -27,8 +27,8 @@ typedef struct Preprocess {
      * it has to be), no crop, blue first. */
     int64_t height, width, resize;
     bool stretch, bgr;
-    const int64_t
-        *dims; /* by symbol of the model: what its open dimensions are taken as; -1: nothing */
+    /* By symbol of the model: what its open dimensions are taken as; -1: nothing. */
+    const int64_t *dims;
     int ndims;
     bool given;
 } Preprocess;

@@ -309,8 +309,7 @@ static void forget_moments(Trainer *t)
         memset(t->params[i].v, 0, floats(t->params[i].count));
     }
     for (int k = 0; t->instance && k < t->update.nstate; k++) {
-        const StateKind kind = t->update.state[k].kind;
-        if (kind == STATE_MOMENT_1 || kind == STATE_MOMENT_2)
+        if (is_moment(t->update.state[k].kind))
             instance_bind(t->instance, t->update.in[k], t->home[k]);
     }
     t->optimizer.step = 0;

@@ -89,8 +89,7 @@ void resident_pull(Trainer *t, bool moments)
     const TrainUpdate *u = &t->update;
     if (!t->ahead) return;
     for (int k = u->nsums; k < u->nstate; k++) {
-        const StateKind kind = u->state[k].kind;
-        if (moments || (kind != STATE_MOMENT_1 && kind != STATE_MOMENT_2))
+        if (moments || !is_moment(u->state[k].kind))
             instance_read(t->instance, u->out[k], t->home[k]);
     }
 }

@@ -18,6 +18,9 @@ typedef enum StateKind {
     STATE_SUM, /* over the shards of a step */
 } StateKind;
 
+/* Moments begin anew where training goes back, and stay where they are when it ends. */
+static inline bool is_moment(StateKind k) { return k == STATE_MOMENT_1 || k == STATE_MOMENT_2; }
+
 typedef struct TrainState {
     StateKind kind;
     int index;
