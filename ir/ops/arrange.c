@@ -159,14 +159,18 @@ int vjp_cumsum(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
-/* Copies of a channel go with it. */
+/* Copies of a channel go with it; those of one element, and axes of constants, are offered. */
 void rule_lanes_tile(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
+    int64_t times[MAX_RANK];
+    bool known = value_ints(n->in[1], times, MAX_RANK) >= 0;
     for (int k = 0; k < x->type.rank; k++) {
         int64_t size = x->type.dim[k], total = y->type.dim[k];
+        if (size == 1 && total > 1 && known) lanes_offer(l, y, k);
+        if (size == total && value_is_const(x)) lanes_offer(l, x, k);
         if (size == total) lanes_pass(l, x, k, y, k);
-        if (size == total || size <= 0 || total < 0 || !lanes_open(l, x, k)) continue;
+        if (size == total || size <= 1 || total < 0 || !lanes_open(l, x, k)) continue;
         for (int64_t i = 0; i < total; i++) lanes_tie(l, x, k, i % size, y, k, i);
     }
 }
@@ -183,11 +187,12 @@ void rule_lanes_trilu(Lanes *l, const Node *n)
     pass_axes(l, n, n->in[0]->type.rank - 1, n->in[0]->type.rank - 2);
 }
 
+/* Zeros add nothing to the sums that follow; but they end products. */
 void rule_lanes_cumsum(Lanes *l, const Node *n)
 {
     Diag quiet = {0};
-    int axis = cumsum_axis(n, &quiet);
-    if (axis >= 0) pass_axes(l, n, axis, axis);
+    int axis = n->op == OP_CumSum ? -1 : cumsum_axis(n, &quiet);
+    if (n->op == OP_CumSum || axis >= 0) pass_axes(l, n, axis, axis);
 }
 
 void rule_lanes_reverse_sequence(Lanes *l, const Node *n) { pass_axes(l, n, 0, 1); }

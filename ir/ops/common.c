@@ -165,6 +165,12 @@ int axis_of(const Node *n, int64_t axis, int rank, int *out, Diag *d)
     return 0;
 }
 
+int axis_attr(const Node *n, int64_t otherwise, int rank)
+{
+    int64_t axis = node_int(n, "axis", otherwise);
+    return rank < 0 ? -1 : (int)(axis < 0 ? axis + rank : axis);
+}
+
 int axes_of(const Node *n, int i, int rank, bool mask[MAX_RANK], Diag *d)
 {
     int64_t list[MAX_ELEMS];

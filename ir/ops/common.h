@@ -55,6 +55,9 @@ int expect_vector(const Node *n, int i, int64_t count, const char *what, Diag *d
 int count_input(const Node *n, int i, int64_t least, const char *what, int64_t *count, Diag *d);
 /* `axis` counted from the end if negative; errors outside [-rank, rank). */
 int axis_of(const Node *n, int64_t axis, int rank, int *out, Diag *d);
+/* The attribute 'axis' of a node that inference has checked, counted from the front; -1 without a
+ * rank. */
+int axis_attr(const Node *n, int64_t otherwise, int rank);
 /* The axes that input i lists: sets mask[axis]. Returns 1 if they are known, 0 if the input is
  * omitted or not known, -1 after an error. */
 int axes_of(const Node *n, int i, int rank, bool mask[MAX_RANK], Diag *d);

@@ -1,5 +1,5 @@
-/* Ops that read or write elements at given positions: GatherElements, GatherND, ScatterElements,
- * ScatterND. Each gather is the transpose of the scatter that adds. */
+/* Ops that read or write elements at given positions: Gather, GatherElements, GatherND,
+ * ScatterElements, ScatterND. Each gather is the transpose of the scatter that adds. */
 #include <string.h>
 
 #include "ir/ad.h"
@@ -8,6 +8,53 @@
 #include "ir/rules.h"
 
 /* ---- shapes and costs --------------------------------------------------------------- */
+
+/* Elements of a 1-D input picked by constant indices. */
+static int gather_elems(Node *n, Diag *d)
+{
+    int64_t e[MAX_ELEMS], index[MAX_ELEMS], out[MAX_ELEMS];
+    int have = value_ints(n->in[0], e, MAX_ELEMS);
+    int count = value_ints(n->in[1], index, MAX_ELEMS);
+    if (have < 0 || count < 0 || n->in[0]->type.rank != 1) return 0;
+    for (int i = 0; i < count; i++) {
+        if (dim_is_sym(index[i])) return 0;
+        if (index[i] < -have || index[i] >= have)
+            return node_error(d, n, "index %lld is outside of %d elements", (long long)index[i],
+                              have);
+        out[i] = e[index[i] < 0 ? index[i] + have : index[i]];
+    }
+    infer_elems(n, 0, count, out);
+    return 0;
+}
+
+int infer_gather(Node *n, Diag *d)
+{
+    Type x = input_type(n, 0), index = input_type(n, 1), t = {.dtype = x.dtype};
+    int axis = 0;
+    if (x.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
+    TRY(axis_of(n, node_int(n, "axis", 0), x.rank, &axis, d));
+    if (x.rank - 1 + index.rank > MAX_RANK)
+        return node_error(d, n, "result has more than %d dimensions", MAX_RANK);
+    for (int i = 0; i < axis; i++) t.dim[t.rank++] = x.dim[i];
+    for (int i = 0; i < index.rank; i++) t.dim[t.rank++] = index.dim[i];
+    for (int i = axis + 1; i < x.rank; i++) t.dim[t.rank++] = x.dim[i];
+    TRY(infer_out(n, 0, t, d));
+    return gather_elems(n, d);
+}
+
+/* (dy, indices): dy's axes [axis, axis + rank of indices) become one of `dim`. */
+int infer_gather_grad(Node *n, Diag *d)
+{
+    Type dy = input_type(n, 0), index = input_type(n, 1), t = {.dtype = dy.dtype};
+    int64_t axis = node_int(n, "axis", 0);
+    if (dy.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(dy.dtype), d);
+    if (axis < 0 || axis > dy.rank - index.rank || dy.rank - index.rank + 1 > MAX_RANK)
+        return node_error(d, n, "axis %lld does not exist in rank %d", (long long)axis, dy.rank);
+    for (int i = 0; i < axis; i++) t.dim[t.rank++] = dy.dim[i];
+    t.dim[t.rank++] = node_int(n, "dim", 0);
+    for (int i = (int)axis + index.rank; i < dy.rank; i++) t.dim[t.rank++] = dy.dim[i];
+    return infer_out(n, 0, t, d);
+}
 
 /* Inputs i and j must have equal shapes, but for axis `but`. */
 static int expect_same_shape(const Node *n, int i, int j, int but, Diag *d)
@@ -107,6 +154,21 @@ int infer_scatter_nd(Node *n, Diag *d)
 
 /* ---- derivatives -------------------------------------------------------------------- */
 
+int vjp_gather(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    int64_t axis = axis_attr(n, 0, n->in[0]->type.rank);
+    dx[0] = build(ad->g, OP_GatherGrad, IN(dy[0], n->in[1]),
+                  ATTRS(attr_int("axis", axis), attr_int("dim", n->in[0]->type.dim[axis])));
+    return 0;
+}
+
+int vjp_gather_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
+{
+    dx[0] = build(ad->g, OP_Gather, IN(dy[0], n->in[1]),
+                  ATTRS(attr_int("axis", node_int(n, "axis", 0))));
+    return 0;
+}
+
 int vjp_gather_elements(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
     dx[0] = build(ad->g, OP_ScatterElements, IN(ad_zeros_like(ad, n->in[0]), n->in[1], dy[0]),
@@ -185,42 +247,160 @@ int jvp_scatter(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* ---- channels ----------------------------------------------------------------------- */
 
-/* Axes of several values that are one, if all are of one size and some are open. */
-static void pass_all(Lanes *l, int n, const Value *const *v, const int *axis)
+/* What an index says: at its place p, of `axes` numbers, it names element index[p, j] of x's axis
+ * first_x + j, for each j < `numbers`. `of`, the result of a gather or the updates of a scatter,
+ * has the places as its axes from first_of on. The first `shared` axes of x are those of the index,
+ * too. */
+typedef struct Positions {
+    const Value *index, *x, *of;
+    int axes, numbers, first_x, first_of, shared;
+} Positions;
+
+static bool find_positions(const Node *n, Positions *p)
 {
-    bool open = false;
-    for (int i = 0; i < n; i++) {
-        if (v[i]->type.dim[axis[i]] != v[0]->type.dim[axis[0]]) return;
-        open |= lanes_open(l, v[i], axis[i]);
+    const Value *x = n->in[0], *index = n->in[1];
+    const bool nd = n->op == OP_GatherND || n->op == OP_ScatterND, rows = n->op == OP_Gather;
+    *p = (Positions){.index = index, .x = x, .of = n->nin > 2 ? n->in[2] : n->out[0], .numbers = 1};
+    if (x->type.rank < 0 || index->type.rank < nd || p->of->type.rank < 0) return false;
+    p->axes = index->type.rank - nd;
+    if (nd) p->numbers = (int)index->type.dim[p->axes];
+    p->first_x = nd ? (int)node_int(n, "batch_dims", 0) : axis_attr(n, 0, x->type.rank);
+    p->first_of = rows ? p->first_x : 0;
+    p->shared = nd ? p->first_x : rows ? 0 : x->type.rank;
+    return p->first_x + p->numbers <= x->type.rank;
+}
+
+/* Number j of a constant index at place k, counted from the front of an axis of `size`. */
+static int64_t index_at(const Positions *p, int64_t k, int j, int64_t size)
+{
+    const int64_t e = k * p->numbers + j;
+    const int64_t i = p->index->type.dtype == DT_I32 ? ((const int32_t *)p->index->data)[e]
+                                                     : ((const int64_t *)p->index->data)[e];
+    return i < 0 ? i + size : i;
+}
+
+/* How far apart neighbours along axis q of the places are. */
+static int64_t place_stride(const Positions *p, int q)
+{
+    return dims_product(&p->index->type, q + 1, p->axes);
+}
+
+/* The axis of the places that number j goes with: of those that it differs along the longest, the
+ * last if there are several; -1 if it is the same everywhere. */
+static int place_axis(const Positions *p, int j)
+{
+    const int64_t *dim = p->index->type.dim, count = dims_product(&p->index->type, 0, p->axes);
+    int best = p->axes == 1 && dim[0] == 1 ? 0 : -1;
+    for (int q = 0; q < p->axes; q++) {
+        const int64_t stride = place_stride(p, q);
+        bool differs = false;
+        for (int64_t k = 0; k < count && !differs; k++)
+            differs = index_at(p, k, j, 0) != index_at(p, k - k / stride % dim[q] * stride, j, 0);
+        if (differs && (best < 0 || dim[q] >= dim[best])) best = q;
     }
-    for (int i = 1; i < n && open; i++) lanes_tie_axis(l, v[0], axis[0], v[i], axis[i]);
+    return best;
 }
 
-/* All axes but the one that is searched; positions for removed lanes go, too. */
-void rule_lanes_along(Lanes *l, const Node *n)
+/* A channel and the places where a constant index names it go together. */
+static void tie_places(Lanes *l, const Node *n, const Positions *p, int j)
 {
-    const Value *v[4] = {n->out[0]};
-    int rank = n->in[0]->type.rank;
-    int64_t axis = node_int(n, "axis", 0);
-    if (axis < 0) axis += rank;
-    for (int i = 0; i < n->nin; i++) v[i + 1] = n->in[i];
-    for (int k = 0; k < rank; k++)
-        if (k != axis) pass_all(l, n->nin + 1, v, (int[]){k, k, k, k});
+    const int axis = p->first_x + j, q = place_axis(p, j);
+    const int64_t *dim = p->index->type.dim, count = dims_product(&p->index->type, 0, p->axes);
+    if (!lanes_open(l, p->x, axis) && (q < 0 || !lanes_open(l, p->of, p->first_of + q))) return;
+    for (int64_t k = 0; k < count; k++) {
+        const int64_t i = index_at(p, k, j, p->x->type.dim[axis]);
+        if (q < 0)
+            lanes_pin_lane(l, p->x, axis, i, n);
+        else
+            lanes_tie(l, p->x, axis, i, p->of, p->first_of + q, k / place_stride(p, q) % dim[q]);
+    }
 }
 
-/* Axes of the batch, and those that positions leave whole. */
-void rule_lanes_nd(Lanes *l, const Node *n)
+/* Axis k of x, of whose elements `of` may have only the first. Positions that are computed lose
+ * those of removed lanes, too. The rows of a constant table are embeddings, whose elements are
+ * channels like those that a weight makes. */
+static void pass_whole(Lanes *l, const Positions *p, int k, bool table)
 {
-    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
-    const Value *whole = n->op == OP_ScatterND ? n->in[2] : y;
-    int rank = x->type.rank, batch = (int)node_int(n, "batch_dims", 0);
-    if (rank < 0 || index->type.rank < 1 || whole->type.rank < 0) return;
-    int64_t picked = batch + index->type.dim[index->type.rank - 1];
-    for (int k = 0; k < batch; k++)
-        pass_all(l, 3, (const Value *[]){x, index, y}, (int[]){k, k, k});
-    for (int k = (int)picked; k < rank; k++)
-        pass_all(l, 3, (const Value *[]){x, y, whole},
-                 (int[]){k, k + y->type.rank - rank, k + whole->type.rank - rank});
+    const Value *index = k < p->shared && !value_is_const(p->index) ? p->index : NULL;
+    const int axis =
+        k < p->first_x || k < p->shared ? k : p->first_of + p->axes + k - p->first_x - p->numbers;
+    const int64_t size = p->of->type.dim[axis];
+    const bool open = table || lanes_open(l, p->x, k) || lanes_open(l, p->of, axis) ||
+                      (index && lanes_open(l, index, k));
+    if (!open && !index && size == p->x->type.dim[k]) lanes_pass(l, p->x, k, p->of, axis);
+    if (!open || size > p->x->type.dim[k] || (index && index->type.dim[k] != size)) return;
+    for (int64_t i = 0; i < size; i++) {
+        lanes_tie(l, p->x, k, i, p->of, axis, i);
+        if (index) lanes_tie(l, p->x, k, i, index, k, i);
+    }
+}
+
+void rule_lanes_positions(Lanes *l, const Node *n)
+{
+    Positions p;
+    if (!find_positions(n, &p)) return;
+    const bool known = value_is_const(p.index), scatters = n->nin > 2;
+    const bool table = !scatters && value_is_const(p.x) && p.first_x == 0 && p.shared == 0 &&
+                       dtype_is_float(p.x->type.dtype);
+    for (int j = 0; j < p.numbers && known; j++) tie_places(l, n, &p, j);
+    for (int k = 0; k < p.x->type.rank; k++) {
+        const bool named = k >= p.first_x && k < p.first_x + p.numbers;
+        if (!named) pass_whole(l, &p, k, table);
+        if (scatters && (known || !named)) lanes_pass(l, p.x, k, n->out[0], k);
+    }
+}
+
+/* Where the lanes of an axis of x are among its survivors. */
+static const int64_t *new_numbers(Lanes *l, Arena *a, const Value *x, int axis)
+{
+    const int64_t size = lanes_size(l, x, axis);
+    int64_t *to = NEW_ARRAY(a, int64_t, size + 1), left = 0;
+    for (int64_t i = 0; i < size; i++) {
+        to[i] = left;
+        left += !lanes_removed(l, x, axis, i);
+    }
+    return to;
+}
+
+static bool place_removed(Lanes *l, const Positions *p, int64_t k)
+{
+    bool removed = false;
+    for (int q = 0; q < p->axes; q++)
+        removed |= lanes_removed(l, p->of, p->first_of + q,
+                                 k / place_stride(p, q) % p->index->type.dim[q]);
+    return removed;
+}
+
+/* A constant index without the places that are gone, its numbers as they are now. */
+int shrink_positions(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    Positions p;
+    const int64_t *to[MAX_RANK];
+    if (!find_positions(n, &p) || !value_is_const(p.index)) return 0;
+    Type t = p.index->type;
+    const int64_t count = dims_product(&t, 0, p.axes);
+    int64_t *at = NEW_ARRAY(g->arena, int64_t, type_count(&t) + 1), left = 0;
+    bool changed = false;
+    for (int j = 0; j < p.numbers; j++) to[j] = new_numbers(l, g->arena, p.x, p.first_x + j);
+    for (int64_t k = 0; k < count; k++) {
+        if (place_removed(l, &p, k)) {
+            changed = true;
+            continue;
+        }
+        for (int j = 0; j < p.numbers; j++) {
+            const int64_t size = lanes_size(l, p.x, p.first_x + j), i = index_at(&p, k, j, size);
+            if (i < 0 || i >= size)
+                return node_error(d, n, "index %lld is outside of %lld elements", (long long)i,
+                                  (long long)size);
+            changed |= to[j][i] != i;
+            at[left++] = to[j][i];
+        }
+    }
+    for (int q = 0; q < p.axes; q++)
+        t.dim[q] = lanes_survivors(l, p.of, p.first_of + q, 0, t.dim[q]);
+    t.dtype = DT_I64;
+    if (changed) n->in[1] = value_const(g, p.index->name, t, at);
+    return 0;
 }
 
 /* ---- end of channels ---------------------------------------------------------------- */

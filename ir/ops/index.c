@@ -205,8 +205,7 @@ int jvp_topk(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 void rule_lanes_topk(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0];
-    int64_t axis = node_int(n, "axis", -1);
-    if (axis < 0) axis += x->type.rank;
+    const int axis = axis_attr(n, -1, x->type.rank);
     for (int o = 0; o < n->nout; o++)
         for (int k = 0; k < x->type.rank && n->out[o]; k++)
             if (k != axis) lanes_pass(l, x, k, n->out[o], k);
@@ -216,8 +215,7 @@ void rule_lanes_topk(Lanes *l, const Node *n)
 void rule_lanes_arg(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
-    int64_t axis = node_int(n, "axis", 0);
-    if (axis < 0) axis += x->type.rank;
+    const int axis = axis_attr(n, 0, x->type.rank);
     for (int k = 0; k < x->type.rank; k++) {
         bool moved = k > axis && y->type.rank < x->type.rank;
         if (k != axis) lanes_pass(l, x, k, y, k - moved);

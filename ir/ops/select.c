@@ -1,4 +1,4 @@
-/* Ops that pick, join or place parts of tensors: Concat, Split, Slice, Pad, Gather. */
+/* Ops that pick, join or place parts of tensors: Concat, Split, Slice, Pad. */
 #include "ir/select.h"
 
 #include <string.h>
@@ -189,53 +189,6 @@ int infer_pad(Node *n, Diag *d)
     return infer_out(n, 0, t, d);
 }
 
-/* Elements of a 1-D input picked by constant indices. */
-static int gather_elems(Node *n, Diag *d)
-{
-    int64_t e[MAX_ELEMS], index[MAX_ELEMS], out[MAX_ELEMS];
-    int have = value_ints(n->in[0], e, MAX_ELEMS);
-    int count = value_ints(n->in[1], index, MAX_ELEMS);
-    if (have < 0 || count < 0 || n->in[0]->type.rank != 1) return 0;
-    for (int i = 0; i < count; i++) {
-        if (dim_is_sym(index[i])) return 0;
-        if (index[i] < -have || index[i] >= have)
-            return node_error(d, n, "index %lld is outside of %d elements", (long long)index[i],
-                              have);
-        out[i] = e[index[i] < 0 ? index[i] + have : index[i]];
-    }
-    infer_elems(n, 0, count, out);
-    return 0;
-}
-
-int infer_gather(Node *n, Diag *d)
-{
-    Type x = input_type(n, 0), index = input_type(n, 1), t = {.dtype = x.dtype};
-    int axis = 0;
-    if (x.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(x.dtype), d);
-    TRY(axis_of(n, node_int(n, "axis", 0), x.rank, &axis, d));
-    if (x.rank - 1 + index.rank > MAX_RANK)
-        return node_error(d, n, "result has more than %d dimensions", MAX_RANK);
-    for (int i = 0; i < axis; i++) t.dim[t.rank++] = x.dim[i];
-    for (int i = 0; i < index.rank; i++) t.dim[t.rank++] = index.dim[i];
-    for (int i = axis + 1; i < x.rank; i++) t.dim[t.rank++] = x.dim[i];
-    TRY(infer_out(n, 0, t, d));
-    return gather_elems(n, d);
-}
-
-/* (dy, indices): dy's axes [axis, axis + rank of indices) become one of `dim`. */
-int infer_gather_grad(Node *n, Diag *d)
-{
-    Type dy = input_type(n, 0), index = input_type(n, 1), t = {.dtype = dy.dtype};
-    int64_t axis = node_int(n, "axis", 0);
-    if (dy.rank < 0 || index.rank < 0) return infer_out(n, 0, type_unknown(dy.dtype), d);
-    if (axis < 0 || axis > dy.rank - index.rank || dy.rank - index.rank + 1 > MAX_RANK)
-        return node_error(d, n, "axis %lld does not exist in rank %d", (long long)axis, dy.rank);
-    for (int i = 0; i < axis; i++) t.dim[t.rank++] = dy.dim[i];
-    t.dim[t.rank++] = node_int(n, "dim", 0);
-    for (int i = (int)axis + index.rank; i < dy.rank; i++) t.dim[t.rank++] = dy.dim[i];
-    return infer_out(n, 0, t, d);
-}
-
 /* ---- end of shapes ------------------------------------------------------------------ */
 
 /* ---- derivatives -------------------------------------------------------------------- */
@@ -249,15 +202,9 @@ static Value *part(Ad *ad, Value *v, int64_t axis, int64_t from, int64_t size)
         NO_ATTRS);
 }
 
-static int64_t axis_attr(const Node *n, const Value *v)
-{
-    int64_t axis = node_int(n, "axis", 0);
-    return axis < 0 ? axis + v->type.rank : axis;
-}
-
 int vjp_concat(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    int64_t axis = axis_attr(n, n->out[0]), at = 0;
+    int64_t axis = axis_attr(n, 0, n->out[0]->type.rank), at = 0;
     for (int i = 0; i < n->nin; i++) {
         int64_t size = n->in[i]->type.dim[axis];
         if (ad_wants(ad, n->in[i])) dx[i] = part(ad, dy[0], axis, at, size);
@@ -268,7 +215,7 @@ int vjp_concat(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 
 int vjp_split(Ad *ad, const Node *n, Value *const *dy, Value **dx)
 {
-    int64_t axis = axis_attr(n, n->in[0]);
+    int64_t axis = axis_attr(n, 0, n->in[0]->type.rank);
     Value **parts = NEW_ARRAY(ad->g->arena, Value *, n->nout);
     for (int o = 0; o < n->nout; o++) {
         if (!n->out[o])
@@ -340,30 +287,9 @@ int vjp_pad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
     return 0;
 }
 
-int vjp_gather(Ad *ad, const Node *n, Value *const *dy, Value **dx)
-{
-    int64_t axis = axis_attr(n, n->in[0]);
-    dx[0] = build(ad->g, OP_GatherGrad, IN(dy[0], n->in[1]),
-                  ATTRS(attr_int("axis", axis), attr_int("dim", n->in[0]->type.dim[axis])));
-    return 0;
-}
-
-int vjp_gather_grad(Ad *ad, const Node *n, Value *const *dy, Value **dx)
-{
-    dx[0] = build(ad->g, OP_Gather, IN(dy[0], n->in[1]),
-                  ATTRS(attr_int("axis", node_int(n, "axis", 0))));
-    return 0;
-}
-
 /* ---- end of derivatives ------------------------------------------------------------- */
 
 /* ---- channels ----------------------------------------------------------------------- */
-
-static int positive_axis(const Node *n, int rank)
-{
-    int64_t axis = node_int(n, "axis", 0);
-    return rank < 0 ? -1 : (int)(axis < 0 ? axis + rank : axis);
-}
 
 /* All axes but one, from input i to output o. */
 static void pass_other_axes(Lanes *l, const Value *x, const Value *y, int but)
@@ -382,7 +308,7 @@ static void tie_part(Lanes *l, const Value *whole, int64_t from, const Value *pa
 void rule_lanes_concat(Lanes *l, const Node *n)
 {
     const Value *y = n->out[0];
-    int axis = positive_axis(n, y->type.rank);
+    int axis = axis_attr(n, 0, y->type.rank);
     bool open = false;
     int64_t at = 0;
     for (int i = 0; i < n->nin; i++)
@@ -400,7 +326,7 @@ void rule_lanes_concat(Lanes *l, const Node *n)
 void rule_lanes_split(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0];
-    int axis = positive_axis(n, x->type.rank);
+    int axis = axis_attr(n, 0, x->type.rank);
     bool open = x->type.rank > 0 && lanes_open(l, x, axis);
     int64_t at = 0;
     for (int o = 0; o < n->nout; o++) {
@@ -429,7 +355,7 @@ static void set_input(Graph *g, Node *n, int i, Value *v)
 int shrink_split(Lanes *l, Graph *g, Node *n, Diag *d)
 {
     const Value *x = n->in[0];
-    int axis = positive_axis(n, x->type.rank);
+    int axis = axis_attr(n, 0, x->type.rank);
     (void)d;
     if (x->type.rank < 0 || !lanes_open(l, x, axis)) return 0;
     int64_t *size = NEW_ARRAY(g->arena, int64_t, n->nout);
@@ -582,56 +508,6 @@ int shrink_pad(Lanes *l, Graph *g, Node *n, Diag *d)
     if (!changed) return 0;
     n->in[1] = const_ints(g, 2 * rank, pads);
     if (n->nin > 3) n->in[3] = NULL;
-    return 0;
-}
-
-/* Element k of a constant index, counted from the front. */
-static int64_t gather_index(const Value *index, int64_t k, int64_t dim)
-{
-    int64_t i = index->type.dtype == DT_I32 ? ((const int32_t *)index->data)[k]
-                                            : ((const int64_t *)index->data)[k];
-    return i < 0 ? i + dim : i;
-}
-
-/* Lane k of the output is lane index[k] of the input. A scalar index keeps its lane. The rows of a
- * constant table are embeddings, whose elements are channels like those that a weight makes. */
-void rule_lanes_gather(Lanes *l, const Node *n)
-{
-    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
-    int64_t count = type_count(&index->type), i;
-    if (x->type.rank < 0 || index->type.rank < 0) return;
-    int axis = positive_axis(n, x->type.rank), shift = index->type.rank - 1;
-    for (int k = 0; k < x->type.rank; k++) {
-        if (k == axis) continue;
-        if (value_is_const(x) && axis == 0 && dtype_is_float(x->type.dtype))
-            lanes_tie_axis(l, x, k, y, k + shift);
-        else
-            lanes_pass(l, x, k, y, k < axis ? k : k + shift);
-    }
-    if (!lanes_open(l, x, axis) || !value_is_const(index) || shift > 0) return;
-    for (int64_t k = 0; k < count; k++) {
-        i = gather_index(index, k, x->type.dim[axis]);
-        if (shift == 0)
-            lanes_tie(l, x, axis, i, y, axis, k);
-        else
-            lanes_pin_lane(l, x, axis, i, n);
-    }
-}
-
-int shrink_gather(Lanes *l, Graph *g, Node *n, Diag *d)
-{
-    const Value *x = n->in[0], *index = n->in[1], *y = n->out[0];
-    int axis = positive_axis(n, x->type.rank);
-    int64_t count = type_count(&index->type), left = 0;
-    (void)d;
-    if (!lanes_open(l, x, axis) || !value_is_const(index) || index->type.rank > 1) return 0;
-    int64_t *at = NEW_ARRAY(g->arena, int64_t, count);
-    for (int64_t k = 0; k < count; k++)
-        if (index->type.rank == 0 || !lanes_removed(l, y, axis, k))
-            at[left++] =
-                lanes_survivors(l, x, axis, 0, gather_index(index, k, lanes_size(l, x, axis)));
-    n->in[1] = const_ints(g, (int)left, at);
-    n->in[1]->type.rank = index->type.rank;
     return 0;
 }
 

@@ -275,4 +275,95 @@ static inline void net_chunks(Graph *g)
     classify(g, relu(g, conv(g, all, "b", 5, 1, 1, 1)));
 }
 
+/* An input of two samples: constant positions name those, too. */
+static inline Value *two_images(Graph *g, int64_t channels)
+{
+    return graph_add_input(g, "x", type_of(DT_F32, 4, D(2, channels, 4, 4)));
+}
+
+/* Constant positions whose number j of `numbers` at place p is first[j] + step[j] * p[axis[j]]. */
+static inline Value *positions(Graph *g, int rank, const int64_t *dim, int numbers, bool nd,
+                               const int64_t *first, const int64_t *step, const int *axis)
+{
+    Type t = type_of(DT_I64, rank, dim);
+    int64_t count = type_count(&t), *at = NEW_ARRAY(g->arena, int64_t, count * numbers);
+    for (int64_t k = 0; k < count * numbers; k++) {
+        int j = (int)(k % numbers);
+        int64_t place = k / numbers;
+        for (int q = rank - 1; q > axis[j]; q--) place /= dim[q];
+        at[k] = first[j] + step[j] * (place % dim[axis[j]]);
+    }
+    if (nd) t.dim[t.rank++] = numbers;
+    return value_const(g, "positions", t, at);
+}
+
+/* Every second channel from behind (the others are free), then the first four of a row's pixels. */
+static inline void net_picked_elements(Graph *g)
+{
+    Value *a = relu(g, conv(g, two_images(g, 3), "a", 6, 3, 1, 1));
+    Value *at = positions(g, 4, D(2, 3, 4, 4), 1, false, D(-1), D(-2), (int[]){1});
+    Value *b = build(g, OP_GatherElements, IN(a, at), ATTRS(attr_int("axis", 1)));
+    b = relu(g, conv(g, b, "b", 5, 3, 1, 1));
+    at = positions(g, 4, D(2, 4, 4, 2), 1, false, D(0), D(2), (int[]){3});
+    classify(g, build(g, OP_GatherElements, IN(b, at), ATTRS(attr_int("axis", 3))));
+}
+
+/* y[:, 1:5:2] = update, as exporters write it, and then y[:, 3:] channel by channel. */
+static inline void net_written_positions(Graph *g)
+{
+    Value *x = two_images(g, 3), *a = relu(g, conv(g, x, "a", 6, 3, 1, 1));
+    Value *at =
+        positions(g, 4, D(2, 2, 4, 4), 4, true, D(0, 1, 0, 0), D(1, 2, 1, 1), (int[]){0, 1, 2, 3});
+    Value *y = build(g, OP_ScatterND, IN(a, at, conv(g, x, "u", 2, 1, 1, 1)), NO_ATTRS);
+    at = positions(g, 2, D(2, 3), 1, true, D(3), D(1), (int[]){1});
+    y = build(g, OP_GatherND, IN(y, at), ATTRS(attr_int("batch_dims", 1)));
+    classify(g, relu(g, conv(g, y, "b", 4, 3, 1, 1)));
+}
+
+/* Channels are added into others along their axis. */
+static inline void net_added_elements(Graph *g)
+{
+    Value *x = two_images(g, 3), *a = relu(g, conv(g, x, "a", 6, 3, 1, 1));
+    Value *at = positions(g, 4, D(2, 2, 4, 4), 1, false, D(4), D(-3), (int[]){1});
+    Value *y = build(g, OP_ScatterElements, IN(a, at, conv(g, x, "u", 2, 1, 1, 1)),
+                     ATTRS(attr_int("axis", 1), attr_str("reduction", "add")));
+    classify(g, relu(g, conv(g, y, "b", 4, 3, 1, 1)));
+}
+
+/* The best two tokens by a score, as detectors choose their queries: the positions are computed and
+ * repeated along the channels. */
+static inline void net_chosen_tokens(Graph *g)
+{
+    Value *x = graph_add_input(g, "x", type_of(DT_F32, 3, D(2, 5, 4)));
+    Value *a = relu(g, product(g, x, "a", 6));
+    Value *s = product(g, a, "score", 1);
+    Node *top = build_multi(g, OP_TopK, 2, IN(s, CONST_INTS(g, 2)), ATTRS(attr_int("axis", 1)));
+    Value *at = build(g, OP_Tile, IN(top->out[1], CONST_INTS(g, 1, 1, 6)), NO_ATTRS);
+    Value *best = build(g, OP_GatherElements, IN(a, at), ATTRS(attr_int("axis", 1)));
+    graph_add_output(g, product(g, relu(g, product(g, best, "b", 5)), "c", 3));
+}
+
+/* Channels in two rows, [N, 2, 3, …], by an index of two axes: what both rows hold goes together.
+ */
+static inline void net_picked_rows(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 6, 3, 1, 1));
+    Value *rows = CONST_INTS(g, 5, 4, 3, 0, 1, 2);
+    rows->type = type_of(DT_I64, 2, D(2, 3));
+    Value *y = reshape(g, pick(g, a, 1, rows), 4, D(0, 6, 4, 4));
+    classify(g, relu(g, conv(g, y, "b", 4, 3, 1, 1)));
+}
+
+/* A token that is learned, repeated for each sample by Tile; sums along the channels. */
+static inline void net_tiled_token(Graph *g)
+{
+    Value *x = tokens(g, 4, 5), *a = product(g, x, "a", 6);
+    Value *n = pick(g, unary(g, OP_Shape, x), 0, CONST_INTS(g, 0));
+    Value *times = build(g, OP_Concat, IN(n, CONST_INTS(g, 1, 1)), ATTRS(attr_int("axis", 0)));
+    Value *token = build(g, OP_Tile, IN(weight(g, "token", 3, D(1, 1, 6)), times), NO_ATTRS);
+    Value *all = build(g, OP_Concat, IN(token, a), ATTRS(attr_int("axis", 1)));
+    Value *b = build(g, OP_CumSum, IN(product(g, all, "b", 5), CONST_INTS(g, 2)), NO_ATTRS);
+    graph_add_output(g, product(g, relu(g, b), "c", 3));
+}
+
 #endif

@@ -470,6 +470,12 @@ static const LaneNet lane_nets[] = {
     {"two ways", net_two_ways, 5 + 4 + 6},
     {"U-net", net_unet, 4 + 6 + 4 + 5},
     {"chunks", net_chunks, 4 + 4 + 6 + 5},
+    {"picked elements", net_picked_elements, 6 + 5},
+    {"written positions", net_written_positions, 6 + 4},
+    {"added elements", net_added_elements, 6 + 4},
+    {"chosen tokens", net_chosen_tokens, 6 + 5},
+    {"picked rows", net_picked_rows, 3 + 4},
+    {"tiled token", net_tiled_token, 6 + 5},
 };
 
 enum { LANE_NETS = sizeof lane_nets / sizeof *lane_nets };
