@@ -31,8 +31,8 @@ static int scored_weight(const Node *n, const bool *from_data, int *axis)
         *axis = node_int(n, "transB", 0) ? 0 : 1;
         return 1;
     case OP_MatMul:
-        *axis = 1;
-        return w->type.rank == 2 ? 1 : -1;
+        *axis = w->type.rank - 1;
+        return w->type.rank >= 2 ? 1 : -1;
     case OP_LSTM:
     case OP_GRU:
     case OP_RNN:

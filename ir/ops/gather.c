@@ -392,7 +392,7 @@ int shrink_positions(Lanes *l, Graph *g, Node *n, Diag *d)
             if (i < 0 || i >= size)
                 return node_error(d, n, "index %lld is outside of %lld elements", (long long)i,
                                   (long long)size);
-            changed |= to[j][i] != i;
+            changed |= to[j][i] != index_at(&p, k, j, 0);
             at[left++] = to[j][i];
         }
     }

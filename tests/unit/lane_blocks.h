@@ -354,6 +354,14 @@ static inline void net_picked_rows(Graph *g)
     classify(g, relu(g, conv(g, y, "b", 4, 3, 1, 1)));
 }
 
+/* Positions counted from the end of an axis that loses channels which nobody reads. */
+static inline void net_picked_from_behind(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 6, 3, 1, 1));
+    Value *b = relu(g, conv(g, pick(g, a, 1, CONST_INTS(g, 0, 0, -5)), "b", 4, 3, 1, 1));
+    classify(g, b);
+}
+
 /* A token that is learned, repeated for each sample by Tile; sums along the channels. */
 static inline void net_tiled_token(Graph *g)
 {

@@ -475,6 +475,7 @@ static const LaneNet lane_nets[] = {
     {"added elements", net_added_elements, 6 + 4},
     {"chosen tokens", net_chosen_tokens, 6 + 5},
     {"picked rows", net_picked_rows, 3 + 4},
+    {"picked from behind", net_picked_from_behind, 6 + 4},
     {"tiled token", net_tiled_token, 6 + 5},
 };
 
