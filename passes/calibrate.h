@@ -22,7 +22,7 @@ typedef struct GridKind {
     float least_scale; /* no scale is below this */
 } GridKind;
 
-/* The grid that covers a range; zero gets an integer of its own. Ranges narrower than 1e-6 are
+/* The grid that covers a range; zero gets an integer of its own. Ranges narrower than 1e-20 are
  * widened. */
 Grid grid_of_range(Range r, GridKind k);
 /* The same, but the grid does not pass `top` (0: it may): *most is the largest scale with which it

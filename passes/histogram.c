@@ -9,9 +9,16 @@
  * wins; a symmetric grid has one end to move. */
 #include <math.h>
 
+#include "ir/simd.h"
 #include "passes/calibrate.h"
 
-enum { HALF = HISTOGRAM_BINS / 2, LOG_HALF = 12, FRACTIONS = 48 };
+enum {
+    HALF = HISTOGRAM_BINS / 2,
+    LOG_HALF = 12,
+    LEAST_EXPONENT = -126, /* 1 / 2^exponent is a float */
+    FRACTIONS = 48,
+    BLOCK = 256
+};
 
 static void merge_pairs(Histogram *h)
 {
@@ -28,10 +35,20 @@ static void widen(Histogram *h, float magnitude)
 {
     int e;
     frexpf(magnitude, &e); /* magnitude < 2^e; HALF bins of 2^(e - LOG_HALF) reach it */
-    e -= LOG_HALF;
+    e = e - LOG_HALF < LEAST_EXPONENT ? LEAST_EXPONENT : e - LOG_HALF;
     if (!h->used) h->exponent = e;
     while (h->exponent < e) merge_pairs(h);
     h->used = true;
+}
+
+/* bin[i] = HALF + floor(x[i] inverse); of what is not finite that of 0. */
+CLONES static void find_bins(int *restrict bin, const float *restrict x, float inverse, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float v = isfinite(x[i]) ? x[i] * inverse : 0;
+        const int towards_zero = (int)v;
+        bin[i] = HALF + towards_zero - ((float)towards_zero > v);
+    }
 }
 
 int64_t histogram_add(Histogram *h, const float *x, int64_t n)
@@ -51,8 +68,13 @@ int64_t histogram_add(Histogram *h, const float *x, int64_t n)
     h->hi = hi;
     if (magnitude > 0) widen(h, magnitude);
     float inverse = h->used ? ldexpf(1, -h->exponent) : 0;
-    for (int64_t i = 0; i < n; i++)
-        if (isfinite(x[i])) h->bin[HALF + (int)floorf(x[i] * inverse)]++;
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t block = n - i < BLOCK ? n - i : BLOCK;
+        int bin[BLOCK];
+        find_bins(bin, x + i, inverse, block);
+        for (int64_t k = 0; k < block; k++) h->bin[bin[k]]++;
+    }
+    h->bin[HALF] -= (uint64_t)skipped;
     return skipped;
 }
 

@@ -4,17 +4,11 @@
 
 #include <string.h>
 
+#include "ir/simd.h"
+
 /* LAPACK, Fortran calling convention. */
 void dposv_(const char *uplo, const int *n, const int *nrhs, double *a, const int *lda, double *b,
             const int *ldb, int *info, size_t uplo_length);
-
-/* Compiled for several instruction sets; the loader picks by the CPU. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__)
-#define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define CLONES
-#endif
 
 enum { TILE = 6, LANES = 16, BLOCK = 256 };
 

@@ -87,7 +87,7 @@ static void step_positive(const Optimizer *o, Parameter *p, float lr)
     }
 }
 
-double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double decaying)
+double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double positive_lr)
 {
     double norm = gradient_norm(p, n);
     if (!isfinite(norm)) return norm;
@@ -95,16 +95,15 @@ double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double decay
     o->step++;
     for (int i = 0; i < n; i++) {
         if (p[i].positive) {
-            step_positive(o, &p[i], (float)decaying * p[i].lr_scale);
+            step_positive(o, &p[i], (float)positive_lr);
             continue;
         }
         if (shrink < 1)
             for (int64_t k = 0; k < p[i].count; k++) p[i].grad[k] *= shrink;
-        float rate = (float)lr * p[i].lr_scale;
         if (o->kind == OPTIMIZER_SGD)
-            step_sgd(o, &p[i], rate);
+            step_sgd(o, &p[i], (float)lr);
         else
-            step_adamw(o, &p[i], rate);
+            step_adamw(o, &p[i], (float)lr);
     }
     return norm;
 }

@@ -13,9 +13,8 @@ typedef struct Parameter {
     int64_t count;
     bool decay;        /* weight decay applies (not to biases, nor to normalisations) */
     bool positive;     /* a scale: kept > 0 by stepping its logarithm, by the normalised
-                          (Adam) rule whatever the kind, at `lr_scale` itself */
+                          (Adam) rule whatever the kind, at a rate of its own */
     float least, most; /* a positive parameter stays within them; 0: no such bound */
-    float lr_scale;
     float *m, *v; /* first and second moments; made by optimizer_init */
 } Parameter;
 
@@ -32,10 +31,9 @@ typedef struct Optimizer {
 Optimizer optimizer_new(OptimizerKind kind);
 /* Makes the moments of n parameters in arena a, all zero. */
 void optimizer_init(Parameter *p, int n, Arena *a);
-/* One update at learning rate lr (> 0). `decaying` in [0, 1] scales the rate of positive
- * parameters (their own schedule). Returns the norm of the gradient before clipping; if it is
- * not finite nothing is updated. */
-double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double decaying);
+/* One update at learning rates lr and, of positive parameters, positive_lr (>= 0). Returns the norm
+ * of the gradient before clipping; if it is not finite nothing is updated. */
+double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double positive_lr);
 
 /* Share of the peak learning rate at `progress` in [0, 1]: linear up to 1 during the first
  * `warmup`, then half a cosine down to 0 at the end. */

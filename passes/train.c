@@ -520,8 +520,7 @@ static void make_params(Trainer *t, Arena *a)
                                    .decay = p->decay,
                                    .positive = p->scale,
                                    .least = p->least,
-                                   .most = p->most,
-                                   .lr_scale = 1};
+                                   .most = p->most};
     }
     optimizer_init(t->params, t->t.nparams, a);
     t->scales = NEW_ARRAY(a, float *, t->t.nscales);

@@ -40,6 +40,7 @@ void resident_start(Trainer *t, Arena *a)
     }
 }
 
+/* Element by element: the feed reads `index` where it is. */
 static void swap_batches(Trainer *t)
 {
     for (int64_t i = 0; i < t->recipe.setup.batch; i++) {

@@ -19,8 +19,9 @@ typedef struct Repeat {
     float *rows;
     int64_t *at; /* the row of this run; the first with an Inf or NaN */
     int64_t row, nrows;
-    double *total, *moments, *factor; /* [nrows, row], [4, row], [row]: one allocation */
-    int64_t *keys;                    /* [lanes, size]: what each lane reads as input `counter` */
+    double *total, *moments, *factor; /* [most, row], [4, row], [row]: one allocation */
+    int most;
+    int64_t *keys; /* [lanes, size]: what each lane reads as input `counter` */
     int64_t size;
     int counter, nout;
 } Repeat;
@@ -426,7 +427,14 @@ bool instance_keeps(Instance *i, int stage, int counter, int most, int nout, con
     if (!repeatable(i, stage, counter, most, nout, out)) return false;
     const size_t row = (size_t)r->row, zeros = ((size_t)most + 4) * row * sizeof(double);
     void *zero = calloc(zeros + 1, 1);
-    if (!r->total && zero) r->total = m->alloc(zeros + row * sizeof *factor + 1);
+    if (r->total && r->most < most) {
+        m->release(r->total);
+        r->total = NULL;
+    }
+    if (!r->total && zero) {
+        r->total = m->alloc(zeros + row * sizeof *factor + 1);
+        r->most = most;
+    }
     if (r->total && zero) {
         r->moments = r->total + (size_t)most * row;
         r->factor = r->moments + 4 * row;

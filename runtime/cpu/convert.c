@@ -1,8 +1,8 @@
 /* Rows of any element type to floats and back. Half precision uses F16C where the CPU has it;
  * the software path gives the same bits. Integers round to nearest even and saturate, the
  * rule of QuantizeLinear. */
+#include "ir/simd.h"
 #include "runtime/cpu/nest.h"
-#include "runtime/cpu/simd.h"
 #include "runtime/element.h"
 
 #include <math.h>

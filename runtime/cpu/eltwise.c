@@ -2,8 +2,8 @@
  * Broadcasting, layouts and half storage are the blocks' business, so a function here sees
  * dense floats only. Types that blocks do not carry (64-bit integers, double) take the
  * reference kernels: they occur in shape arithmetic, not in tensors of size. */
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 
 /* ---- functions of one operand, and d * f^(k)(x) -------------------------------------- */
 

@@ -3,9 +3,9 @@
  * Operands are described by their strides, so transposition costs nothing; leading dimensions
  * broadcast where one side has 1. An operand that is dense along neither of its last two axes
  * is reordered in scratch. */
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/primitive.h"
-#include "runtime/cpu/simd.h"
 
 #include <stdlib.h>
 #include <string.h>

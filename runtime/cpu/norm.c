@@ -3,8 +3,8 @@
  * Batch normalisation is one walk that accumulates per channel in double and one element-wise
  * map with per-channel operands; both are at memory speed in any layout. Layer normalisation
  * and softmax work line by line in a dense float copy of the line. */
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 #include "runtime/scalar.h"
 
 #include <math.h>

@@ -4,9 +4,9 @@
  * op then works on all channels at a tap at once. In channels-last tensors those are
  * contiguous, and the loops vectorise. The gradients recompute the argmax from x; of equal
  * maxima the first tap gets the gradient. */
+#include "ir/simd.h"
 #include "ir/window.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Rademacher signs: 128 per Philox block, the same bits as every other device. */
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 #include "runtime/philox.h"
 
 #include <string.h>

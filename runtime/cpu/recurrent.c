@@ -4,9 +4,9 @@
 #include "runtime/recurrent.h"
 
 #include "ir/ops/common.h"
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
 #include "runtime/cpu/primitive.h"
-#include "runtime/cpu/simd.h"
 
 #include <stdlib.h>
 #include <string.h>

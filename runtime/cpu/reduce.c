@@ -4,8 +4,8 @@
  * block is rows of C floats that are added column by column; over the last axis of a
  * row-major one it is summed along the row in LANES lanes. The lanes are part of the program, not
  * of the machine: every instruction set adds in the same order. */
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 #include "runtime/scalar.h"
 
 #include <math.h>

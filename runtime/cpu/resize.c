@@ -2,8 +2,8 @@
  * floats, `outer` times, and a row of the output is a weighted sum of rows of the input. Between
  * the axes the image lies dense in scratch. Axes that stay as they are cost nothing. */
 #include "ir/resample.h"
+#include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
-#include "runtime/cpu/simd.h"
 
 #include <string.h>
 

@@ -255,6 +255,7 @@ static void test_statistics(void **state)
     double got[4 * ROW], mean[ROW] = {0}, m2[ROW] = {0}, parity[2 * ROW] = {0};
     bind_staged(r, key);
     instance_run_all(r.i);
+    assert_true(instance_keeps(r.i, 2, 2, 1, 2, outputs, factor)); /* more rows, more room */
     assert_true(instance_keeps(r.i, 2, 2, N, 2, outputs, factor));
     forget();
     for (int shard = 0; shard < 2; shard++) {

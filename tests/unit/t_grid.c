@@ -149,6 +149,20 @@ static void what_is_not_finite_is_skipped(void **state)
     assert_true(h.lo == -1 && h.hi == 1);
 }
 
+/* Values whose bins would be narrower than the least float are in bins all the same. */
+static void the_smallest_values_are_counted(void **state)
+{
+    (void)state;
+    static Histogram h;
+    const float x[] = {1e-38f, -1e-44f, 0, INFINITY};
+    assert_int_equal(histogram_add(&h, x, 4), 1);
+    uint64_t counted = 0;
+    for (int k = 0; k < HISTOGRAM_BINS; k++) counted += h.bin[k];
+    assert_int_equal(counted, 3);
+    assert_true(h.lo == -1e-44f && h.hi == 1e-38f);
+    assert_true(histogram_range(&h, CALIBRATE_MSE, U8).hi <= 1e-38f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +175,7 @@ int main(void)
         cmocka_unit_test(histograms_commute),
         cmocka_unit_test(outliers_are_clipped),
         cmocka_unit_test(what_is_not_finite_is_skipped),
+        cmocka_unit_test(the_smallest_values_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@ static double minimise(OptimizerKind kind, double lr, int steps, bool positive)
 {
     Arena *a = arena_new();
     float x[4] = {1, 1, 1, 1}, g[4];
-    Parameter p = {.data = x, .grad = g, .count = 4, .positive = positive, .lr_scale = 1};
+    Parameter p = {.data = x, .grad = g, .count = 4, .positive = positive};
     Optimizer o = optimizer_new(kind);
     optimizer_init(&p, 1, a);
     for (int s = 0; s < steps; s++) {
@@ -41,7 +41,7 @@ static void bad_gradients_change_nothing(void **state)
     (void)state;
     Arena *a = arena_new();
     float x[2] = {1, 2}, g[2] = {NAN, 1};
-    Parameter p = {.data = x, .grad = g, .count = 2, .lr_scale = 1};
+    Parameter p = {.data = x, .grad = g, .count = 2};
     Optimizer o = optimizer_new(OPTIMIZER_SGD);
     optimizer_init(&p, 1, a);
     assert_false(isfinite(optimizer_step(&o, &p, 1, 0.1, 0)));
@@ -54,7 +54,7 @@ static void long_gradients_are_clipped(void **state)
     (void)state;
     Arena *a = arena_new();
     float x[2] = {0, 0}, g[2] = {300, 400};
-    Parameter p = {.data = x, .grad = g, .count = 2, .lr_scale = 1};
+    Parameter p = {.data = x, .grad = g, .count = 2};
     Optimizer o = optimizer_new(OPTIMIZER_SGD);
     optimizer_init(&p, 1, a);
     assert_float_equal(optimizer_step(&o, &p, 1, 0.1, 0), 500, 1e-6);

@@ -1,7 +1,7 @@
 /* Vector code without -march: functions marked CLONES are compiled for several instruction
  * sets, and the loader picks by the CPU. */
-#ifndef EHAP_RUNTIME_CPU_SIMD_H
-#define EHAP_RUNTIME_CPU_SIMD_H
+#ifndef EHAP_IR_SIMD_H
+#define EHAP_IR_SIMD_H
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
     !defined(__SANITIZE_ADDRESS__)
