@@ -15,7 +15,7 @@ typedef struct Parameter {
     bool positive;     /* a scale: kept > 0 by stepping its logarithm, by the normalised
                           (Adam) rule whatever the kind, at a rate of its own */
     float least, most; /* a positive parameter stays within them; 0: no such bound */
-    float *m, *v; /* first and second moments; made by optimizer_init */
+    float *m, *v;      /* first and second moments; made by optimizer_init */
 } Parameter;
 
 typedef struct Optimizer {
