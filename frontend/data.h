@@ -19,6 +19,7 @@ typedef struct Part {
 typedef struct Parts {
     Arena *arena; /* of the files as read, where the samples are used */
     const Graph *graph;
+    const int *axes; /* of its inputs: batch_axes */
     const Preprocess *pre;
     int32_t label; /* of images that are read now; -1: none */
     Diag *diag;
@@ -27,10 +28,11 @@ typedef struct Parts {
 } Parts;
 
 void parts_add(Parts *ps, Part p);
-/* An array whose first axis runs over samples. */
-void parts_add_array(Parts *ps, int input, const Type *t, const void *data);
+/* An array of samples as the input takes a batch of them, or one after the other; for an input
+ * without a batch, also what it takes itself. Error: `what` is a single number, and no sample. */
+int parts_add_array(Parts *ps, int input, const Type *t, const void *data, const char *what);
 /* The sample type (without the batch axis) of model input i. */
-Type sample_type(const Graph *g, int i);
+Type sample_type(const Parts *ps, int i);
 
 /* A whole file, valid as long as the arena: mapped if large (frontend/file.h), unpacked if gzip'ed
  * (at most 4 GiB). */

@@ -229,7 +229,7 @@ static int64_t chosen(int64_t given, int64_t dim, const Preprocess *pre)
 /* What the model's first input wants of an image. */
 static int image_shape(Images *to, const Parts *ps, const char *path)
 {
-    const Type t = sample_type(ps->graph, 0);
+    const Type t = sample_type(ps, 0);
     const Preprocess *pre = ps->pre;
     const bool last = pre->nhwc || (t.rank == 3 && t.dim[0] != 1 && t.dim[0] != 3 &&
                                     (t.dim[2] == 1 || t.dim[2] == 3));
@@ -261,7 +261,7 @@ static int image_shape(Images *to, const Parts *ps, const char *path)
 
 static Type image_type(const Parts *ps, const Images *m)
 {
-    const int rank = sample_type(ps->graph, 0).rank;
+    const int rank = sample_type(ps, 0).rank;
     const int64_t planes[] = {m->channels, m->height, m->width},
                   last[] = {m->height, m->width, m->channels};
     return type_of(DT_U8, rank, rank == 2 || m->nhwc ? last : planes);

@@ -272,9 +272,7 @@ int npy_read(Parts *ps, const char *path)
     NamedArray x;
     TRY(data_load(&file, ps->arena, path, ps->diag));
     TRY(npy_parse(&x, ps->arena, file, arena_printf(ps->arena, "'%s'", path), ps->diag));
-    if (x.type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
-    parts_add_array(ps, 0, &x.type, x.data);
-    return 0;
+    return parts_add_array(ps, 0, &x.type, x.data, arena_printf(ps->arena, "'%s'", path));
 }
 
 static int find_input(const Graph *g, const char *name)
@@ -314,14 +312,13 @@ int npz_read_samples(Parts *ps, const char *path)
         const Type *t = &arrays[k].type;
         int input = find_input(ps->graph, arrays[k].name);
         if (is_labels(&arrays[k])) labels = &arrays[k];
-        if (t->rank == 0 && input >= 0 && ps->graph->inputs[input]->type.rank == 0)
-            parts_add(ps, (Part){.input = input, .count = 1, .sample = *t, .data = arrays[k].data});
-        if (is_labels(&arrays[k]) || t->rank < 1) continue;
+        if (is_labels(&arrays[k]) || (t->rank < 1 && input < 0)) continue;
         if (input < 0 && ps->graph->ninputs == 1 && n <= 2) input = 0;
         if (input < 0)
             return diag_error(ps->diag, "'%s': array '%s' is not an input of the model", path,
                               arrays[k].name);
-        parts_add_array(ps, input, t, arrays[k].data);
+        TRY(parts_add_array(ps, input, t, arrays[k].data,
+                            arena_printf(ps->arena, "'%s': array '%s'", path, arrays[k].name)));
     }
     for (int k = first; labels && k < ps->n; k++) {
         if (labels->type.dim[0] != ps->list[k].count)

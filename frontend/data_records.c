@@ -24,7 +24,7 @@ int cifar_read(Parts *ps, const char *path)
 {
     Bytes file;
     const int32_t *labels;
-    Type t = sample_type(ps->graph, 0);
+    Type t = sample_type(ps, 0);
     int64_t count = type_count(&t);
     TRY(data_load(&file, ps->arena, path, ps->diag));
     if (count <= 0 || count >= INT32_MAX)

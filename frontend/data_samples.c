@@ -7,6 +7,7 @@
 
 #include "frontend/data.h"
 #include "frontend/file.h"
+#include "ir/batch.h"
 #include "ir/digest.h"
 #include "ir/text.h"
 
@@ -47,19 +48,57 @@ void parts_add(Parts *ps, Part p)
     ps->list[ps->n++] = p;
 }
 
-void parts_add_array(Parts *ps, int input, const Type *t, const void *data)
+Type sample_type(const Parts *ps, int i)
 {
-    parts_add(ps, (Part){.input = input,
-                         .count = t->dim[0],
-                         .sample = type_of(t->dtype, t->rank - 1, t->dim + 1),
-                         .data = data});
+    return batch_part(&ps->graph->inputs[i]->type, ps->axes[i]);
 }
 
-Type sample_type(const Graph *g, int i)
+/* Whether a sample of type t may be one of those wanted, whose sizes may be open. */
+static bool agrees(const Type *t, const Type *want)
 {
-    const Type *t = &g->inputs[i]->type;
-    return t->rank < 1 ? (Type){.dtype = t->dtype, .rank = t->rank}
-                       : type_of(t->dtype, t->rank - 1, t->dim + 1);
+    bool same = t->rank == want->rank;
+    for (int i = 0; same && i < t->rank; i++) same = want->dim[i] < 0 || t->dim[i] == want->dim[i];
+    return same;
+}
+
+/* Samples that lie along an inner axis of an array. */
+typedef struct Strided {
+    const void *data;
+    int64_t outer, count;
+    size_t bytes; /* of a sample */
+} Strided;
+
+static void make_strided(const void *data, int64_t i, void *out)
+{
+    const Strided *s = data;
+    batch_get(out, s->data, s->outer, i, s->count, s->bytes);
+}
+
+static void add_strided(Parts *ps, int input, const Type *t, int axis, const void *data)
+{
+    Part p = {.input = input, .count = t->dim[axis], .sample = batch_part(t, axis)};
+    Strided *s = NEW(ps->arena, Strided);
+    *s = (Strided){data, batch_outer(t, axis), p.count, (size_t)type_bytes(&p.sample)};
+    p.data = s;
+    p.make = make_strided;
+    parts_add(ps, p);
+}
+
+int parts_add_array(Parts *ps, int input, const Type *t, const void *data, const char *what)
+{
+    const Type want = sample_type(ps, input);
+    const int axis = ps->axes[input];
+    if (axis < 0 && agrees(t, &want)) {
+        parts_add(ps, (Part){.input = input, .count = 1, .sample = *t, .data = data});
+        return 0;
+    }
+    if (t->rank < 1) return diag_error(ps->diag, "%s has no sample axis", what);
+    const Type first = batch_part(t, 0), along = batch_part(t, axis);
+    if (axis > 0 && t->rank == want.rank + 1 && agrees(&along, &want) && !agrees(&first, &want))
+        add_strided(ps, input, t, axis, data);
+    else
+        parts_add(ps, (Part){.input = input, .count = t->dim[0], .sample = first, .data = data});
+    return 0;
 }
 
 int pb_read(Parts *ps, const char *path)
@@ -71,13 +110,7 @@ int pb_read(Parts *ps, const char *path)
     TRY(onnx_read_tensor(&v, graph_new(ps->arena, NULL), path, ps->diag));
     if (input >= ps->graph->ninputs)
         return diag_error(ps->diag, "'%s': the model has %d inputs", path, ps->graph->ninputs);
-    if (v->type.rank == 0 && ps->graph->inputs[input]->type.rank == 0) {
-        parts_add(ps, (Part){.input = input, .count = 1, .sample = v->type, .data = v->data});
-        return 0;
-    }
-    if (v->type.rank < 1) return diag_error(ps->diag, "'%s' has no sample axis", path);
-    parts_add_array(ps, input, &v->type, v->data);
-    return 0;
+    return parts_add_array(ps, input, &v->type, v->data, arena_printf(ps->arena, "'%s'", path));
 }
 
 typedef struct Listing {
@@ -180,7 +213,7 @@ static bool are_planes(const Part *p, const Type *want, const Parts *ps)
 {
     bool same = p->sample.rank == want->rank;
     for (int i = 0; same && i < want->rank; i++) same = p->sample.dim[i] == want->dim[i];
-    return ps->pre->nhwc && want->rank == 3 && p->sample.dtype == DT_U8 && !same;
+    return ps->pre->nhwc && !p->make && want->rank == 3 && p->sample.dtype == DT_U8 && !same;
 }
 
 /* The element counts of the sample must match; [H,W] bytes may feed a [1,H,W] input. */
@@ -220,7 +253,7 @@ static void list_pieces(SampleInput *in, const Parts *ps, Arena *a, int input)
 static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
                 const int32_t **labels)
 {
-    Type want = sample_type(ps->graph, input);
+    Type want = sample_type(ps, input);
     const Part *first = NULL;
     bool all_labels = true;
     int64_t at = 0;
@@ -249,7 +282,10 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
         if (y) memcpy(y + at, p->labels, (size_t)p->count * sizeof *y);
         at += p->count;
     }
-    *in = (SampleInput){.name = ps->graph->inputs[input]->name, .type = t, .channel_axis = -1};
+    *in = (SampleInput){.name = ps->graph->inputs[input]->name,
+                        .type = t,
+                        .batch_axis = ps->axes[input],
+                        .channel_axis = -1};
     list_pieces(in, ps, a, input);
     if (are_planes(first, &t, ps)) planes_to_nhwc(in, a, *count);
     if (y) *labels = y;
@@ -287,42 +323,51 @@ static int check_conversion(const SampleInput *in, const Value *input, Diag *d)
                       dtype_name(in->type.dtype), in->name, dtype_name(want));
 }
 
-/* An input that is a single number, without a batch. */
-static bool is_number(const Graph *g, int input) { return g->inputs[input]->type.rank == 0; }
-
-/* It has the same one for all samples. */
-static void repeat_numbers(Samples *s, const Graph *g, Arena *a)
+/* Whether an input's samples are all one: where it has no batch, those of a folder of test cases
+ * may be. */
+static bool all_same(const SampleInput *in, int64_t count)
 {
+    bool same = count == 1 || (in->batch_axis < 0 && !in->pieces[0].make);
+    for (int64_t k = 1; same && k < count; k++)
+        same = memcmp(sample_at(in, 0, NULL), sample_at(in, k, NULL),
+                      (size_t)type_bytes(&in->type)) == 0;
+    return same;
+}
+
+/* The number of samples: one alone goes with however many the other inputs have. */
+static int count_samples(Samples *s, const int64_t *counts, Diag *d)
+{
+    int most = 0;
+    for (int i = 1; i < s->ninputs; i++)
+        if (counts[i] > counts[most]) most = i;
+    s->count = counts[most];
     for (int i = 0; i < s->ninputs; i++) {
-        SampleInput *in = &s->inputs[i];
-        size_t size = dtype_size(in->type.dtype);
-        if (!is_number(g, i)) continue;
-        char *all = arena_array(a, (size_t)s->count, size);
-        for (int64_t k = 0; k < s->count; k++)
-            memcpy(all + (size_t)k * size, sample_at(in, 0, NULL), size);
-        in->data = all;
+        s->inputs[i].same = all_same(&s->inputs[i], counts[i]);
+        if (!s->inputs[i].same && counts[i] != s->count)
+            return diag_error(d, "%lld samples for input '%s' but %lld for '%s'",
+                              (long long)s->count, s->inputs[most].name, (long long)counts[i],
+                              s->inputs[i].name);
     }
+    return 0;
 }
 
 static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
 {
-    const char *counted = NULL; /* the input that gave s->count */
-    s->count = 1;
+    int64_t *counts = NEW_ARRAY(a, int64_t, s->ninputs);
+    int labelled = 0;
     for (int i = 0; i < s->ninputs; i++) {
-        int64_t count;
-        TRY(join(ps, a, &s->inputs[i], i, &count, &s->labels));
+        const int32_t *labels = s->labels;
+        TRY(join(ps, a, &s->inputs[i], i, &counts[i], &s->labels));
+        if (s->labels != labels) labelled = i;
         bool is_float = dtype_is_float(ps->graph->inputs[i]->type.dtype);
-        if (!is_number(ps->graph, i) && pre && pre->given && is_float)
+        if (ps->axes[i] >= 0 && pre && pre->given && is_float)
             TRY(apply(&s->inputs[i], a, pre, ps));
         TRY(check_conversion(&s->inputs[i], ps->graph->inputs[i], ps->diag));
-        if (is_number(ps->graph, i)) continue;
-        if (counted && count != s->count)
-            return diag_error(ps->diag, "%lld samples for input '%s' but %lld for '%s'",
-                              (long long)s->count, counted, (long long)count, s->inputs[i].name);
-        s->count = count;
-        counted = s->inputs[i].name;
     }
-    repeat_numbers(s, ps->graph, a);
+    TRY(count_samples(s, counts, ps->diag));
+    if (s->labels && counts[labelled] != s->count)
+        return diag_error(ps->diag, "%lld labels for %lld samples", (long long)counts[labelled],
+                          (long long)s->count);
     if (s->inputs[0].type.dtype == DT_U8 && !s->inputs[0].factor &&
         dtype_is_float(ps->graph->inputs[0]->type.dtype))
         diag_remark(ps->diag, "no --preprocess given: bytes are fed to '%s' as 0 to 255",
@@ -385,7 +430,12 @@ int samples_read(Samples **out, Arena *a, const char *list, const Preprocess *pr
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(a, SampleInput, g->ninputs);
     static const Preprocess none = {.scale = 1};
-    Parts ps = {.arena = a, .graph = g, .pre = pre ? pre : &none, .label = -1, .diag = d};
+    Parts ps = {.arena = a,
+                .graph = g,
+                .axes = batch_axes(g, a),
+                .pre = pre ? pre : &none,
+                .label = -1,
+                .diag = d};
     int status = read_all(s, a, &ps, list, pre);
     s->source = arena_printf(a, "%s (%lld samples)", list, (long long)s->count);
     *out = s;

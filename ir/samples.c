@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "ir/batch.h"
 #include "ir/mapped.h"
 
 static double half_to_double(uint16_t h)
@@ -124,18 +125,23 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
     if (!verbatim && out_type != DT_F32)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
-    Arena *a = NULL;
-    void *room = NULL;
+    const int64_t outer = batch_outer(&in->type, in->batch_axis);
+    Arena *a = outer > 1 ? arena_new() : NULL;
+    void *room = NULL, *apart = outer > 1 ? arena_alloc(a, row) : NULL;
+    if (in->batch_axis < 0) n = n > 0;
     for (int64_t i = 0; i < n; i++) {
-        char *to = (char *)out + (size_t)i * row;
-        const SamplePiece *p = piece_of(in, index[i]);
+        const int64_t at = in->same ? 0 : index[i];
+        void *to = outer > 1 ? apart : (char *)out + (size_t)i * row;
+        const SamplePiece *p = piece_of(in, at);
         const bool made = p && p->make;
-        if (made && !room) room = arena_alloc(a = arena_new(), stored);
-        const void *from = sample_in(in, p, index[i], room);
+        if (!a && made) a = arena_new();
+        if (made && !room) room = arena_alloc(a, stored);
+        const void *from = sample_in(in, p, at, room);
         if (verbatim)
             memcpy(to, from, row);
         else
-            load_sample((float *)to, in, from, count);
+            load_sample(to, in, from, count);
+        if (outer > 1) batch_put(out, apart, outer, i, n, row);
         if (p && !made) mapped_passed(from, stored);
     }
     arena_free(a);

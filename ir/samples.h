@@ -25,6 +25,8 @@ typedef struct SamplePiece {
 typedef struct SampleInput {
     const char *name;          /* of the graph input it feeds; NULL: by position */
     Type type;                 /* of one sample, without the batch axis; dtype as stored */
+    int batch_axis;            /* of the graph input (ir/batch.h); -1: it has none */
+    bool same;                 /* there is one sample, which goes with all others */
     const void *data;          /* count samples, row-major; NULL: they lie in pieces */
     const SamplePiece *pieces; /* in the order of their samples */
     int npieces;
@@ -43,8 +45,9 @@ typedef struct Samples {
 
 /* Sample i of an input, as stored: where it lies, or made in `room`, which holds one. */
 const void *sample_at(const SampleInput *in, int64_t i, void *room);
-/* Gathers samples index[0..n) of one input as rows of `out`; float inputs become float,
- * integer ones keep their type when factor is NULL and out_type says so. */
+/* Gathers samples index[0..n) of one input along its batch axis, where it has none index[0] alone,
+ * in `out`; float inputs become float, integer ones keep their type when factor is NULL and
+ * out_type says so. */
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
                     void *out);
 

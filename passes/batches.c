@@ -1,46 +1,62 @@
 /* Shards of samples, and programs that run over them: see batches.h. */
 #include "passes/batches.h"
 
+#include "ir/batch.h"
 #include "ir/process.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
 /* ---- shapes ------------------------------------------------------------------------- */
 
-int64_t shard_size(const Graph *g, int64_t wanted)
-{
-    for (int k = 0; k < g->ninputs; k++) {
-        const Type *t = &g->inputs[k]->type;
-        if (t->rank > 0 && !dim_is_sym(t->dim[0])) return t->dim[0];
-    }
-    return wanted > 0 ? wanted : SHARD_SAMPLES;
-}
-
 /* Which of the samples' inputs feeds graph input k; -1: none. */
 static int sample_input(const Graph *g, const Samples *s, int k)
 {
-    for (int i = 0; i < s->ninputs; i++)
+    for (int i = 0; s && i < s->ninputs; i++)
         if (s->inputs[i].name && strcmp(s->inputs[i].name, g->inputs[k]->name) == 0) return i;
-    return k < s->ninputs && !s->inputs[k].name ? k : -1;
+    return s && k < s->ninputs && !s->inputs[k].name ? k : -1;
+}
+
+/* The samples that a run takes because of input k; 0: as many as one likes. */
+static int64_t batch_of_input(const Graph *g, const Samples *s, int k)
+{
+    const int i = sample_input(g, s, k), axis = i < 0 ? 0 : s->inputs[i].batch_axis;
+    const Type *t = &g->inputs[k]->type;
+    if (axis < 0) return !s->inputs[i].same;
+    return axis < t->rank && !dim_is_sym(t->dim[axis]) ? t->dim[axis] : 0;
+}
+
+/* The same of the whole graph. */
+static int64_t fixed_batch(const Graph *g, const Samples *s)
+{
+    int64_t batch = 0;
+    for (int k = 0; k < g->ninputs && !batch; k++) batch = batch_of_input(g, s, k);
+    return batch;
+}
+
+int64_t shard_size(const Graph *g, const Samples *s, int64_t wanted)
+{
+    const int64_t batch = fixed_batch(g, s);
+    return batch ? batch : wanted > 0 ? wanted : SHARD_SAMPLES;
 }
 
 /* Binds the symbols of one input: batch by `shard`, the rest by the sample's shape. */
-static int bind_symbols(int64_t *dims, const Value *x, const Type *sample, int64_t shard, Diag *d)
+static int bind_symbols(int64_t *dims, const Value *x, const SampleInput *in, int64_t shard,
+                        Diag *d)
 {
-    const Type *t = &x->type;
-    if (t->rank == 0 && sample->rank == 0) return 0;
-    if (t->rank != sample->rank + 1)
+    const Type *t = &x->type, *sample = &in->type;
+    const int axis = in->batch_axis;
+    if (t->rank != sample->rank + (axis >= 0))
         return diag_error(d, "input '%s' has %d dimensions, one sample has %d", x->name, t->rank,
                           sample->rank);
     for (int i = 0; i < t->rank; i++) {
-        int64_t want = i ? sample->dim[i - 1] : shard;
+        const bool is_batch = i == axis;
+        const int64_t want = is_batch ? shard : sample->dim[axis >= 0 && i > axis ? i - 1 : i];
         if (dim_is_sym(t->dim[i])) {
             int64_t *bound = &dims[t->dim[i] - DIM_SYM_BASE];
             if (*bound < 0) *bound = want;
             if (*bound == want) continue;
-        } else if (t->dim[i] == want || (i == 0 && shard < 0)) {
+        } else if (t->dim[i] == want || (is_batch && shard < 0)) {
             continue;
         }
         return diag_error(d, "dimension %d of input '%s' does not fit the samples, which have %lld",
@@ -63,7 +79,7 @@ int shard_specialize_mapped(Graph **out, const Graph *g, Arena *a, const Samples
     for (int k = 0; k < g->ninputs; k++) {
         int i = sample_input(g, s, k);
         if (i < 0) return diag_error(d, "the samples have no input '%s'", g->inputs[k]->name);
-        TRY(bind_symbols(dims, g->inputs[k], &s->inputs[i].type, shard, d));
+        TRY(bind_symbols(dims, g->inputs[k], &s->inputs[i], shard, d));
     }
     *out = simplify_specialize(g, a, dims, map, d);
     return *out ? 0 : -1;
@@ -95,15 +111,6 @@ int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
     return diag_error(d, "%lld sample%s at a time need%s %zu bytes, %s %zu", (long long)samples,
                       samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
                       o->memory ? "--memory allows" : "this machine has", limit);
-}
-
-static bool batch_is_open(const Graph *model)
-{
-    for (int k = 0; k < model->ninputs; k++) {
-        const Type *t = &model->inputs[k]->type;
-        if (t->rank > 0 && !dim_is_sym(t->dim[0])) return false;
-    }
-    return true;
 }
 
 /* Bytes of one instance with the buffers that a feed gives it and what the caller adds. */
@@ -237,15 +244,16 @@ static void print_plan(const Session *s, FILE *f)
             s->bytes);
 }
 
-int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
-                 void *ctx, const Options *o, Diag *d)
+int session_open(Session **out, Arena *a, const Graph *model, const Samples *samples, int64_t most,
+                 ShardBuilder *make, void *ctx, const Options *o, Diag *d)
 {
     Session *s = *out = NEW(a, Session);
+    const bool open = fixed_batch(model, samples) == 0;
     bool smaller;
     arena_defer(a, release_session, s);
-    s->shard = shard_size(model, most);
+    s->shard = shard_size(model, samples, most);
     for (;; s->shard /= 2) {
-        TRY(plan(s, batch_is_open(model), &smaller, make, ctx, o, d));
+        TRY(plan(s, open, &smaller, make, ctx, o, d));
         s->threads = program_threads(s->program, o->threads);
         while (s->threads > 1 && bytes_with(s, s->threads) > memory_limit(o)) s->threads--;
         smaller = smaller && runtime_is_parallel(o->device);
@@ -368,8 +376,7 @@ void feed_bind(Feed *f, int64_t shard, Instance *inst)
     for (int k = 0; k < f->g->ninputs; k++) {
         if (f->source[k] < 0) continue;
         const Type *t = &f->g->inputs[k]->type;
-        samples_gather(f->samples, f->source[k], slot->index, t->rank ? f->shard : 1, t->dtype,
-                       slot->buffer[k]);
+        samples_gather(f->samples, f->source[k], slot->index, f->shard, t->dtype, slot->buffer[k]);
         instance_bind(inst, k, slot->buffer[k]);
     }
 }
@@ -403,89 +410,19 @@ int feed_run(Feed *f, ShardCallback *reduce, void *ctx)
 
 void *feed_buffer(Feed *f, Instance *inst, int k) { return slot_of(f, inst)->buffer[k]; }
 
-void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, const float *soft)
+void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, int axis, const float *soft)
 {
     const Type *t = &f->g->inputs[k]->type;
-    int64_t classes = type_count(t) / f->shard, rows = feed_rows(f, shard);
+    const int64_t outer = batch_outer(t, axis), rows = feed_rows(f, shard);
+    const int64_t classes = axis < 0 ? type_count(t) : type_count(t) / f->shard;
     float *x = feed_buffer(f, inst, k);
     memset(x, 0, (size_t)type_bytes(t));
-    if (soft) memcpy(x, soft + shard * f->shard * classes, (size_t)(rows * classes) * sizeof *x);
+    for (int64_t i = 0; soft && i < rows; i++)
+        batch_put(x, soft + (shard * f->shard + i) * classes, outer, i, f->shard,
+                  (size_t)classes * sizeof *x);
     for (int64_t i = 0; !soft && i < rows; i++) {
         int64_t label = f->samples->labels[feed_sample(f, shard, i)];
         if (label >= 0 && label < classes) x[i * classes + label] = 1;
     }
     instance_bind(inst, k, x);
-}
-
-/* ---- rows --------------------------------------------------------------------------- */
-
-void softmax_rows(float *x, int64_t n, int64_t classes)
-{
-    for (int64_t i = 0; i < n; i++, x += classes) {
-        float top = x[0];
-        double sum = 0;
-        for (int64_t c = 1; c < classes; c++) top = fmaxf(top, x[c]);
-        for (int64_t c = 0; c < classes; c++) sum += exp((double)(x[c] - top));
-        for (int64_t c = 0; c < classes; c++) x[c] = (float)(exp((double)(x[c] - top)) / sum);
-    }
-}
-
-typedef struct Rows {
-    Feed *feed;
-    float *out;
-    float *last; /* the last shard's rows, where repeats would not fit */
-    int64_t row, shard;
-} Rows;
-
-static int keep_rows(void *ctx, int64_t shard, Instance *inst)
-{
-    Rows *r = ctx;
-    int64_t rows = feed_rows(r->feed, shard);
-    float *to = r->out + shard * r->shard * r->row;
-    instance_read(inst, 0, rows == r->shard ? to : r->last);
-    if (rows < r->shard) memcpy(to, r->last, (size_t)(rows * r->row) * sizeof *to);
-    return 0;
-}
-
-/* Which rows of what. */
-typedef struct RowsOf {
-    Arena *arena;
-    const Graph *g;
-    const Value *of;
-    const Samples *samples;
-    int64_t n;
-    Diag *d;
-} RowsOf;
-
-static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
-{
-    const RowsOf *f = ctx;
-    TRY(shard_specialize(&out->g, f->g, f->arena, f->samples, shard, f->d));
-    Graph *p = out->g;
-    Value *y = f->of ? graph_computed(p, f->of->name) : NULL, *logits = graph_logits(p);
-    p->noutputs = 0;
-    graph_add_output(p, y ? y : logits);
-    const Type *t = &p->outputs[0]->type;
-    const int64_t row = type_count(t) / shard;
-    out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float);
-    return simplify_dce(p, f->arena);
-}
-
-int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
-                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d)
-{
-    Session *session;
-    RowsOf f = {a, g, of, s, n, d};
-    TRY(session_open(&session, a, g, 0, build_forward, &f, o, d));
-    int64_t total = type_count(&session->g->outputs[0]->type), shard = session->shard;
-    Rows r = {.feed = feed_new(a, session, s, n, index),
-              .row = total / shard,
-              .shard = shard,
-              .out = NEW_ARRAY(a, float, n *(total / shard)),
-              .last = NEW_ARRAY(a, float, total)};
-    int status = feed_run(r.feed, keep_rows, &r);
-    session_close(session);
-    *out = r.out;
-    *row = r.row;
-    return status;
 }

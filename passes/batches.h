@@ -11,8 +11,9 @@
 /* 32 are no faster, and take twice the memory. */
 enum { SHARD_SAMPLES = 16 };
 
-/* Samples per run of g: `wanted` (0: SHARD_SAMPLES), or the batch that the model fixes. */
-int64_t shard_size(const Graph *g, int64_t wanted);
+/* Samples of s per run of g: `wanted` (0: SHARD_SAMPLES), or the batch that the model fixes: 1
+ * where an input has no batch, but differs. */
+int64_t shard_size(const Graph *g, const Samples *s, int64_t wanted);
 /* A clone of g in `a` with its batch bound to `shard` and other symbolic dimensions of inputs
  * to those of the samples. Error: the samples do not fit the inputs. */
 int shard_specialize(Graph **out, const Graph *g, Arena *a, const Samples *s, int64_t shard,
@@ -54,8 +55,9 @@ enum { PARALLEL_SAMPLES = 512 };
 int64_t shard_for_device(const Options *o, int64_t n);
 
 /* The one place where memory is planned, and where --memory (o->memory; 0: no limit) decides. A
- * shard is shard_size(model, most), or the largest half, quarter, … of it (down to one sample,
- * unless the model fixes its batch) of which MEMORY_THREADS instances fit: a number that depends on
+ * shard is shard_size(model, samples, most), or the largest half, quarter, … of it (down to one
+ * sample, unless the model fixes its batch) of which MEMORY_THREADS instances fit: a number that
+ * depends on
  * --memory but not on the threads or on what is held already, so neither do the bytes of results.
  *
  * What the session will take is what is held once its program is compiled (with o->whole_process
@@ -65,8 +67,8 @@ int64_t shard_for_device(const Options *o, int64_t n);
  * instance does. On a GPU it is its memory that is planned; of what a shard leaves, lanes take what
  * they can use. A remark says when shards or lanes became fewer for what there is. */
 enum { MEMORY_THREADS = 4 };
-int session_open(Session **out, Arena *a, const Graph *model, int64_t most, ShardBuilder *make,
-                 void *ctx, const Options *o, Diag *d);
+int session_open(Session **out, Arena *a, const Graph *model, const Samples *s, int64_t most,
+                 ShardBuilder *make, void *ctx, const Options *o, Diag *d);
 /* f(ctx, most); where the device runs out of memory while it works, again with half as many samples
  * at a time, with a remark. f leaves nothing behind a trap but what its own arenas hold. */
 int session_retry(int (*f)(void *ctx, int64_t most), void *ctx, int64_t most, Diag *d);
@@ -99,14 +101,25 @@ int feed_run(Feed *f, ShardCallback *reduce, void *ctx);
 /* The instance's buffer of graph input k (its type's bytes), for changing what feed_bind
  * gathered or for inputs of the caller's own (then: fill, instance_bind). */
 void *feed_buffer(Feed *f, Instance *inst, int k);
-/* Fills and binds input k, float [shard, classes], with targets: rows of `soft` ([n, classes],
- * in feed order), or one-hot labels when NULL. Rows beyond feed_rows are zero. */
-void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, const float *soft);
+/* Fills and binds input k, floats whose samples lie along `axis`, with targets: rows of `soft` (by
+ * sample, in feed order), or one-hot labels when NULL. Rows beyond feed_rows are zero. */
+void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, int axis, const float *soft);
 
-/* Runs g over n samples and stores value `of` (a float value of g; NULL: graph_logits) in
- * out[n * elements per sample], allocated in `a`. Soft labels come from here. */
-int forward_rows(float **out, int64_t *row, Arena *a, const Graph *g, const Value *of,
-                 const Samples *s, int64_t n, const int64_t *index, const Options *o, Diag *d);
+/* Which axis of an output runs over the samples of a shard: the one in which `one_more`, its type
+ * at shards of one sample more, differs; -1: none. NULL: the model takes no other shard; the first
+ * then. */
+int output_axis(const Type *t, const Type *one_more, int64_t shard);
+
+/* What a value is for each of n samples. */
+typedef struct Rows {
+    float *x;    /* by sample */
+    int64_t row; /* elements of each */
+    int axis;    /* of the value in a batch: output_axis */
+} Rows;
+/* Runs g over n samples and stores value `of` (a float value of g; NULL: graph_logits) in out,
+ * allocated in `a`. Soft labels come from here. */
+int forward_rows(Rows *out, Arena *a, const Graph *g, const Value *of, const Samples *s, int64_t n,
+                 const int64_t *index, const Options *o, Diag *d);
 /* Rows of logits to probabilities, in place. */
 void softmax_rows(float *x, int64_t n, int64_t classes);
 

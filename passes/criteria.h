@@ -21,6 +21,7 @@ typedef struct Scoring {
     /* What the loss is taken against, rows of float [n, outputs per sample]: NULL when the
      * samples have labels and the criterion is content with them. */
     const float *soft;
+    int target_axis; /* of the output: the one that runs over samples */
     bool classifier; /* the output is [batch, classes] */
     /* results */
     double *score, *error; /* per flat channel */

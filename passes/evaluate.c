@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "passes/batches.h"
 
 /* Elements per sample of the logits, then of every float output; the reference's likewise. */
@@ -15,6 +16,8 @@ typedef struct Tally {
     float *kept;    /* what it yields by sample, `row` elements each, read or written; or NULL */
     int n;          /* of outputs looked at, the logits first */
     int64_t *at;    /* of each in a sample's row; at[n] = row */
+    int64_t *outer; /* of each: elements before its batch axis */
+    int64_t shard;
     int64_t row;
     int64_t classes, inner;  /* logits are [rows, classes, inner] */
     float *buffer, *y, *ref; /* of the shard in hand: one output; rows of both */
@@ -79,7 +82,8 @@ static void read_rows(const Tally *t, Instance *inst, int first, float *rows, in
         const int64_t size = t->at[o + 1] - t->at[o];
         instance_read(inst, first + o, t->buffer);
         for (int64_t i = 0; i < batch; i++)
-            memcpy(rows + i * t->row + t->at[o], t->buffer + i * size, (size_t)size * sizeof *rows);
+            batch_get(rows + i * t->row + t->at[o], t->buffer, t->outer[o], i, t->shard,
+                      (size_t)size * sizeof *rows);
     }
 }
 
@@ -156,24 +160,45 @@ static float *answers_kept(Answers *known, int64_t n)
     return known->y;
 }
 
-static Tally tally_new(Arena *a, const Session *session, const Samples *s, bool reference,
-                       bool compared)
+/* Where the samples' rows are in each output. */
+static void find_rows(Tally *t, Arena *a, const Graph *g, const Pair *pair)
+{
+    Diag quiet = {0};
+    Pair other = *pair;
+    ShardGraph more = {0};
+    other.arena = arena_new();
+    other.d = &quiet;
+    other.reference = NULL;
+    const bool open = side_by_side(&more, &other, t->shard + 1) == 0;
+    t->at = NEW_ARRAY(a, int64_t, t->n + 1);
+    t->outer = NEW_ARRAY(a, int64_t, t->n);
+    for (int o = 0; o < t->n; o++) {
+        const Type *y = &g->outputs[o]->type;
+        const int axis = output_axis(y, open ? &more.g->outputs[o]->type : NULL, t->shard);
+        t->at[o + 1] = t->at[o] + type_count(y) / (axis < 0 ? 1 : t->shard);
+        t->outer[o] = batch_outer(y, axis);
+    }
+    arena_free(other.arena);
+}
+
+static Tally tally_new(Arena *a, const Session *session, const Pair *pair)
 {
     const Graph *g = session->g;
+    const bool reference = pair->reference != NULL;
     const Type *logits = &g->outputs[0]->type;
-    Tally t = {.samples = s,
-               .compared = compared,
+    Tally t = {.samples = pair->samples,
+               .compared = pair->compared,
                .reference = reference,
-               .n = reference ? g->noutputs / 2 : g->noutputs,
-               .classes = logits->rank > 1 && logits->dim[1] > 0 ? logits->dim[1] : 1};
+               .shard = session->shard,
+               .n = reference ? g->noutputs / 2 : g->noutputs};
     int64_t largest = 0;
-    t.at = NEW_ARRAY(a, int64_t, t.n + 1);
+    find_rows(&t, a, g, pair);
     for (int o = 0; o < t.n; o++) {
         const int64_t size = type_count(&g->outputs[o]->type);
-        t.at[o + 1] = t.at[o] + size / session->shard;
         largest = size > largest ? size : largest;
     }
     t.row = t.at[t.n];
+    t.classes = t.outer[0] == 1 && logits->rank > 1 && logits->dim[1] > 0 ? logits->dim[1] : 1;
     t.inner = t.at[1] / t.classes;
     t.buffer = NEW_ARRAY(a, float, largest);
     t.y = NEW_ARRAY(a, float, session->shard *t.row);
@@ -198,8 +223,8 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
     const bool compared = reference != NULL;
     if (known && known->complete) reference = NULL;
     Pair pair = {a, g, reference, compared, s, d};
-    TRY(session_open(&session, a, g, shard_for(s->count), side_by_side, &pair, o, d));
-    Tally t = tally_new(a, session, s, reference != NULL, compared);
+    TRY(session_open(&session, a, g, s, shard_for(s->count), side_by_side, &pair, o, d));
+    Tally t = tally_new(a, session, &pair);
     t.feed = feed_new(a, session, s, s->count, NULL);
     t.kept = answers_kept(compared ? known : NULL, s->count * t.row);
     int status = feed_run(t.feed, tally_shard, &t);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "ir/op.h"
 #include "ir/recurrent.h"
 #include "passes/contract.h"
@@ -137,9 +138,10 @@ Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d)
     int64_t *dims = NEW_ARRAY(a, int64_t, model->nsymbols);
     char text[128];
     for (int k = 0; k < model->nsymbols; k++) dims[k] = -1;
+    const int *axes = batch_axes(model, a);
     for (int i = 0; i < model->ninputs; i++) {
-        const Type *t = &model->inputs[i]->type;
-        if (t->rank > 0 && dim_is_sym(t->dim[0])) dims[t->dim[0] - DIM_SYM_BASE] = batch;
+        const int64_t dim = axes[i] < 0 ? 0 : model->inputs[i]->type.dim[axes[i]];
+        if (dim_is_sym(dim)) dims[dim - DIM_SYM_BASE] = batch;
     }
     Graph *g = simplify_specialize(model, a, dims, NULL, d);
     for (int i = 0; g && i < g->ninputs; i++) {
@@ -162,7 +164,8 @@ static int begin(Builder *b, Hvp *out, const Graph *model, Arena *a, int64_t bat
     if (!b->g) return -1;
     out->g = b->g;
     out->nx = b->g->ninputs;
-    out->batch = b->g->ninputs && b->g->inputs[0]->type.rank ? b->g->inputs[0]->type.dim[0] : 1;
+    const int *axes = batch_axes(model, a);
+    out->batch = out->nx && axes[0] >= 0 ? b->g->inputs[0]->type.dim[axes[0]] : 1;
     out->nlayers = scored_layers(model, a, &out->layers);
     out->out_layer = NEW_ARRAY(a, int, out->nlayers);
     scored_layers(b->g, a, &b->layers);

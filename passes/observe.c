@@ -74,8 +74,8 @@ static int with_outputs(ShardGraph *out, void *ctx, int64_t shard)
 static int observe_in(Arena *a, Outputs *outputs, const Options *o, Diag *d, size_t *bytes)
 {
     Watcher *w = outputs->watcher;
-    TRY(session_open(&w->session, a, outputs->g, shard_for(outputs->limit), with_outputs, outputs,
-                     o, d));
+    TRY(session_open(&w->session, a, outputs->g, outputs->samples, shard_for(outputs->limit),
+                     with_outputs, outputs, o, d));
     if (bytes && w->session->bytes > *bytes) *bytes = w->session->bytes;
     w->x = NEW_ARRAY(a, float, 2 * w->largest * w->session->threads);
     w->feed = feed_new(a, w->session, outputs->samples, outputs->limit, NULL);

@@ -12,7 +12,7 @@ Prefix *prefix_new(Arena *a, const Graph *g, const Graph *original, const Sample
                   .samples = s,
                   .opt = *o,
                   .n = n,
-                  .shard = shard_size(g, shard_for(n)),
+                  .shard = shard_size(g, s, shard_for(n)),
                   .limit = limit,
                   .diag = d};
     for (int k = 0; k < SIDES; k++) p->done[k] = NEW_ARRAY(a, bool, p->side[k]->nnodes);
@@ -376,7 +376,8 @@ static int run_step(Step *s, size_t *peak)
 {
     Prefix *p = s->prefix;
     Arena *a = s->pub.arena;
-    TRY(session_open(&s->pub.session, a, p->side[0], p->shard, build_shard, s, &p->opt, p->diag));
+    TRY(session_open(&s->pub.session, a, p->side[0], p->samples, p->shard, build_shard, s, &p->opt,
+                     p->diag));
     if (s->keep) make_fresh(s);
     s->calls->begin(s->ctx, &s->pub);
     s->pub.feed = feed_new(a, s->pub.session, p->samples, p->n, NULL);

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "ir/mapped.h"
 #include "ir/op.h"
 #include "passes/batches.h"
@@ -150,12 +151,14 @@ static int bind_shapes(Context *c)
     Graph *g = c->graph;
     Arena *a = g->arena;
     int64_t *dims = NEW_ARRAY(a, int64_t, g->nsymbols + 1);
+    const int *axes = batch_axes(g, a);
     int symbolic = 0;
     for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
     for (int i = 0; i < g->ninputs; i++) {
         const Type *t = &g->inputs[i]->type;
         for (int k = 0; k < t->rank; k++) symbolic += dim_is_sym(t->dim[k]);
-        if (t->rank > 0 && dim_is_sym(t->dim[0])) dims[t->dim[0] - DIM_SYM_BASE] = 1;
+        const int64_t dim = axes[i] < 0 ? 0 : t->dim[axes[i]];
+        if (dim_is_sym(dim)) dims[dim - DIM_SYM_BASE] = 1;
     }
     if (!symbolic) return 0;
     if (c->data) TRY(shard_specialize(&c->graph, g, a, c->data, 1, c->diag));

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "ir/op.h"
 #include "passes/passes.h"
 
@@ -209,15 +210,18 @@ static Graph *runnable(const Graph *g, Arena *a)
 static void choose_dims(const Graph *g, const Samples *s, int64_t batch, int64_t otherwise,
                         int64_t *dims)
 {
+    const int *axes = batch_axes(g, g->arena);
     for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
     for (int i = 0; i < g->ninputs; i++) {
         const Type *t = &g->inputs[i]->type;
-        const Type *sample = s && i < s->ninputs ? &s->inputs[i].type : NULL;
+        const SampleInput *in = s && i < s->ninputs ? &s->inputs[i] : NULL;
+        const int batch_axis = in ? in->batch_axis : axes[i];
         for (int axis = 0; axis < t->rank; axis++) {
             int64_t k = t->dim[axis] - DIM_SYM_BASE;
             if (!dim_is_sym(t->dim[axis]) || dims[k] >= 0) continue;
-            bool given = sample && axis > 0 && sample->rank == t->rank - 1;
-            dims[k] = axis == 0 ? batch : given ? sample->dim[axis - 1] : otherwise;
+            const int at = batch_axis >= 0 && axis > batch_axis ? axis - 1 : axis;
+            const bool given = in && at < in->type.rank;
+            dims[k] = axis == batch_axis ? batch : given ? in->type.dim[at] : otherwise;
         }
     }
 }
@@ -249,7 +253,8 @@ static const void *input_data(const Graph *g, int input, const Draw *draw, Arena
     const Samples *s = draw->samples;
     const Type *t = &g->inputs[input]->type;
     void *data = arena_alloc(a, (size_t)type_bytes(t));
-    int64_t batch = t->rank ? t->dim[0] : 1;
+    const int axis = s && input < s->ninputs ? s->inputs[input].batch_axis : -1;
+    const int64_t batch = axis >= 0 && axis < t->rank ? t->dim[axis] : 1;
     bool usable = s && input < s->ninputs && s->count > 0 && batch > 0 &&
                   type_count(&s->inputs[input].type) * batch == type_count(t);
     if (!usable) {

@@ -88,12 +88,15 @@ static int64_t samples_to_use(const Context *c, int wanted, int64_t shard)
 }
 
 /* The original's output over the samples: probabilities for classifiers. */
-static int soft_targets(Scoring *s, float **out, int64_t *row)
+static int soft_targets(Scoring *s)
 {
     const Context *c = s->c;
-    TRY(forward_rows(out, row, s->arena, c->original ? c->original : c->graph, NULL, c->data, s->n,
-                     NULL, &c->opt, c->diag));
-    if (s->classifier) softmax_rows(*out, s->n, *row);
+    Rows y;
+    TRY(forward_rows(&y, s->arena, c->original ? c->original : c->graph, NULL, c->data, s->n, NULL,
+                     &c->opt, c->diag));
+    if (s->classifier) softmax_rows(y.x, s->n, y.row);
+    s->soft = y.x;
+    s->target_axis = y.axis;
     return 0;
 }
 
@@ -102,17 +105,13 @@ static int prepare_data(Scoring *s, int batch)
     Context *c = s->c;
     if (!c->data || c->data->count == 0)
         return diag_error(c->diag, "the criterion needs samples and there are none");
-    s->shard = shard_size(c->graph, 0);
+    s->shard = shard_size(c->graph, c->data, 0);
     s->n = samples_to_use(c, batch, s->shard);
     TRY(shard_specialize(&s->model, c->graph, s->arena, c->data, -1, c->diag));
     const Value *y = graph_logits(s->model);
     s->classifier = y && y->type.rank == 2;
     if (s->classifier && c->data->labels) return 0;
-    float *soft;
-    int64_t row;
-    TRY(soft_targets(s, &soft, &row));
-    s->soft = soft;
-    return 0;
+    return soft_targets(s);
 }
 
 static int option_int(Context *c, const char *opt, const char *key, int otherwise)

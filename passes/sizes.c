@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "passes/passes.h"
 
 /* ---- graphs of static shapes -------------------------------------------------------- */
@@ -69,11 +70,10 @@ static int64_t *open_dim(int64_t *dims, int64_t dim)
 }
 
 /* Batches are of one sample: costs are per sample. */
-static void set_batches(const Graph *g, int64_t *dims)
+static void set_batches(const Graph *g, const int *axes, int64_t *dims)
 {
     for (int i = 0; i < g->ninputs; i++) {
-        const Type *t = &g->inputs[i]->type;
-        int64_t *dim = t->rank > 0 ? open_dim(dims, t->dim[0]) : NULL;
+        int64_t *dim = axes[i] >= 0 ? open_dim(dims, g->inputs[i]->type.dim[axes[i]]) : NULL;
         if (dim) *dim = 1;
     }
 }
@@ -94,8 +94,8 @@ static void set_usual(const Graph *g, const Usual *u, int64_t *dims)
     for (int i = 0; i < g->ninputs; i++) {
         const Type *t = &g->inputs[i]->type;
         bool signal = t->rank == 2 && dtype_is_float(t->dtype);
-        for (int k = 1; k < t->rank; k++) {
-            int64_t *dim = open_dim(dims, t->dim[k]);
+        for (int k = 0; k < t->rank; k++) {
+            int64_t *dim = open_dim(dims, t->dim[k]); /* the batch is set */
             if (dim)
                 *dim = is_color(t, k) ? 3
                        : t->rank >= 4 ? u->side
@@ -153,7 +153,7 @@ static int set_shapes(Context *c, int64_t *dims)
     return 0;
 }
 
-static void say_sizes(Context *c, const int64_t *dims)
+static void say_sizes(Context *c, const int *axes, const int64_t *dims)
 {
     for (int i = 0; i < c->graph->ninputs; i++) {
         const Value *v = c->graph->inputs[i];
@@ -161,7 +161,7 @@ static void say_sizes(Context *c, const int64_t *dims)
         Type t = v->type;
         bool open = false;
         for (int k = 0; k < t.rank; k++) {
-            open |= k > 0 && dim_is_sym(t.dim[k]);
+            open |= k != axes[i] && dim_is_sym(t.dim[k]);
             if (dim_is_sym(t.dim[k])) t.dim[k] = dims[t.dim[k] - DIM_SYM_BASE];
         }
         if (open)
@@ -180,7 +180,8 @@ int sizes_choose(Context *c)
     int64_t *given = NEW_ARRAY(c->arena, int64_t, n + 1), *dims = NEW_ARRAY(c->arena, int64_t, n);
     for (int k = 0; k < n; k++) given[k] = -1;
     int status = c->opt.shape ? set_shapes(c, given) : 0;
-    set_batches(g, given);
+    const int *axes = batch_axes(g, a);
+    set_batches(g, axes, given);
     bool found = false;
     for (size_t k = 0; k < sizeof usual / sizeof *usual && status == 0 && !found; k++) {
         memcpy(dims, given, (size_t)n * sizeof *dims);
@@ -191,7 +192,7 @@ int sizes_choose(Context *c)
         set_usual(g, &usual[0], memcpy(dims, given, (size_t)n * sizeof *dims));
     c->opt.dims = dims;
     c->opt.ndims = n;
-    if (status == 0 && !c->opt.shape) say_sizes(c, dims);
+    if (status == 0 && !c->opt.shape) say_sizes(c, axes, dims);
     arena_free(a);
     return status;
 }
@@ -201,10 +202,11 @@ void sizes_of_samples(Context *c, const Samples *s)
     const Graph *g = c->original;
     int64_t *dims = arena_memdup(c->arena, c->opt.dims, (size_t)c->opt.ndims * sizeof *dims);
     for (int i = 0; i < g->ninputs && i < s->ninputs; i++) {
-        const Type *t = &g->inputs[i]->type, *x = &s->inputs[i].type;
-        for (int k = 1; k < t->rank && x->rank == t->rank - 1; k++) {
-            int64_t symbol = t->dim[k] - DIM_SYM_BASE;
-            if (dim_is_sym(t->dim[k]) && symbol < c->opt.ndims) dims[symbol] = x->dim[k - 1];
+        const Type *x = &s->inputs[i].type,
+                   t = batch_part(&g->inputs[i]->type, s->inputs[i].batch_axis);
+        for (int k = 0; k < t.rank && x->rank == t.rank; k++) {
+            int64_t symbol = t.dim[k] - DIM_SYM_BASE;
+            if (dim_is_sym(t.dim[k]) && symbol < c->opt.ndims) dims[symbol] = x->dim[k];
         }
     }
     c->opt.dims = dims;

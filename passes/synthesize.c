@@ -12,6 +12,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "passes/batches.h"
 #include "passes/observe.h"
 
@@ -116,10 +117,43 @@ static uint32_t indices_of(const Graph *g, const Value *v)
     return most <= INT32_MAX ? (uint32_t)most : USUAL;
 }
 
-static void make_numbers(int64_t *out, int64_t n, int64_t count, uint32_t below, uint64_t seed)
+/* What a single number that goes with all samples may be: a constant that it is compared with,
+ * or 1. */
+static double number_of(const Graph *g, const Value *v)
+{
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        double x;
+        for (int i = 0; n->nin == 2 && n->out[0] && n->out[0]->type.dtype == DT_BOOL && i < 2; i++)
+            if (n->in[i] == v && n->in[1 - i] && value_scalar(n->in[1 - i], &x)) return x;
+    }
+    return 1;
+}
+
+static void set_element(void *data, DType t, int64_t i, double x)
+{
+    const int64_t whole = (int64_t)x;
+    const size_t size = dtype_size(t);
+    if (t == DT_F32)
+        ((float *)data)[i] = (float)x;
+    else
+        memcpy((char *)data + (size_t)i * size, &whole, size); /* the low bytes */
+}
+
+/* Integers below `below`; masks let everything through. */
+static void *make_integers(Arena *a, DType t, int64_t n, uint32_t below, uint64_t seed)
 {
     Rng r = rng_new(seed ^ 0x5e7f, 0);
-    for (int64_t k = 0; k < n * count; k++) out[k] = rng_below(&r, below);
+    void *out = arena_array(a, (size_t)n, dtype_size(t));
+    for (int64_t k = 0; k < n; k++) set_element(out, t, k, t == DT_BOOL ? 1 : rng_below(&r, below));
+    return out;
+}
+
+static void *make_number(Context *c, const Value *v)
+{
+    void *out = arena_alloc(c->arena, sizeof(int64_t));
+    set_element(out, v->type.dtype, 0, number_of(c->original, v));
+    return out;
 }
 
 static void set_range(Arena *a, SampleInput *in, const Preset *p)
@@ -131,38 +165,47 @@ static void set_range(Arena *a, SampleInput *in, const Preset *p)
 }
 
 /* The type of one sample: the input's without its batch; open sizes as they were chosen. */
-static Type sample_type(const Type *t, const Options *o)
+static Type sample_type(const Type *t, int axis, const Options *o)
 {
-    Type s = {.dtype = t->dtype, .rank = t->rank - 1};
+    Type s = batch_part(t, axis);
     for (int i = 0; i < s.rank; i++) {
-        int64_t dim = t->dim[i + 1], symbol = dim - DIM_SYM_BASE;
+        int64_t dim = s.dim[i], symbol = dim - DIM_SYM_BASE;
         bool chosen = dim_is_sym(dim) && symbol < o->ndims && o->dims[symbol] > 0;
         s.dim[i] = dim > 0 ? dim : chosen ? o->dims[symbol] : 1;
     }
     return s;
 }
 
-static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count)
+static int make_input(SampleInput *in, Context *c, const Value *v, int axis, int64_t count)
 {
     Planes planes;
-    if (v->type.rank < 1)
-        return diag_error(c->diag, "no samples for input '%s', %s: give --data", v->name,
-                          v->type.rank ? "of unknown shape" : "a single number");
-    *in =
-        (SampleInput){.name = v->name, .type = sample_type(&v->type, &c->opt), .channel_axis = -1};
-    int64_t n = type_count(&in->type);
+    if (v->type.rank < 0)
+        return diag_error(c->diag, "no samples for input '%s', of unknown shape: give --data",
+                          v->name);
+    *in = (SampleInput){.name = v->name,
+                        .type = sample_type(&v->type, axis, &c->opt),
+                        .batch_axis = axis,
+                        .same = axis < 0,
+                        .channel_axis = -1};
+    const int64_t n = type_count(&in->type);
+    if (in->same) count = 1;
     if (n < 0 || n > MOST_ELEMENTS)
         return diag_error(c->diag,
                           "a sample of input '%s' has %lld elements: too many to make up, "
                           "give --data",
                           v->name, (long long)n);
-    if (v->type.dtype == DT_I64) {
-        int64_t *numbers = NEW_ARRAY(c->arena, int64_t, n * count);
-        make_numbers(numbers, n, count, indices_of(c->original, v), c->opt.seed);
-        in->data = numbers;
+    const DType dtype = v->type.dtype;
+    const bool whole = dtype_is_int(dtype) || dtype == DT_BOOL;
+    if (in->same && n == 1 && (whole || dtype == DT_F32)) {
+        in->data = make_number(c, v);
         return 0;
     }
-    if (!dtype_is_float(v->type.dtype))
+    if (whole) {
+        in->data =
+            make_integers(c->arena, dtype, n * count, indices_of(c->original, v), c->opt.seed);
+        return 0;
+    }
+    if (dtype != DT_F32)
         return diag_error(c->diag, "no samples for input '%s' of %s: give --data", v->name,
                           dtype_name(v->type.dtype));
     uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
@@ -179,12 +222,12 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int64_t count
 }
 
 /* As many as fit into memory, fewer where one pass over them would take minutes. */
-static int64_t choose_count(const Graph *g, const Options *o)
+static int64_t choose_count(const Graph *g, const int *axes, const Options *o)
 {
     size_t memory = o->memory;
     int64_t bytes = 0, most = memory && memory / 4 < MOST_BYTES ? (int64_t)memory / 4 : MOST_BYTES;
     for (int k = 0; k < g->ninputs; k++) {
-        Type t = sample_type(&g->inputs[k]->type, o);
+        Type t = sample_type(&g->inputs[k]->type, axes[k], o);
         int64_t n = t.rank >= 0 ? type_count(&t) : 0;
         bytes += n > 0 ? n : 1;
     }
@@ -241,9 +284,11 @@ static double entropy(const double *p, int64_t n)
 static int score_by_answers(const Choice *k, Arena *a, double *score)
 {
     Context *c = k->c;
-    float *z;
-    int64_t classes, n = k->samples->count < TRIAL ? k->samples->count : TRIAL;
-    TRY(forward_rows(&z, &classes, a, c->original, NULL, k->samples, n, NULL, &c->opt, c->diag));
+    Rows y;
+    const int64_t n = k->samples->count < TRIAL ? k->samples->count : TRIAL;
+    TRY(forward_rows(&y, a, c->original, NULL, k->samples, n, NULL, &c->opt, c->diag));
+    float *z = y.x;
+    const int64_t classes = y.row;
     softmax_rows(z, n, classes);
     double *mean = NEW_ARRAY(a, double, classes), *p = NEW_ARRAY(a, double, classes), within = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -343,16 +388,16 @@ static int balance(Choice *k)
     Context *c = k->c;
     Samples *s = k->samples;
     const Value *logits = graph_logits(c->original);
-    int64_t n = s->count, classes;
-    float *z;
+    const int64_t n = s->count;
+    Rows z;
     if (!classifies(c->original) || logits->type.dim[1] > n) return 0;
     Quota q = {.wanted = n, .size = type_count(&s->inputs[0].type), .classes = logits->type.dim[1]};
     q.out = NEW_ARRAY(c->arena, uint8_t, n * q.size);
     q.of_class = NEW_ARRAY(k->a, int64_t, q.classes);
     for (int batch = 0; batch <= BATCHES && q.accepted < n; batch++) {
         if (batch < BATCHES) make_drawings(k->bytes, &k->planes, k->style, &c->opt, batch * n, n);
-        TRY(forward_rows(&z, &classes, k->a, c->original, NULL, s, n, NULL, &c->opt, c->diag));
-        accept_batch(&q, k->bytes, z, n, batch == BATCHES);
+        TRY(forward_rows(&z, k->a, c->original, NULL, s, n, NULL, &c->opt, c->diag));
+        accept_batch(&q, k->bytes, z.x, n, batch == BATCHES);
     }
     s->inputs[0].data = q.out;
     return 0;
@@ -379,11 +424,13 @@ int synthesize(Samples **out, Context *c, int64_t count)
     const Graph *g = c->original;
     Planes planes;
     Samples *s = *out = NEW(c->arena, Samples);
-    s->count = count > 0 ? count : choose_count(g, &c->opt);
+    const int *axes = batch_axes(g, c->arena);
+    s->count = count > 0 ? count : choose_count(g, axes, &c->opt);
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
     s->source = "smooth noise";
-    for (int k = 0; k < g->ninputs; k++) TRY(make_input(&s->inputs[k], c, g->inputs[k], s->count));
+    for (int k = 0; k < g->ninputs; k++)
+        TRY(make_input(&s->inputs[k], c, g->inputs[k], axes[k], s->count));
     bool image = g->ninputs == 1 && s->inputs[0].type.dtype == DT_U8 &&
                  planes_of(&planes, &s->inputs[0].type);
     return image ? choose_drawings(c, s) : 0;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "passes/simplify.h"
 
 /* ---- what has no fixed size --------------------------------------------------------- */
@@ -20,10 +21,11 @@ static Graph *trial(const Graph *g, Arena *a, int64_t size)
             if (v && t->nodes[k]->op != OP_Opaque) v->type.rank = -1;
             if (v) v->elems = NULL;
         }
+    const int *axes = batch_axes(g, a);
     for (int i = 0; i < t->ninputs; i++) {
         Type *type = &t->inputs[i]->type;
         for (int k = 0; k < type->rank; k++)
-            if (dim_is_sym(type->dim[k])) type->dim[k] = k == 0 ? 1 : size;
+            if (dim_is_sym(type->dim[k])) type->dim[k] = k == axes[i] ? 1 : size;
     }
     return graph_infer(t, &quiet) == 0 && simplify_fold(t, a, &quiet) == 0 ? t : NULL;
 }

@@ -72,7 +72,7 @@ void trainer_bind_samples(Trainer *t, int64_t shard, Instance *inst)
 {
     feed_bind(t->feed, shard, inst);
     if (t->augmented) vary_images(t, shard, inst);
-    if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, NULL);
+    if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, 0, NULL);
 }
 
 void trainer_bind_numbers(Trainer *t, Instance *inst)
@@ -608,7 +608,8 @@ static int train_in(Arena *a, Context *c, const char *opt, bool *nothing)
     t->resident = runtime_is_parallel(c->opt.device) &&
                   t->recipe.setup.batch / t->recipe.most >= ranks_count();
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
-    TRY(session_open(&t->session, a, c->graph, t->recipe.most, build_shard, t, &c->opt, c->diag));
+    TRY(session_open(&t->session, a, c->graph, c->data, t->recipe.most, build_shard, t, &c->opt,
+                     c->diag));
     t->recipe.lr = train_rate(&t->recipe, c, opt, t->t.nnorms > 0);
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);

@@ -284,13 +284,13 @@ static int output_power(Builder *b, int o, double *power)
 {
     enum { FEW = 64 };
     Context *c = b->c;
-    float *y;
-    int64_t row, n = c->data->count < FEW ? c->data->count : FEW;
-    TRY(forward_rows(&y, &row, b->a, c->original, c->original->outputs[o], c->data, n, NULL,
-                     &c->opt, c->diag));
+    Rows y;
+    const int64_t n = c->data->count < FEW ? c->data->count : FEW;
+    TRY(forward_rows(&y, b->a, c->original, c->original->outputs[o], c->data, n, NULL, &c->opt,
+                     c->diag));
     double sum = 0;
-    for (int64_t i = 0; i < n * row; i++) sum += (double)y[i] * (double)y[i];
-    *power = sum > 0 ? sum / (double)(n * row) : 1;
+    for (int64_t i = 0; i < n * y.row; i++) sum += (double)y.x[i] * (double)y.x[i];
+    *power = sum > 0 ? sum / (double)(n * y.row) : 1;
     return 0;
 }
 

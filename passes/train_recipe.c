@@ -63,7 +63,8 @@ static TrainRecipe recipe_of(Context *c, const char *opt)
     bool sgd = optimizer && strcmp(optimizer, "sgd") == 0;
     const Options *o = &c->opt;
     TrainRecipe r = {.optimizer = sgd ? OPTIMIZER_SGD : OPTIMIZER_ADAMW};
-    int64_t shard = shard_size(c->graph, 0), batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
+    int64_t shard = shard_size(c->graph, c->data, 0),
+            batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
     r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
     r.most = shard_for_device(o, r.setup.batch);
     while (r.most > SHARD_SAMPLES && r.setup.batch % r.most) r.most /= 2;

@@ -84,7 +84,8 @@ int criterion_apoz(Scoring *s)
     Apoz q = {.s = s, .x = NEW_ARRAY(s->arena, float, channels)};
     q.m = NEW_ARRAY(s->arena, Moments, channels);
     for (int i = 0; i < channels; i++) s->score[i] = 1;
-    TRY(session_open(&q.session, s->arena, s->model, 0, build_shard, &q, &c->opt, c->diag));
+    TRY(session_open(&q.session, s->arena, s->model, c->data, 0, build_shard, &q, &c->opt,
+                     c->diag));
     if (!q.noutputs) return 0;
     q.feed = feed_new(s->arena, q.session, c->data, s->n, NULL);
     int status = feed_run(q.feed, reduce, &q);

@@ -6,10 +6,10 @@
 int own_labels(float **out, Scoring *s, bool top)
 {
     const Context *c = s->c;
-    float *p;
-    int64_t classes;
-    TRY(forward_rows(&p, &classes, s->arena, c->graph, NULL, c->data, s->n, NULL, &c->opt,
-                     c->diag));
+    Rows y;
+    TRY(forward_rows(&y, s->arena, c->graph, NULL, c->data, s->n, NULL, &c->opt, c->diag));
+    const int64_t classes = y.row;
+    float *p = y.x;
     softmax_rows(p, s->n, classes);
     for (int64_t i = 0; i < s->n; i++) {
         float *row = p + i * classes;

@@ -111,7 +111,8 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     Gates *q = ctx;
     float scale = q->s->precision == DT_F16 ? 256.0F : 1.0F;
     feed_bind(q->feed, shard, inst);
-    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->o->targets);
+    if (q->h.in_target >= 0)
+        feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->target_axis, q->o->targets);
     for (int k = 0; k < MAX_SCALE_STEPS; k++, scale /= 8)
         if (run_passes(q, shard, inst, scale)) return 0;
     return diag_error(q->s->c->diag, "the gradients are infinite or not numbers");
@@ -150,7 +151,7 @@ int gates_run(Scoring *s, const GateOptions *o)
 {
     Gates q = {.s = s, .o = o};
     const int64_t most = shard_for_device(&s->c->opt, s->n);
-    TRY(session_open(&q.session, s->arena, s->model, most, build_shard, &q, &s->c->opt,
+    TRY(session_open(&q.session, s->arena, s->model, s->c->data, most, build_shard, &q, &s->c->opt,
                      s->c->diag));
     find_producers(&q);
     q.feed = feed_new(s->arena, q.session, s->c->data, s->n, NULL);

@@ -61,7 +61,8 @@ static float first_probe_scale(const Probes *q) { return is_scaled(q) ? 0.125F :
 static void bind_shard(const Probes *q, int64_t shard, Instance *inst)
 {
     feed_bind(q->feed, shard, inst);
-    if (q->h.in_target >= 0) feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->soft);
+    if (q->h.in_target >= 0)
+        feed_bind_targets(q->feed, shard, inst, q->h.in_target, q->s->target_axis, q->s->soft);
 }
 
 /* Keys of one shard run on from probe to probe, so that a device can count them itself. */
@@ -258,7 +259,7 @@ static int run_in(Probes *q, Arena *a, int64_t most)
 {
     Scoring *s = q->s;
     const Context *c = s->c;
-    TRY(session_open(&q->session, a, s->model, most, build_shard, q, &c->opt, c->diag));
+    TRY(session_open(&q->session, a, s->model, c->data, most, build_shard, q, &c->opt, c->diag));
     q->feed = feed_new(a, q->session, c->data, s->n, NULL);
     q->sum = NEW_ARRAY(a, double, (int64_t)ROUND * q->channels);
     q->sums = NEW_ARRAY(a, double, (int64_t)2 * q->channels);

@@ -66,8 +66,8 @@ static void test_shards_shrink(void **state)
     const Options o = {.device = "cuda"};
     Session *s;
     setenv("EHAP_EMULATED_BYTES", "300000", 1);
-    assert_int_equal(session_open(&s, a, model, shard_for_device(&o, 300), build_exp, a, &o, &d),
-                     0);
+    assert_int_equal(
+        session_open(&s, a, model, NULL, shard_for_device(&o, 300), build_exp, a, &o, &d), 0);
     unsetenv("EHAP_EMULATED_BYTES");
     assert_int_equal(s->shard, 32);
     assert_int_equal(s->threads, 1);

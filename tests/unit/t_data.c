@@ -154,6 +154,45 @@ static void test_single_numbers(void **state)
         assert_int_equal(*(const int64_t *)sample_at(&s->inputs[0], i, NULL), ids[i]);
 }
 
+/* A state beside its samples: as a batch of it is fed, or sample after sample; one for all; too
+ * few. */
+static void test_batch_axes(void **state)
+{
+    Fixture *f = *state;
+    f->g = graph_new(f->a, "g");
+    const int64_t n = graph_symbol(f->g, "batch");
+    graph_add_input(f->g, "x", type_of(DT_F32, 2, (int64_t[]){n, 2}));
+    graph_add_input(f->g, "s", type_of(DT_F32, 3, (int64_t[]){2, n, 1}));
+    graph_add_input(f->g, "rate", type_of(DT_I64, 0, NULL));
+    float x[10], s[10], got[10];
+    int64_t rate = 16000;
+    for (int i = 0; i < 10; i++) x[i] = s[i] = (float)i;
+    NamedArray arrays[] = {{"x", type_of(DT_F32, 2, (int64_t[]){5, 2}), x},
+                           {"s", type_of(DT_F32, 3, (int64_t[]){2, 5, 1}), s},
+                           {"rate", type_of(DT_I64, 0, NULL), &rate}};
+    const char *path = arena_printf(f->a, "%s/s.npz", f->dir);
+    assert_int_equal(npz_write(path, arrays, 3, &f->d), 0);
+    Samples *set = read_ok(f, path, NULL);
+    assert_int_equal(set->count, 5);
+    assert_true(set->inputs[2].same && !set->inputs[1].same);
+    samples_gather(set, 1, (int64_t[]){3, 0}, 2, DT_F32, got); /* [2,2,1] */
+    const float want[] = {3, 0, 8, 5};
+    assert_memory_equal(got, want, sizeof want);
+    arrays[1].type = type_of(DT_F32, 3, (int64_t[]){5, 2, 1});
+    assert_int_equal(npz_write(path, arrays, 3, &f->d), 0);
+    set = read_ok(f, path, NULL);
+    samples_gather(set, 1, (int64_t[]){3, 0}, 2, DT_F32, got);
+    const float stacked[] = {6, 0, 7, 1};
+    assert_memory_equal(got, stacked, sizeof stacked);
+    arrays[1].type = type_of(DT_F32, 3, (int64_t[]){2, 1, 1});
+    assert_int_equal(npz_write(path, arrays, 3, &f->d), 0);
+    set = read_ok(f, path, NULL);
+    assert_true(set->count == 5 && set->inputs[1].same);
+    arrays[1].type = type_of(DT_F32, 3, (int64_t[]){2, 3, 1});
+    assert_int_equal(npz_write(path, arrays, 3, &f->d), 0);
+    read_fails(f, path, "5 samples for input 'x' but 3 for 's'");
+}
+
 /* Every truncation and every flipped byte of an .npy: samples or an error, nothing between. */
 static void test_npy_damage(void **state)
 {
@@ -275,9 +314,10 @@ int main(void)
     const struct CMUnitTest tests[] = {TEST(test_records),        TEST(test_pieces),
                                        TEST(test_large_files),    TEST(test_idx),
                                        TEST(test_gzip),           TEST(test_npz),
-                                       TEST(test_single_numbers), TEST(test_npy_damage),
-                                       TEST(test_preprocess),     TEST(test_conversion),
-                                       TEST(test_npz_bomb),       TEST(test_bfloat16),
-                                       TEST(test_nothing),        TEST(test_stamp)};
+                                       TEST(test_single_numbers), TEST(test_batch_axes),
+                                       TEST(test_npy_damage),     TEST(test_preprocess),
+                                       TEST(test_conversion),     TEST(test_npz_bomb),
+                                       TEST(test_bfloat16),       TEST(test_nothing),
+                                       TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static int open_with(Session **s, Context *c, size_t memory, int threads)
 {
     c->opt.memory = memory;
     c->opt.threads = threads;
-    return session_open(s, c->arena, c->graph, 0, build_small, c, &c->opt, c->diag);
+    return session_open(s, c->arena, c->graph, c->data, 0, build_small, c, &c->opt, c->diag);
 }
 
 static void plans_fit(void **state)
