@@ -356,6 +356,7 @@ int checkpoint_load(Context *c, const char *dir, uint64_t key, int *done)
     c->chosen_by = take_scores(&s);
     take_survivors(&s, c);
     if (!s.bad) take_choice(&s, c);
+    s.bad |= number < 1 || number > c->report.npasses;
     if (s.bad || s.n) return damaged(c, dir);
     *done = (int)number;
     return 0;

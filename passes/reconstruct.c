@@ -131,7 +131,8 @@ static bool describe(const Refit *r, Node *n, Fit *f)
         return false;
     *f = (Fit){.node = n, .x = n->in[0], .z = n->out[0]};
     Node *next = only_reader(&r->uses, f->z);
-    bool norm = next && next->op == OP_BatchNormalization && next->in[0] == f->z;
+    bool norm = next && next->op == OP_BatchNormalization && next->in[0] == f->z &&
+                (conv || f->z->type.rank == 2); /* else its channels are not the outputs */
     for (int k = 1; norm && k < 5; k++) norm = own_constant(r, next->in[k]);
     if (norm) {
         f->norm = next;

@@ -23,6 +23,19 @@ static inline Value *net_const(Graph *g, const char *name, float spread, int ran
 #define DIMS(...)                                                                                  \
     (int64_t[]) { __VA_ARGS__ }
 
+/* BatchNormalization of x over its channels, nothing but a bias at first. */
+static inline Value *net_norm(Graph *g, Value *x, int64_t channels)
+{
+    float *one = NEW_ARRAY(g->arena, float, channels);
+    for (int64_t k = 0; k < channels; k++) one[k] = 1;
+    Type t = type_of(DT_F32, 1, &channels);
+    Value *zero = value_const(g, "mean", t, NEW_ARRAY(g->arena, float, channels));
+    return build(g, OP_BatchNormalization,
+                 IN(x, value_const(g, "gamma", t, one), net_const(g, "beta", 0.1f, 1, &channels),
+                    zero, value_const(g, "variance", t, one)),
+                 NO_ATTRS);
+}
+
 static inline Value *net_conv(Graph *g, Value *x, const char *name, int64_t in, int64_t out,
                               bool norm)
 {
@@ -32,15 +45,7 @@ static inline Value *net_conv(Graph *g, Value *x, const char *name, int64_t in, 
     snprintf(text, sizeof text, "%s_b", name);
     Value *b = net_const(g, text, 0.1f, 1, DIMS(out));
     Value *y = build(g, OP_Conv, IN(x, w, b), ATTRS(attr_ints("pads", 4, DIMS(1, 1, 1, 1))));
-    if (!norm) return y;
-    float *one = NEW_ARRAY(g->arena, float, out);
-    for (int64_t k = 0; k < out; k++) one[k] = 1;
-    Type t = type_of(DT_F32, 1, &out);
-    Value *zero = value_const(g, "mean", t, NEW_ARRAY(g->arena, float, out));
-    return build(g, OP_BatchNormalization,
-                 IN(y, value_const(g, "gamma", t, one), net_const(g, "beta", 0.1f, 1, &out), zero,
-                    value_const(g, "variance", t, one)),
-                 NO_ATTRS);
+    return norm ? net_norm(g, y, out) : y;
 }
 
 /* x [N,2,8,8] -> conv relu conv (+) relu mean gemm -> [N,3] */

@@ -170,6 +170,30 @@ static void outputs_come_closer(void **state)
     }
 }
 
+/* A BatchNormalization over another axis than the product's outputs is none of its own. */
+static void norms_of_other_axes_stay(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {.sink = keep_quiet};
+    Context c = wide_context(a, &d, false);
+    Graph *g = c.graph = graph_new(a, "rows");
+    Value *x = graph_add_input(
+        g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
+    x = build(g, OP_MatMul, IN(x, net_const(g, "a_w", 1, 2, DIMS(NET_SIZE, 32))), NO_ATTRS);
+    x = build(g, OP_MatMul, IN(wide_relu(g, x), net_const(g, "b_w", 1, 2, DIMS(32, 64))), NO_ATTRS);
+    graph_add_output(g, net_norm(g, x, 2));
+    c.original = graph_clone(g, a, NULL);
+    assert_int_equal(pass_sensitivity(&c, "criterion=random"), 0);
+    assert_int_equal(pass_allocate(&c, "channels=0.5;align=1"), 0);
+    assert_int_equal(pass_remove_channels(&c, ""), 0);
+    const double before = output_error(&c);
+    assert_int_equal(pass_reconstruct(&c, "samples=64"), 0);
+    const double after = output_error(&c);
+    if (!(after < 0.6 * before)) fail_msg("error %g, then %g", before, after);
+    arena_free(a);
+}
+
 /* The same for any number of threads; memory cuts other shards, to the same up to rounding. */
 static void threads_change_nothing(void **state)
 {
@@ -199,6 +223,7 @@ int main(void)
         cmocka_unit_test(few_samples_do_no_harm),
         cmocka_unit_test(outputs_come_closer),
         cmocka_unit_test(wide_layers_are_refitted_by_groups),
+        cmocka_unit_test(norms_of_other_axes_stay),
         cmocka_unit_test(threads_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
