@@ -1,7 +1,6 @@
 /* The pass that turns scores and a budget into lane classes to remove (select_groups.c decides),
  * names what is pinned by what, and notes which lanes of the original survive. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/text.h"
@@ -13,16 +12,12 @@ static int parse_budget(Context *c, const char *opt, Options *o)
 {
     static const char *const keys[] = {"flops", "params", "channels"};
     for (int b = 0; b < 3; b++) {
-        const char *text = pass_option(c, opt, keys[b]);
-        if (!text) continue;
-        char *end;
-        o->keep = strtod(text, &end);
-        o->budget = (Budget)b;
-        if (end == text || *end)
-            return diag_error(c->diag, "allocate: '%s' of %s is no number", text, keys[b]);
+        TRY(pass_number(&o->keep, c, opt, keys[b], 0, 1));
+        if (pass_option(c, opt, keys[b])) o->budget = (Budget)b;
     }
-    const char *align = pass_option(c, opt, "align");
-    if (align) o->align = atoi(align);
+    int64_t align = o->align;
+    TRY(pass_int(&align, c, opt, "align", 0));
+    o->align = (int)align;
     if (!(o->keep > 0 && o->keep <= 1))
         return diag_error(c->diag, "the fraction to keep is %g, it must be above 0 and at most 1",
                           o->keep);

@@ -7,7 +7,6 @@
  * scale_max, where the range follows from the function (Sigmoid), where the grid must stay inside
  * a Clip to make it redundant, and where the target has a floor. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/op.h"
@@ -347,10 +346,9 @@ int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude,
 
 int pass_fake_quant(Context *c, const char *opt)
 {
-    const char *least = pass_option(c, opt, "least-sqnr");
     const Target *t = target_find(c->opt.target);
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
-    if (least) c->opt.least_sqnr = atof(least);
+    TRY(pass_number(&c->opt.least_sqnr, c, opt, "least-sqnr", -INFINITY, INFINITY));
     int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
     if (bits < 2 || bits > 8)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);

@@ -1,6 +1,5 @@
 /* The passes grad and jvp: what autodiff.c does, on the graph at hand, to be seen and tested.
  * `grad,jvp` is a Hessian-vector product. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "passes/hvp.h"
@@ -18,10 +17,10 @@ static int weights_of(Context *c, Value ***w)
 /* Outputs: the loss, then the gradient by each weight that it depends on. Input `target` is new. */
 int pass_grad(Context *c, const char *opt)
 {
-    const char *batch = pass_option(c, opt, "batch"), *kind = pass_option(c, opt, "loss");
-    int64_t total = batch ? atoll(batch) : 1;
+    const char *kind = pass_option(c, opt, "loss");
+    int64_t total = 1;
     Value **w;
-    if (total < 1) return diag_error(c->diag, "grad: batch is '%s', needs 1 or more", batch);
+    TRY(pass_int(&total, c, opt, "batch", 1));
     Graph *g = graph_with_batch(c->graph, c->arena, total, c->diag);
     if (!g) return -1;
     c->graph = g;

@@ -3,7 +3,6 @@
 #include "passes/hvp.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/batch.h"
@@ -434,12 +433,12 @@ bool hvp_overflowed(const float *x, int64_t n)
 /* The program that scoring runs, for reading. */
 int pass_hvp(Context *c, const char *opt)
 {
-    const char *batch = pass_option(c, opt, "batch"), *probe = pass_option(c, opt, "probe"),
-               *precision = pass_option(c, opt, "precision"), *loss = pass_option(c, opt, "loss");
-    int64_t n = batch ? atoll(batch) : 1;
-    HvpOptions o = {.total = (double)n};
+    const char *probe = pass_option(c, opt, "probe"), *loss = pass_option(c, opt, "loss"),
+               *precision = pass_option(c, opt, "precision");
+    int64_t n = 1;
     Hvp h;
-    if (n < 1) return diag_error(c->diag, "hvp: batch is '%s', needs 1 or more", batch);
+    TRY(pass_int(&n, c, opt, "batch", 1));
+    HvpOptions o = {.total = (double)n};
     if (probe && strcmp(probe, "gate") == 0) o.probe = PROBE_GATE;
     if (loss && strcmp(loss, "mse") == 0) o.loss = LOSS_MSE;
     if (precision) o.precision = precision_named(precision);

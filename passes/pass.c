@@ -1,5 +1,7 @@
 /* Runs passes: pass_run is the only caller of any, so that dumping, timing, verifying and
  * recording are in one place. */
+#include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,6 +197,41 @@ const char *pass_option(Context *c, const char *opt, const char *key)
         s += length + (s[length] == ';');
     }
     return NULL;
+}
+
+static int bad_number(Context *c, const char *key, const char *kind, double least, double most)
+{
+    const Report *r = &c->report;
+    const char *pass = r->npasses ? r->passes[r->npasses - 1].name : "the pass";
+    return isfinite(most) ? diag_error(c->diag, "%s: %s must be a %s from %.10g to %.10g", pass,
+                                       key, kind, least, most)
+                          : diag_error(c->diag, "%s: %s must be a %s of at least %.10g", pass, key,
+                                       kind, least);
+}
+
+int pass_number(double *x, Context *c, const char *opt, const char *key, double least, double most)
+{
+    const char *text = pass_option(c, opt, key);
+    char *end;
+    if (!text) return 0;
+    const double value = strtod(text, &end);
+    if (end == text || *end || !(value >= least && value <= most) || !isfinite(value))
+        return bad_number(c, key, "number", least, most);
+    *x = value;
+    return 0;
+}
+
+int pass_int(int64_t *x, Context *c, const char *opt, const char *key, int64_t least)
+{
+    const char *text = pass_option(c, opt, key);
+    char *end;
+    if (!text) return 0;
+    errno = 0;
+    const long long value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || value < least || value > INT32_MAX)
+        return bad_number(c, key, "whole number", (double)least, INT32_MAX);
+    *x = value;
+    return 0;
 }
 
 void pass_progress(Context *c, double fraction, const char *fmt, ...)

@@ -183,6 +183,10 @@ int pipeline_parse(Context *c, const char *text, PassCall **calls);
 int pass_run_pipeline(Context *c, const char *pipeline);
 /* The value of key in "a=1;b=2", or NULL; copied into the arena. */
 const char *pass_option(Context *c, const char *opt, const char *key);
+/* The number behind key, within [least, most], whole for pass_int (below 2^31); without the key *x
+ * stays what it is. Error: it is none. */
+int pass_number(double *x, Context *c, const char *opt, const char *key, double least, double most);
+int pass_int(int64_t *x, Context *c, const char *opt, const char *key, int64_t least);
 void pass_progress(Context *c, double fraction, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

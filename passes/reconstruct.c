@@ -19,7 +19,6 @@
  * added up in least_squares.c, activations come from prefix.c: memory does not grow with the
  * samples. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/window.h"
@@ -597,17 +596,14 @@ static int refit(Refit *r, int64_t n)
 
 int pass_reconstruct(Context *c, const char *opt)
 {
-    const char *text = pass_option(c, opt, "samples");
-    int64_t n = text ? atoll(text) : samples_affordable(c->graph, &c->opt, SAMPLES);
+    int64_t n = samples_affordable(c->graph, &c->opt, SAMPLES), columns = MOST_COLUMNS;
     if (!c->original) return diag_error(c->diag, "reconstruct: there is no original to follow");
     if (!c->data || c->data->count == 0)
         return diag_error(c->diag, "reconstruct: there are no samples");
-    if (n <= 0) return diag_error(c->diag, "reconstruct: samples is '%s'", text);
+    TRY(pass_int(&n, c, opt, "samples", 1));
+    TRY(pass_int(&columns, c, opt, "columns", 1));
     if (n > c->data->count) n = c->data->count;
-    const char *columns = pass_option(c, opt, "columns");
-    Refit r = {
-        .c = c, .arena = arena_new(), .most_columns = columns ? atoll(columns) : MOST_COLUMNS};
-    if (r.most_columns < 1) r.most_columns = MOST_COLUMNS;
+    Refit r = {.c = c, .arena = arena_new(), .most_columns = columns};
     int status = refit(&r, n);
     if (r.bytes > c->peak_bytes) c->peak_bytes = r.bytes;
     arena_free(r.arena);

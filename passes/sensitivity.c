@@ -4,7 +4,6 @@
  * Against what: labels when there are any; else the original's own output (soft labels), which
  * for the original itself makes the gradient zero and the Hessian the Gauss-Newton matrix. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ir/process.h"
@@ -114,12 +113,6 @@ static int prepare_data(Scoring *s, int batch)
     return soft_targets(s);
 }
 
-static int option_int(Context *c, const char *opt, const char *key, int otherwise)
-{
-    const char *text = pass_option(c, opt, key);
-    return text ? atoi(text) : otherwise;
-}
-
 static const char *option_text(Context *c, const char *opt, const char *key, const char *given,
                                const char *otherwise)
 {
@@ -152,11 +145,11 @@ static Scores *scores_of(const Scoring *s, const Criterion *criterion)
     return out;
 }
 
-static int score(Scoring *s, const Criterion *criterion, const char *opt)
+static int score(Scoring *s, const Criterion *criterion, int batch)
 {
     Context *c = s->c;
     s->model = c->graph;
-    if (criterion->data) TRY(prepare_data(s, option_int(c, opt, "batch", c->opt.batch)));
+    if (criterion->data) TRY(prepare_data(s, batch));
     s->groups = groups_find(s->model, &c->opt, s->arena);
     if (s->groups->nlayers == 0)
         return diag_error(c->diag, "the network has no convolution or product with a constant "
@@ -183,11 +176,11 @@ int pass_sensitivity(Context *c, const char *opt)
     DType storage = precision_named(precision);
     if (storage == DT_NONE)
         return diag_error(c->diag, "precision is '%s', it must be fp32, fp16 or bf16", precision);
-    Scoring s = {.c = c,
-                 .arena = arena_new(),
-                 .precision = storage,
-                 .probes = option_int(c, opt, "probes", c->opt.probes)};
-    int status = score(&s, criterion, opt);
+    int64_t probes = c->opt.probes, batch = c->opt.batch;
+    TRY(pass_int(&probes, c, opt, "probes", 0));
+    TRY(pass_int(&batch, c, opt, "batch", 0));
+    Scoring s = {.c = c, .arena = arena_new(), .precision = storage, .probes = (int)probes};
+    int status = score(&s, criterion, (int)batch);
     arena_free(s.arena);
     return status;
 }

@@ -610,7 +610,7 @@ static int train_in(Arena *a, Context *c, const char *opt, bool *nothing)
     if (!t->recipe.setup.freeze_norms) TRY(settle_norms(c, SETTLING_SAMPLES));
     TRY(session_open(&t->session, a, c->graph, c->data, t->recipe.most, build_shard, t, &c->opt,
                      c->diag));
-    t->recipe.lr = train_rate(&t->recipe, c, opt, t->t.nnorms > 0);
+    t->recipe.lr = train_rate(&t->recipe, c, t->t.nnorms > 0);
     if (t->session->bytes > c->peak_bytes) c->peak_bytes = t->session->bytes;
     make_params(t, a);
     if (t->resident) resident_start(t, a);

@@ -2,7 +2,6 @@
 #include "passes/train_recipe.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "passes/batches.h"
@@ -11,12 +10,6 @@
 enum { DEFAULT_BATCH = 128, LEAST_STEPS = 312, STATE_EVERY = 64 };
 
 static const double DEFAULT_QAT_SHARE = 0.2, RANGE_PAST = 0.99;
-
-static double number(Context *c, const char *opt, const char *key, double otherwise)
-{
-    const char *text = pass_option(c, opt, key);
-    return text ? strtod(text, NULL) : otherwise;
-}
 
 /* {ranges=…}, else --ranges, else learned. */
 static int range_mode(RangeMode *mode, Context *c, const char *opt)
@@ -54,45 +47,59 @@ static double affordable_steps(const Context *c, int64_t batch, double wanted)
     return steps;
 }
 
-static TrainRecipe recipe_of(Context *c, const char *opt)
+/* The numbers that the pass's options give, and the share of the steps with simulated integers. */
+static int read_numbers(TrainRecipe *r, double *qat, Context *c, const char *opt)
 {
-    bool qat = graph_is_fake_quantised(c->graph);
-    double part = number(c, opt, "qat", qat && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE);
-    double share = qat ? part : 1 - part;
-    const char *optimizer = pass_option(c, opt, "optimizer");
-    bool sgd = optimizer && strcmp(optimizer, "sgd") == 0;
-    const Options *o = &c->opt;
-    TrainRecipe r = {.optimizer = sgd ? OPTIMIZER_SGD : OPTIMIZER_ADAMW};
-    int64_t shard = shard_size(c->graph, c->data, 0),
-            batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
-    r.setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
-    r.most = shard_for_device(o, r.setup.batch);
-    while (r.most > SHARD_SAMPLES && r.setup.batch % r.most) r.most /= 2;
-    r.setup.distill = number(c, opt, "distill", 0.7);
-    r.setup.temperature = number(c, opt, "temperature", 1);
-    r.setup.hints = number(c, opt, "hints", 40);
-    r.setup.freeze_norms = number(c, opt, "freeze-bn", 0) > 0;
-    r.loss_scale = number(c, opt, "loss-scale", 0);
-    r.augment = number(c, opt, "augment", 1) > 0;
-    r.state_every = (int64_t)fmax(1, number(c, opt, "state", STATE_EVERY));
-    r.range_lr = number(c, opt, "range-lr", 1e-3);
-    r.range_momentum = number(c, opt, "range-momentum", RANGE_PAST);
+    double freeze = 0, augment = 1;
+    const struct {
+        const char *key;
+        double *to, least, most;
+    } numbers[] = {
+        {"distill", &r->setup.distill, 0, 1},
+        {"temperature", &r->setup.temperature, 1e-3, 1e3},
+        {"hints", &r->setup.hints, 0, INFINITY},
+        {"freeze-bn", &freeze, 0, 1},
+        {"loss-scale", &r->loss_scale, 0, INFINITY},
+        {"augment", &augment, 0, 1},
+        {"range-lr", &r->range_lr, 0, INFINITY},
+        {"range-momentum", &r->range_momentum, 0, 1},
+        {"lr", &r->lr, 0, INFINITY},
+        {"qat", qat, 0, 1},
+    };
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+        TRY(pass_number(numbers[k].to, c, opt, numbers[k].key, numbers[k].least, numbers[k].most));
+    r->setup.freeze_norms = freeze > 0;
+    r->augment = augment > 0;
+    return pass_int(&r->state_every, c, opt, "state", 1);
+}
 
-    double epochs = o->epochs > 0 ? o->epochs : 2;
-    double total = ceil(epochs * (double)c->data->count / (double)r.setup.batch);
+static void choose_batch(TrainRecipe *r, const Context *c)
+{
+    const Options *o = &c->opt;
+    const int64_t shard = shard_size(c->graph, c->data, 0),
+                  batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
+    r->setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
+    r->most = shard_for_device(o, r->setup.batch);
+    while (r->most > SHARD_SAMPLES && r->setup.batch % r->most) r->most /= 2;
+}
+
+/* How long this phase may go on: `share` of what all phases have. */
+static int choose_steps(TrainRecipe *r, Context *c, const char *opt, double share)
+{
+    const Options *o = &c->opt;
+    const double epochs = o->epochs > 0 ? o->epochs : 2;
+    double total = ceil(epochs * (double)c->data->count / (double)r->setup.batch);
     if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
     if (o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0)
-        total = affordable_steps(c, r.setup.batch, total);
+        total = affordable_steps(c, r->setup.batch, total);
     if (o->steps > 0) total = (double)o->steps;
-    bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
-    r.seconds = o->seconds * share;
-    r.total = timed ? 0 : total;
-    r.steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
-    if (pass_option(c, opt, "steps")) {
-        r.steps = (int64_t)number(c, opt, "steps", 1);
-        r.total = (double)r.steps;
-    }
-    return r;
+    const bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
+    r->seconds = o->seconds * share;
+    r->total = timed ? 0 : total;
+    r->steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
+    TRY(pass_int(&r->steps, c, opt, "steps", 1));
+    if (pass_option(c, opt, "steps")) r->total = (double)r->steps;
+    return 0;
 }
 
 /* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
@@ -104,24 +111,37 @@ static double default_rate(const TrainRecipe *r, bool norms)
     return rate * (r->total > 0 ? fmin(1, pow(r->total / LEAST_STEPS, 0.75)) : 1);
 }
 
-double train_rate(const TrainRecipe *r, Context *c, const char *opt, bool norms)
+double train_rate(const TrainRecipe *r, const Context *c, bool norms)
 {
-    double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(r, norms);
-    if (graph_is_fake_quantised(c->graph)) lr *= 0.3;
-    return number(c, opt, "lr", lr);
+    if (r->lr >= 0) return r->lr;
+    const double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(r, norms);
+    return graph_is_fake_quantised(c->graph) ? 0.3 * lr : lr;
 }
 
 int train_recipe(TrainRecipe *out, Context *c, const char *opt)
 {
-    const char *precision = pass_option(c, opt, "precision");
+    const char *precision = pass_option(c, opt, "precision"),
+               *optimizer = pass_option(c, opt, "optimizer");
+    const bool integers = graph_is_fake_quantised(c->graph);
+    double qat = integers && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE;
+    *out = (TrainRecipe){.setup = {.distill = 0.7, .temperature = 1, .hints = 40},
+                         .optimizer = OPTIMIZER_ADAMW,
+                         .lr = -1,
+                         .range_lr = 1e-3,
+                         .range_momentum = RANGE_PAST,
+                         .state_every = STATE_EVERY};
+    if (optimizer && strcmp(optimizer, "sgd") == 0) out->optimizer = OPTIMIZER_SGD;
+    if (optimizer && strcmp(optimizer, "adamw") != 0 && out->optimizer != OPTIMIZER_SGD)
+        return diag_error(c->diag, "train: optimizer is '%s', it must be adamw or sgd", optimizer);
     if (!precision) precision = c->opt.train_precision;
-    *out = recipe_of(c, opt);
     out->setup.precision = precision ? precision_named(precision) : DT_F32;
     if (out->setup.precision == DT_NONE)
         return diag_error(c->diag, "train: precision is '%s', it must be fp32, fp16 or bf16",
                           precision);
-    TRY(range_mode(&out->setup.ranges, c, opt));
     if (!target_find(c->opt.target))
         return diag_error(c->diag, "unknown target '%s'", c->opt.target);
-    return 0;
+    TRY(range_mode(&out->setup.ranges, c, opt));
+    TRY(read_numbers(out, &qat, c, opt));
+    choose_batch(out, c);
+    return choose_steps(out, c, opt, integers ? qat : 1 - qat);
 }

@@ -10,7 +10,8 @@ typedef struct TrainRecipe {
     TrainSetup setup;
     int64_t most; /* samples of a shard where the graph leaves it open; 0: the usual */
     OptimizerKind optimizer;
-    double lr, range_lr, range_momentum;
+    double lr; /* as given; < 0: train_rate chooses */
+    double range_lr, range_momentum;
     double total;   /* steps of the float and the integer phase; 0: only time counts */
     int64_t steps;  /* of this phase; likewise */
     double seconds; /* 0: only steps count */
@@ -22,6 +23,6 @@ typedef struct TrainRecipe {
 /* All but the learning rate. Errors: an option's value that does not exist. */
 int train_recipe(TrainRecipe *out, Context *c, const char *opt);
 /* The rate of the steps; `norms`: normalisations are trained. */
-double train_rate(const TrainRecipe *r, Context *c, const char *opt, bool norms);
+double train_rate(const TrainRecipe *r, const Context *c, bool norms);
 
 #endif

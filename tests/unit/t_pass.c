@@ -1,4 +1,5 @@
 /* Running passes: pipelines, options, records, dumps, the verifier after each. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,6 +37,31 @@ static void test_options(void **state)
     assert_null(pass_option(&c, "a=1;bc=2", "b"));
     assert_null(pass_option(&c, "a=1;bc=2", "c"));
     assert_null(pass_option(&c, "", "a"));
+    arena_free(a);
+}
+
+/* What is no number, or out of bounds, is said and changes nothing. */
+static void test_numbers(void **state)
+{
+    static const char *const bad[] = {"a=", "a=x", "a=1x", "a=-1", "a=nan", "a=3000000000"};
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    double x = 7;
+    int64_t n = 7;
+    (void)state;
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        assert_int_equal(pass_number(&x, &c, bad[k], "a", 0, 1e9), -1);
+        assert_int_equal(pass_int(&n, &c, bad[k], "a", 0), -1);
+    }
+    assert_int_equal(pass_int(&n, &c, "a=2.5", "a", 0), -1);
+    assert_int_equal(pass_number(&x, &c, "a=inf", "a", 0, INFINITY), -1);
+    assert_int_equal(pass_number(&x, &c, "b=1", "a", 0, 1), 0);
+    assert_true(x == 7 && n == 7);
+    assert_int_equal(pass_number(&x, &c, "a=2.5", "a", 0, 3), 0);
+    assert_int_equal(pass_int(&n, &c, "b=1;a=3", "a", 3), 0);
+    assert_true(x == 2.5 && n == 3);
+    assert_int_equal(pass_run_pipeline(&c, "grad{batch=0}"), -1);
     arena_free(a);
 }
 
@@ -192,10 +218,10 @@ static void test_specialize(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),    cmocka_unit_test(test_pipeline),
-        cmocka_unit_test(test_dumps),      cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_progress),   cmocka_unit_test(test_table),
-        cmocka_unit_test(test_specialize),
+        cmocka_unit_test(test_options),  cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_pipeline), cmocka_unit_test(test_dumps),
+        cmocka_unit_test(test_verify),   cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_table),    cmocka_unit_test(test_specialize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -412,6 +412,18 @@ static void a_stopped_run_goes_on(void **state)
     }
 }
 
+static void options_are_bounded(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"steps=-1", "distill=2", "optimizer=adam", "lr=fast"};
+    Arena *a = arena_new();
+    Diag d = {.sink = count_warnings};
+    Context c = small_context(a, &d, false);
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
+        assert_int_equal(pass_train(&c, bad[k]), -1);
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +439,7 @@ int main(void)
         cmocka_unit_test(ranges_follow_the_data),
         cmocka_unit_test(a_moving_range_stays_inside_its_clip),
         cmocka_unit_test(a_stopped_run_goes_on),
+        cmocka_unit_test(options_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
