@@ -1,5 +1,5 @@
-/* The parser of the text form, in two files: parse.c has graphs and nodes, parse_value.c types,
- * elements and attributes. */
+/* The parser of the text form, in three files: parse.c has graphs, parse_node.c nodes,
+ * parse_value.c types, elements and attributes. */
 #ifndef EHAP_IR_PARSE_H
 #define EHAP_IR_PARSE_H
 
@@ -42,6 +42,8 @@ typedef struct Parser {
 
 Entry *entry_get(Parser *p, Table *t, const char *name); /* makes it if need be */
 Entry *entry_find(const Table *t, const char *name);
+/* Makes the value of an entry; once only. */
+int entry_define(Parser *p, Entry *e, Type type, const char *at);
 
 /* A growing array in the arena: appends one element of `size` bytes. */
 #define PUSH(list, x) text_put(&(list), &(x), sizeof(x))
@@ -56,7 +58,11 @@ int parse_dim(Parser *p, int64_t *out);
 int parse_elements(Parser *p, const Type *type, const char *name, const void **out);
 /* A string of a comment, or an external reference. */
 int parse_bytes(Parser *p, Bytes *out);
+/* The same as text. */
+int parse_text(Parser *p, const char **out);
 /* name [: kind] = value */
 int parse_attr(Parser *p, Attr *out);
+/* { … }: the nodes of a graph, with the comments about them. */
+int parse_nodes(Parser *p);
 
 #endif

@@ -385,3 +385,15 @@ int parse_attr(Parser *p, Attr *out)
     if (out->kind == ATTR_INT) out->f = 0;
     return 0;
 }
+
+int parse_text(Parser *p, const char **out)
+{
+    Bytes b;
+    lex_peek(&p->l);
+    const char *at = p->l.p;
+    TRY(parse_bytes(p, &b));
+    if (memchr(b.p, 0, b.n)) return lex_error(&p->l, at, "a NUL byte cannot stand in this string");
+    char *s = arena_alloc(p->l.arena, b.n + 1);
+    *out = memcpy(s, b.p, b.n);
+    return 0;
+}

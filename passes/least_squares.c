@@ -18,7 +18,12 @@ LeastSquares least_squares_new(Arena *a, int columns, int targets)
     return (LeastSquares){.columns = columns,
                           .targets = targets,
                           .width = width,
-                          .gram = NEW_ARRAY(a, double, (size_t)width *(size_t)width)};
+                          .gram = NEW_ARRAY(a, double, (size_t)width *(size_t)columns)};
+}
+
+size_t least_squares_bytes(const LeastSquares *q)
+{
+    return (size_t)q->width * (size_t)q->columns * sizeof(float);
 }
 
 typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
@@ -54,15 +59,16 @@ CLONES float dot_product(const float *x, const float *y, int64_t n)
     return sum;
 }
 
-static void add_tile(const float *rows, int64_t n, int64_t width, int64_t i0, int64_t j0,
+static void add_tile(const LeastSquares *q, const float *rows, int64_t n, int64_t i0, int64_t j0,
                      float *part)
 {
     float sums[TILE][LANES];
-    int64_t iend = width - i0 < TILE ? width - i0 : TILE;
-    int64_t jend = width - j0 < LANES ? width - j0 : LANES;
+    const int64_t width = q->width, columns = q->columns;
+    const int64_t iend = width - i0 < TILE ? width - i0 : TILE;
+    const int64_t jend = columns - j0 < LANES ? columns - j0 : LANES;
     tile(rows, n, width, i0, j0, sums);
     for (int64_t i = 0; i < iend; i++)
-        for (int64_t j = 0; j < jend; j++) part[(i0 + i) * width + j0 + j] += sums[i][j];
+        for (int64_t j = 0; j < jend; j++) part[(i0 + i) * columns + j0 + j] += sums[i][j];
 }
 
 void least_squares_part(const LeastSquares *q, const float *rows, int64_t n, float *part)
@@ -73,7 +79,7 @@ void least_squares_part(const LeastSquares *q, const float *rows, int64_t n, flo
         const float *block = rows + r * width;
         for (int64_t i0 = 0; i0 < width; i0 += TILE)
             for (int64_t j0 = 0; j0 <= i0 + TILE - 1 && j0 < q->columns; j0 += LANES)
-                add_tile(block, count, width, i0, j0, part);
+                add_tile(q, block, count, i0, j0, part);
     }
 }
 
@@ -81,7 +87,7 @@ void least_squares_add(LeastSquares *q, const float *part, int64_t rows)
 {
     for (int64_t i = 0; i < q->width; i++)
         for (int64_t j = 0; j <= i && j < q->columns; j++)
-            q->gram[i * q->width + j] += (double)part[i * q->width + j];
+            q->gram[i * q->columns + j] += (double)part[i * q->columns + j];
     q->rows += rows;
 }
 
@@ -91,8 +97,8 @@ static double *keep_products(LeastSquares *q, Arena *scratch)
 {
     double *diagonal = NEW_ARRAY(scratch, double, q->columns);
     for (int64_t i = 0; i < q->columns; i++) {
-        diagonal[i] = q->gram[i * q->width + i];
-        for (int64_t j = 0; j < i; j++) q->gram[j * q->width + i] = q->gram[i * q->width + j];
+        diagonal[i] = q->gram[i * q->columns + i];
+        for (int64_t j = 0; j < i; j++) q->gram[j * q->columns + i] = q->gram[i * q->columns + j];
     }
     return diagonal;
 }
@@ -102,13 +108,13 @@ static double *keep_products(LeastSquares *q, Arena *scratch)
 static void output_moments(const LeastSquares *q, const double *diagonal, const double *w,
                            double *mean, double *variance)
 {
-    int64_t n = q->columns - 1, width = q->width;
+    const int64_t n = q->columns - 1, columns = q->columns;
     const double *g = q->gram;
     double sum = 0, square = 0;
     for (int64_t i = 0; i < n; i++) {
         double cross = 0;
-        for (int64_t j = i + 1; j < n; j++) cross += g[i * width + j] * w[j];
-        sum += w[i] * g[i * width + n];
+        for (int64_t j = i + 1; j < n; j++) cross += g[i * columns + j] * w[j];
+        sum += w[i] * g[i * columns + n];
         square += w[i] * (w[i] * diagonal[i] + 2 * cross);
     }
     *mean = sum / (double)q->rows;
@@ -120,22 +126,22 @@ bool least_squares_solve(LeastSquares *q, double ridge, bool intercept, double *
                          double *variance, Arena *scratch)
 {
     int n = q->columns, free_ = intercept ? n - 1 : n, info = 0;
-    int64_t width = q->width;
+    const int64_t columns = n;
     double trace = 0;
     const double *diagonal = keep_products(q, scratch);
     for (int i = 0; i < free_; i++) trace += diagonal[i];
     double lambda = free_ > 0 ? ridge * trace / free_ : 0;
     if (!(lambda > 0)) return false;
     for (int64_t i = 0; i < free_; i++) {
-        q->gram[i * width + i] += lambda;
+        q->gram[i * columns + i] += lambda;
         for (int64_t t = 0; t < q->targets; t++)
-            q->gram[(n + t) * width + i] += lambda * w[t * n + i];
+            q->gram[(n + t) * columns + i] += lambda * w[t * n + i];
     }
     /* Row-major and lower is column-major and upper; row n + t is right-hand side t. */
-    dposv_("U", &n, &q->targets, q->gram, &q->width, q->gram + n * width, &q->width, &info, 1);
+    dposv_("U", &n, &q->targets, q->gram, &n, q->gram + n * columns, &n, &info, 1);
     if (info != 0) return false;
     for (int64_t t = 0; t < q->targets; t++) {
-        memcpy(w + t * n, q->gram + (n + t) * width, (size_t)n * sizeof *w);
+        memcpy(w + t * n, q->gram + (n + t) * columns, (size_t)n * sizeof *w);
         if (mean) output_moments(q, diagonal, w + t * n, &mean[t], &variance[t]);
     }
     return true;

@@ -1,7 +1,7 @@
 /* Least squares by normal equations that are added up from blocks of rows.
  *
- * Unknowns: W [targets, columns] with W x ~ t over all rows (x, t). Memory is (columns +
- * targets)^2 whatever the number of rows. */
+ * Unknowns: W [targets, columns] with W x ~ t over all rows (x, t). Memory is (columns + targets) *
+ * columns whatever the number of rows: products among targets are not wanted. */
 #ifndef EHAP_PASSES_LEAST_SQUARES_H
 #define EHAP_PASSES_LEAST_SQUARES_H
 
@@ -9,12 +9,13 @@
 
 typedef struct LeastSquares {
     int columns, targets, width; /* width = columns + targets: of a row [x | t] */
-    double *gram;                /* [width, width], lower triangle: sums of products */
+    double *gram;                /* [width, columns], lower triangle: sums of products */
     int64_t rows;
 } LeastSquares;
 
 LeastSquares least_squares_new(Arena *a, int columns, int targets);
-/* Adds the products of n rows [n, width] to part [width, width], which the caller zeroed; only
+size_t least_squares_bytes(const LeastSquares *q); /* of a part */
+/* Adds the products of n rows [n, width] to part [width, columns], which the caller zeroed; only
  * the lower triangle is meant. For several threads, each with its part. */
 void least_squares_part(const LeastSquares *q, const float *rows, int64_t n, float *part);
 void least_squares_add(LeastSquares *q, const float *part, int64_t rows);

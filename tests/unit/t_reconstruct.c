@@ -17,7 +17,7 @@ static void solves_what_it_should(void **state)
     enum { N = 400, COLUMNS = 21, TARGETS = 2 };
     LeastSquares q = least_squares_new(a, COLUMNS, TARGETS);
     float *rows = NEW_ARRAY(a, float, N *q.width + 64);
-    float *part = NEW_ARRAY(a, float, q.width *q.width);
+    float *part = NEW_ARRAY(a, float, q.width *COLUMNS);
     double *w = NEW_ARRAY(a, double, TARGETS *COLUMNS), mean[TARGETS], variance[TARGETS];
     Rng r = rng_new(5, 0);
     double sum = 0, square = 0;
