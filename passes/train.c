@@ -22,7 +22,6 @@
 #include <string.h>
 
 #include "ir/process.h"
-#include "passes/checkpoint.h"
 #include "passes/observe.h"
 #include "passes/trainer.h"
 
@@ -141,7 +140,7 @@ static void clear_sums(Trainer *t)
     for (int i = 0; i < t->t.nranges; i++) moving_range_begin_step(&t->ranges[i]);
 }
 
-static void update_ranges(Trainer *t)
+void trainer_update_ranges(Trainer *t)
 {
     for (int i = 0; i < t->t.nranges; i++) moving_range_settle(&t->ranges[i], &t->t.ranges[i]);
 }
@@ -156,10 +155,9 @@ static void update_scales(Trainer *t)
     }
 }
 
-/* The grids that follow weights and ranges. */
-static void update_grids(Trainer *t)
+void trainer_update_grids(Trainer *t)
 {
-    update_ranges(t);
+    trainer_update_ranges(t);
     update_scales(t);
 }
 
@@ -219,137 +217,10 @@ static bool train_step(Trainer *t, double lr, double share, int *status)
     loss_scale_passed(&t->loss_scale);
     for (int i = 0; i < t->t.nranges; i++)
         moving_range_follow(&t->ranges[i], (float)t->recipe.range_momentum);
-    update_ranges(t);
+    trainer_update_ranges(t);
     if (!t->resident) update_scales(t);
     t->step++;
     return true;
-}
-
-/* ---- state: going back, and home ---------------------------------------------------- */
-
-typedef struct Snapshot {
-    float *bytes;
-    int64_t size; /* floats */
-    int64_t step;
-    bool on_device; /* all but the ranges */
-} Snapshot;
-
-typedef void EachArray(float *x, int64_t n, void *ctx);
-
-static void each_range(Trainer *t, EachArray *f, void *ctx)
-{
-    for (int i = 0; i < t->t.nranges; i++) f(t->ranges[i].ends, 2, ctx);
-}
-
-static void each_weight(Trainer *t, EachArray *f, void *ctx)
-{
-    for (int i = 0; i < t->t.nparams; i++) f(t->params[i].data, t->params[i].count, ctx);
-    for (int i = 0; i < t->t.nnorms; i++) {
-        f(t->running[i].mean, t->running[i].channels, ctx);
-        f(t->running[i].variance, t->running[i].channels, ctx);
-    }
-}
-
-/* Calls f on every array that training changes; ranges first. */
-static void each_array(Trainer *t, EachArray *f, void *ctx)
-{
-    each_range(t, f, ctx);
-    each_weight(t, f, ctx);
-}
-
-static void save_array(float *x, int64_t n, void *ctx)
-{
-    float **to = ctx;
-    memcpy(*to, x, floats(n));
-    *to += n;
-}
-
-static void load_array(float *x, int64_t n, void *ctx)
-{
-    float **from = ctx;
-    memcpy(x, *from, floats(n));
-    *from += n;
-}
-
-static void count_array(float *x, int64_t n, void *ctx)
-{
-    (void)x;
-    *(int64_t *)ctx += n;
-}
-
-static void save(Trainer *t, Snapshot *s)
-{
-    float *to = s->bytes;
-    s->on_device = t->resident && !t->push;
-    s->step = t->step;
-    if (s->on_device) {
-        instance_save(t->instance, t->nsaved, t->saved);
-        each_range(t, save_array, &to);
-    } else {
-        each_array(t, save_array, &to);
-    }
-}
-
-/* The snapshot's bytes, wherever it is; what the host holds is then no state at all. */
-static void bring_home(Trainer *t, Snapshot *s)
-{
-    const TrainUpdate *u = &t->update;
-    float *to = s->bytes;
-    if (!s->on_device) return;
-    for (int k = 0, j = 0; k < u->nstate; k++)
-        if (resident_is_saved(u->state[k].kind)) instance_read_saved(t->instance, j++, t->home[k]);
-    for (int i = 0; i < t->t.nranges; i++) to += 2;
-    each_weight(t, save_array, &to);
-}
-
-static void forget_moments(Trainer *t)
-{
-    for (int i = 0; i < t->t.nparams; i++) {
-        memset(t->params[i].m, 0, floats(t->params[i].count));
-        memset(t->params[i].v, 0, floats(t->params[i].count));
-    }
-    for (int k = 0; t->instance && k < t->update.nstate; k++) {
-        if (is_moment(t->update.state[k].kind))
-            instance_bind(t->instance, t->update.in[k], t->home[k]);
-    }
-    t->optimizer.step = 0;
-}
-
-static void go_back(Trainer *t, const Snapshot *s)
-{
-    float *from = s->bytes;
-    forget_moments(t);
-    t->step = s->step;
-    t->sent_next = false; /* images vary with the step */
-    if (s->on_device) {
-        instance_restore(t->instance);
-        each_range(t, load_array, &from);
-        update_ranges(t);
-        return;
-    }
-    each_array(t, load_array, &from);
-    t->push = t->resident;
-    t->ahead = false;
-    update_grids(t);
-}
-
-/* Puts what was learned into the graph's constants. */
-static void take_home(Trainer *t)
-{
-    resident_pull(t, false);
-    Arena *a = t->c->graph->arena;
-    for (int i = 0; i < t->t.nparams; i++)
-        t->t.params[i].home->data = arena_memdup(a, t->params[i].data, floats(t->params[i].count));
-    for (int i = 0; i < t->t.nscales; i++) {
-        Value *home = t->t.scales[i].home;
-        home->data = arena_memdup(a, t->scales[i], (size_t)type_bytes(&home->type));
-    }
-    for (int i = 0; i < t->t.nranges; i++) moving_range_take_home(&t->ranges[i], &t->t.ranges[i]);
-    for (int i = 0; i < t->t.nnorms; i++) {
-        const Running *r = &t->running[i];
-        t->t.norms[i].mean->data = arena_memdup(a, r->mean, floats(r->channels));
-        t->t.norms[i].variance->data = arena_memdup(a, r->variance, floats(r->channels));
-    }
 }
 
 /* ---- the loop ----------------------------------------------------------------------- */
@@ -362,15 +233,9 @@ static double progress_of(const Trainer *t, double start)
     return fmin(1, fmax(done, spent));
 }
 
-/* The loss over the last steps, and the best it has been. */
-typedef struct Watch {
-    double average, best;
-    int64_t steps; /* in the average */
-} Watch;
-
 /* Takes in a step's loss; false if the run has diverged. The first loss, before any update, is
  * what a run must not lose. */
-static bool watch(Watch *w, bool finite, double loss)
+static bool watch(TrainWatch *w, bool finite, double loss)
 {
     if (!finite) return false;
     w->average += fmax(0.1, 1 / (double)++w->steps) * (loss - w->average);
@@ -379,12 +244,13 @@ static bool watch(Watch *w, bool finite, double loss)
 }
 
 /* Back to the last good state. False if that has been done too often. */
-static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int64_t *retreats, double *factor)
+static bool retreat(Trainer *t, TrainWatch *w, const TrainSnapshot *good, int64_t *retreats,
+                    double *factor)
 {
     Diag *d = t->c->diag;
     long long at = (long long)t->step;
     double loss = t->loss;
-    go_back(t, good);
+    snapshot_restore(t, good);
     w->steps = 0;
     w->average = 0;
     *factor *= 0.3;
@@ -398,90 +264,11 @@ static bool retreat(Trainer *t, Watch *w, const Snapshot *good, int64_t *retreat
     return true;
 }
 
-/* ---- going on in another process ---------------------------------------------------- */
-
-/* What the next step depends on, besides arrays. */
-typedef struct Loop {
-    int64_t step, drawn, updates, good_step;
-    Rng shuffle;
-    LossScale loss_scale;
-    Watch watch;
-    double factor, seconds;
-    int64_t retreats;
-} Loop;
-
-/* All of it in one block: the loop, then parameters and moments, statistics, ranges, the last good
- * state, the permutation. `copy` moves between the block and where it belongs, either way; without
- * a block nothing is moved. Returns the bytes of the block. */
-static size_t move_state(Trainer *t, Loop *loop, Snapshot *good, char *block,
-                         void (*copy)(char *block, void *home, size_t n))
+static int train_loop(Trainer *t, TrainSnapshot *good)
 {
-    size_t at = 0;
-#define MOVE(home, n) (block ? copy(block + at, (home), (n)) : (void)0, at += (n))
-    MOVE(loop, sizeof *loop);
-    for (int i = 0; i < t->t.nparams; i++) {
-        MOVE(t->params[i].data, floats(t->params[i].count));
-        MOVE(t->params[i].m, floats(t->params[i].count));
-        MOVE(t->params[i].v, floats(t->params[i].count));
-    }
-    for (int i = 0; i < t->t.nnorms; i++) {
-        MOVE(t->running[i].mean, floats(t->running[i].channels));
-        MOVE(t->running[i].variance, floats(t->running[i].channels));
-    }
-    for (int i = 0; i < t->t.nranges; i++) MOVE(t->ranges[i].ends, sizeof t->ranges[i].ends);
-    MOVE(good->bytes, floats(good->size));
-    MOVE(t->order, sizeof *t->order * (size_t)t->c->data->count);
-#undef MOVE
-    return at;
-}
-
-static void to_block(char *block, void *home, size_t n) { memcpy(block, home, n); }
-static void from_block(char *block, void *home, size_t n) { memcpy(home, block, n); }
-
-static int leave_state(Trainer *t, Loop *loop, Snapshot *good)
-{
-    Arena *a = arena_new();
-    size_t n = move_state(t, loop, good, NULL, NULL);
-    char *block = arena_alloc(a, n);
-    bring_home(t, good);
-    resident_pull(t, true);
-    loop->step = t->step;
-    loop->drawn = t->drawn;
-    loop->updates = t->optimizer.step;
-    loop->good_step = good->step;
-    loop->shuffle = t->shuffle;
-    loop->loss_scale = t->loss_scale;
-    move_state(t, loop, good, block, to_block);
-    int status = checkpoint_save_part(t->c, block, n);
-    arena_free(a);
-    return status;
-}
-
-/* If an earlier process was stopped in this pass. */
-static void take_up_state(Trainer *t, Loop *loop, Snapshot *good)
-{
-    Arena *a = arena_new();
-    size_t n = move_state(t, loop, good, NULL, NULL);
-    char *block = arena_alloc(a, n);
-    if (checkpoint_load_part(t->c, block, n)) {
-        move_state(t, loop, good, block, from_block);
-        t->step = loop->step;
-        t->drawn = loop->drawn;
-        t->optimizer.step = loop->updates;
-        good->step = loop->good_step;
-        t->shuffle = loop->shuffle;
-        t->loss_scale = loop->loss_scale;
-        update_grids(t);
-        diag_remark(t->c->diag, "training goes on at step %lld", (long long)t->step);
-    }
-    arena_free(a);
-}
-
-static int train_loop(Trainer *t, Snapshot *good)
-{
-    Loop l = {.factor = 1, .watch.best = -1};
+    TrainLoop l = {.factor = 1, .watch.best = -1};
     int status = 0;
-    if (t->c->checkpoint) take_up_state(t, &l, good);
+    if (t->c->checkpoint) trainer_take_up(t, &l, good);
     double start = process_seconds() - l.seconds;
     for (double p = progress_of(t, start); p < 1; p = progress_of(t, start)) {
         double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * l.factor;
@@ -492,9 +279,10 @@ static int train_loop(Trainer *t, Snapshot *good)
             continue;
         }
         if (t->step % SNAPSHOT_EVERY == 0 && l.watch.average < 1.2 * l.watch.best + 0.05)
-            save(t, good);
+            snapshot_save(t, good);
         l.seconds = process_seconds() - start;
-        if (t->c->checkpoint && t->step % t->recipe.state_every == 0) TRY(leave_state(t, &l, good));
+        if (t->c->checkpoint && t->step % t->recipe.state_every == 0)
+            TRY(trainer_leave(t, &l, good));
         pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
                       l.watch.average);
     }
@@ -536,7 +324,7 @@ static void make_params(Trainer *t, Arena *a)
     }
     t->ranges = NEW_ARRAY(a, MovingRange, t->t.nranges);
     for (int i = 0; i < t->t.nranges; i++) moving_range_start(&t->ranges[i], &t->t.ranges[i]);
-    update_grids(t);
+    trainer_update_grids(t);
 }
 
 static void make_batches(Trainer *t, Arena *a)
@@ -615,12 +403,9 @@ static int train_in(Arena *a, Context *c, const char *opt, bool *nothing)
     make_params(t, a);
     if (t->resident) resident_start(t, a);
     make_batches(t, a);
-    Snapshot good = {0};
-    each_array(t, count_array, &good.size);
-    good.bytes = NEW_ARRAY(a, float, good.size);
-    save(t, &good);
+    TrainSnapshot good = snapshot_new(t, a);
     TRY(train_loop(t, &good));
-    take_home(t);
+    trainer_take_home(t);
     return 0;
 }
 

@@ -1,5 +1,5 @@
-/* What training holds: shared by train.c and, for devices with memory of their own,
- * train_resident.c. */
+/* What training holds: shared by train.c, train_state.c and, for devices with memory of
+ * their own, train_resident.c. */
 #ifndef EHAP_PASSES_TRAINER_H
 #define EHAP_PASSES_TRAINER_H
 
@@ -58,6 +58,43 @@ typedef struct Trainer {
 void trainer_draw(Trainer *t, int64_t *index);
 void trainer_bind_samples(Trainer *t, int64_t shard, Instance *inst);
 void trainer_bind_numbers(Trainer *t, Instance *inst);
+/* The grids that follow ranges; weights too. */
+void trainer_update_ranges(Trainer *t);
+void trainer_update_grids(Trainer *t);
+
+/* train_state.c */
+/* Weights, statistics and ranges at a step to which training may go back; moments begin anew. */
+typedef struct TrainSnapshot {
+    float *values;
+    int64_t size;
+    int64_t step;
+    bool on_device; /* all but the ranges */
+} TrainSnapshot;
+TrainSnapshot snapshot_new(Trainer *t, Arena *a); /* of now */
+void snapshot_save(Trainer *t, TrainSnapshot *s);
+void snapshot_restore(Trainer *t, const TrainSnapshot *s);
+/* Puts what was learned into the graph's constants. */
+void trainer_take_home(Trainer *t);
+
+/* The loss over the last steps, and the best it has been. */
+typedef struct TrainWatch {
+    double average, best;
+    int64_t steps; /* in the average */
+} TrainWatch;
+
+/* What the next step depends on, besides arrays. */
+typedef struct TrainLoop {
+    int64_t step, drawn, updates, good_step;
+    Rng shuffle;
+    LossScale loss_scale;
+    TrainWatch watch;
+    double factor, seconds;
+    int64_t retreats;
+} TrainLoop;
+/* Leaves all of it in the folder of --resume; takes it up if an earlier process was stopped in this
+ * pass. */
+int trainer_leave(Trainer *t, TrainLoop *loop, TrainSnapshot *good);
+void trainer_take_up(Trainer *t, TrainLoop *loop, TrainSnapshot *good);
 
 /* train_resident.c */
 void resident_start(Trainer *t, Arena *a);                   /* once params are made */

@@ -80,23 +80,6 @@ void ehap_on_progress(ehap *e, ehap_progress_fn *f, void *ctx)
 
 typedef int Entry(ehap *e, const char *a, const char *b);
 
-/* What makes a run this one: version, job, options, the model, the files it takes data from. Reads
- * all of the model, so only who needs it asks. */
-static int run_key(ehap *e, uint64_t *key)
-{
-    Bytes b;
-    Arena *a = arena_new();
-    int status = file_bytes(&b, a, e->in_path, &e->diag);
-    *key = digest(e->options, EHAP_VERSION, sizeof EHAP_VERSION);
-    *key = digest(*key, e->job, strlen(e->job));
-    *key = digest(*key, &e->external, sizeof e->external);
-    *key = samples_stamp(samples_stamp(*key, e->data), e->eval);
-    if (e->scores) *key = file_stamp(*key, e->scores);
-    if (status == 0) *key = digest(*key, b.p, b.n);
-    arena_free(a);
-    return status;
-}
-
 /* Leaves the state as it was before the pass in which the invariant broke: with it, --resume
  * comes to the same place at once. */
 static void dump_crash(ehap *e)
@@ -108,7 +91,7 @@ static void dump_crash(ehap *e)
     if (!c || trap_enter(&t)) return;
     const char *pass = e->c.report.passes[c->report.npasses].name;
     uint64_t key;
-    if (run_key(e, &key) == 0 && checkpoint_save(c, dir, key, c->done, &e->diag) == 0) {
+    if (job_key(e, &key) == 0 && checkpoint_save(c, dir, key, c->done, &e->diag) == 0) {
         diag_note(&e->diag, "this is a bug in ehapc; the state before pass '%s' is in %s/", pass,
                   dir);
         e->crash = dir;
@@ -159,21 +142,6 @@ int ehap_set(ehap *e, const char *option, const char *value)
     return guarded(e, do_set, option, value);
 }
 
-static int need_model(ehap *e)
-{
-    if (e->c.graph) return EHAP_OK;
-    diag_error(&e->diag, "no model has been loaded");
-    return EHAP_USAGE;
-}
-
-/* A model to compute with. */
-static int need_weights(ehap *e)
-{
-    int status = need_model(e);
-    if (status || e->c.original) return status;
-    return onnx_check_weights(e->c.graph, &e->diag) < 0 ? EHAP_BAD_INPUT : EHAP_OK;
-}
-
 static int do_load(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
@@ -191,134 +159,6 @@ static int do_load(ehap *e, const char *path, const char *unused)
 }
 
 int ehap_load(ehap *e, const char *path) { return guarded(e, do_load, path, NULL); }
-
-/* Half the work, where there are samples to learn with; drawings teach less than that needs. */
-static double default_budget(const ehap *e) { return e->data ? 0.5 : 0.85; }
-
-/* All ranks have read the same state; only then may rank 0 write the next one. */
-static int agree_on_state(ehap *e)
-{
-    int64_t mine[8] = {e->c.skip}, *all = arena_array(e->arena, (size_t)ranks_count(), sizeof mine);
-    ranks_exchange(mine, sizeof mine, all);
-    for (int k = 0; k < ranks_count(); k++) {
-        if (all[8 * k] == mine[0]) continue;
-        diag_error(&e->diag, "'%s': not all ranks find the same state there", e->resume);
-        diag_note(&e->diag, "the folder must be the same on all machines");
-        return EHAP_BAD_INPUT;
-    }
-    return EHAP_OK;
-}
-
-/* Goes on from the state in the --resume folder, if there is one. */
-static int resume(ehap *e)
-{
-    Context *c = &e->c;
-    c->checkpoint = e->resume;
-    if (!e->resume) return EHAP_OK;
-    if (run_key(e, &c->checkpoint_key) < 0) return EHAP_BAD_INPUT;
-    if (checkpoint_load(c, e->resume, c->checkpoint_key, &c->skip) < 0) return EHAP_BAD_INPUT;
-    if (c->skip)
-        diag_remark(&e->diag, "'%s': %d passes are done, going on after '%s'", e->resume, c->skip,
-                    c->report.passes[c->report.npasses - 1].name);
-    return agree_on_state(e);
-}
-
-/* Where folding BatchNormalization leaves no such value, the first behind it that stays. */
-static const char *absorbed(ehap *e, const Value *v)
-{
-    Diag quiet = {0};
-    Context c = {.arena = e->arena, .diag = &quiet, .opt = e->c.opt};
-    c.graph = graph_clone(e->c.original, e->arena, NULL);
-    const Uses uses = graph_uses(e->c.original, e->arena);
-    if (pass_fold_bn(&c, "") < 0 || graph_computed(c.graph, v->name)) return NULL;
-    while (v && !graph_computed(c.graph, v->name)) {
-        const Node *n = only_reader(&uses, v);
-        v = n ? n->out[0] : NULL;
-    }
-    return v ? v->name : NULL;
-}
-
-/* Before hours of work: what --distill names is there. */
-static int check_distill(ehap *e)
-{
-    const char *rest = e->c.opt.distill;
-    size_t n;
-    for (const char *p; (p = next_name(&rest, &n));) {
-        const char *name = arena_printf(e->arena, "%.*s", (int)n, p);
-        const Value *v = graph_computed(e->c.original, name);
-        const char *instead = v ? absorbed(e, v) : NULL;
-        if (instead) {
-            diag_error(&e->diag,
-                       "--distill: '%s' goes into the node that makes it, with the "
-                       "BatchNormalization behind",
-                       name);
-            diag_note(&e->diag, "name '%s' instead", instead);
-            return EHAP_USAGE;
-        }
-        if (v && dtype_is_float(v->type.dtype)) continue;
-        diag_error(&e->diag,
-                   v ? "--distill: '%s' is %s, and only floats can be learned"
-                     : "--distill: the model has no value '%s'",
-                   name, v ? dtype_name(v->type.dtype) : "");
-        diag_note(&e->diag,
-                  "ehapc inspect lists the nodes; --print-ir-after=canonicalize shows all "
-                  "values");
-        return EHAP_USAGE;
-    }
-    return EHAP_OK;
-}
-
-/* The reference that everything is held against: the model in canonical form. */
-static int canonical(ehap *e)
-{
-    Context *c = &e->c;
-    if (pass_run(c, pass_find("canonicalize"), "") < 0) return EHAP_BAD_INPUT;
-    Graph *original = graph_clone(c->original ? c->original : c->graph, e->arena, NULL);
-    if (e->tail) tail_name_readers(c->graph, e->tail);
-    if (e->tail) tail_name_readers(original, e->tail);
-    c->original = original;
-    e->input.params = graph_params(c->original) + e->apart.params;
-    if (sizes_choose(c) < 0) return EHAP_USAGE;
-    e->input.flops = graph_flops_at(c->original, &c->opt) + e->apart.flops;
-    return check_distill(e);
-}
-
-/* What the tail counts for in the statistics. */
-static void set_apart(ehap *e)
-{
-    if (!e->tail) return;
-    e->c.apart = e->tail->nodes;
-    e->apart.params = graph_params(e->tail->nodes);
-    e->apart.flops = graph_flops(e->tail->nodes);
-}
-
-/* `runs`: the job runs the network, so that what cannot be planned has to be set aside. */
-static int begin(ehap *e, const char *job, bool runs)
-{
-    int status = need_weights(e), detached = 0;
-    if (status || e->c.original) return status;
-    e->c.opt.whole_process = true;
-    const bool integers = !strstr(job, "requantize"); /* which makes floats of them */
-    if (runs && halves_widen(&e->halves, e->c.graph, e->arena, &e->diag) < 0) return EHAP_BAD_INPUT;
-    if (runs) detached = tail_detach(&e->tail, e->c.graph, integers, e->arena, &e->diag);
-    if (detached < 0) return EHAP_BAD_INPUT;
-    e->no_front = detached == STATUS_NOTHING;
-    set_apart(e);
-    if (e->c.opt.keep <= 0) e->c.opt.keep = default_budget(e);
-    e->job = arena_strdup(e->arena, job);
-    status = resume(e);
-    return status ? status : canonical(e);
-}
-
-/* For jobs that remove channels: samples are only wanted where some can go. The original tells, as
- * resumed work has removed some already. */
-static int begin_removal(ehap *e, const char *job)
-{
-    int status = begin(e, job, true);
-    if (status || e->no_front) return status;
-    e->front_fixed = !allocate_free(e->c.original, &e->c.opt);
-    return e->front_fixed && !e->tail ? (allocate_possible(&e->c), EHAP_NOTHING) : EHAP_OK;
-}
 
 static bool front_stays(const ehap *e) { return e->no_front || e->front_fixed; }
 
@@ -338,7 +178,7 @@ static int compress_tail(ehap *e, int what)
 static int do_prune(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin_removal(e, "prune");
+    int status = job_begin_removal(e, "prune");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
     if (status || front_stays(e)) return status;
     status = pipeline_prepare(e);
@@ -369,7 +209,7 @@ static int do_quantize(ehap *e, const char *a, const char *b)
     int status = need_weights(e);
     if (status) return status;
     remark_integers(e);
-    status = begin(e, "quantize", true);
+    status = job_begin(e, "quantize", true);
     if (!status && e->no_front) {
         diag_error(&e->diag, "nothing can be quantized: nothing that can be run, behind inputs of "
                              "the model, has a float result");
@@ -389,7 +229,7 @@ int ehap_quantize(ehap *e) { return guarded(e, do_quantize, NULL, NULL); }
 static int do_requantize(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
-    int status = begin(e, "requantize", true);
+    int status = job_begin(e, "requantize", true);
     if (!status && e->data) status = pipeline_prepare(e);
     return status ? status : pipeline_requantize(e);
 }
@@ -402,7 +242,7 @@ static int do_compress(ehap *e, const char *a, const char *b)
     int status = need_weights(e);
     if (status) return status;
     remark_integers(e);
-    status = begin_removal(e, "compress");
+    status = job_begin_removal(e, "compress");
     if (!status) status = compress_tail(e, BEHIND_PRUNE);
     if (status || e->no_front || allocate_layers(e->c.original) == 0) return status;
     status = pipeline_prepare(e);
@@ -421,7 +261,7 @@ static int do_passes(ehap *e, const char *pipeline, const char *unused)
     int n = pipeline_parse(&e->c, pipeline, &calls);
     if (n < 0) return EHAP_BAD_INPUT;
     for (int k = 0; k < n; k++) runs |= calls[k].pass->samples;
-    int status = begin(e, pipeline, runs);
+    int status = job_begin(e, pipeline, runs);
     if (!status && runs) status = pipeline_prepare(e);
     if (!status && e->scores && !e->c.skip &&
         scores_read(&e->c.scores, e->arena, e->scores, &e->diag) < 0)
@@ -436,7 +276,7 @@ int ehap_run_passes(ehap *e, const char *pipeline) { return guarded(e, do_passes
 static int do_score(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
-    int status = begin_removal(e, "score");
+    int status = job_begin_removal(e, "score");
     if (!status && front_stays(e)) {
         status = compress_tail(e, BEHIND_SCORE);
         if (status) return status;
@@ -532,7 +372,7 @@ static int do_inspect(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = need_model(e); /* weights stay unread */
-    if (!status && !e->c.original) status = canonical(e);
+    if (!status && !e->c.original) status = job_canonical(e);
     if (status) return status;
     report_layers(e);
     inspect_print(e, stdout);

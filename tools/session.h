@@ -31,7 +31,7 @@ struct ehap {
     const char *resume; /* folder; NULL: none */
     const char *crash;  /* folder with the state before the pass that broke; NULL: none */
     bool broken;        /* a call was left by a trap: the graph may be half-rewritten */
-    const char *job;    /* what begin() was told */
+    const char *job;    /* what job_begin() was told */
     uint64_t options;   /* digest of those set that change the output */
     Preprocess preprocess;
     Answers answers;   /* of the original, to what accuracy is measured on */
@@ -45,6 +45,19 @@ struct ehap {
 /* options.c: the one table of flags. */
 /* EHAP_OK, or EHAP_USAGE after a message. */
 int option_set(ehap *e, const char *name, const char *value);
+
+/* job.c; statuses as in ehap.h. */
+int need_model(ehap *e);   /* one has been read */
+int need_weights(ehap *e); /* … to compute with */
+/* Makes c.graph and c.original ready for `job`, once. `runs`: the job runs the network, so that
+ * what cannot be planned has to be set aside. */
+int job_begin(ehap *e, const char *job, bool runs);
+/* For jobs that remove channels: samples are only wanted where some can go. */
+int job_begin_removal(ehap *e, const char *job);
+int job_canonical(ehap *e); /* c.original: the model in canonical form, which all is held against */
+/* What makes a run this one: version, job, options, the model, the files it takes data from. Reads
+ * all of the model, so only who needs it asks. */
+int job_key(ehap *e, uint64_t *key);
 
 /* report.c */
 int report_write(ehap *e, const char *path);
