@@ -175,8 +175,8 @@ SCALAR_FN float scalar_erff(float x)
       x > 0 ? 0 : b * a * M(exp)(x)) \
     X(Celu, T, x < 0 ? a * (M(exp)(x / a) - 1) : x, x > 0 ? 1 : M(exp)(x / a), \
       x > 0 ? 0 : M(exp)(x / a) / a) \
-    X(ThresholdedRelu, T, x <= a ? 0 : x, x > a ? 1 : 0, 0) \
-    X(Shrink, T, x < -a ? x + b : x <= a ? 0 : x - b, x < -a || x > a ? 1 : 0, 0) \
+    X(ThresholdedRelu, T, x > a ? x : 0, x > a ? 1 : 0, 0) \
+    X(Shrink, T, x < -a ? x + b : x > a ? x - b : 0, x < -a || x > a ? 1 : 0, 0) \
     X(Softplus, T, SOFTPLUS(M), F(Sigmoid, 0), F(Sigmoid, 1)) \
     X(Softsign, T, x / (1 + M(fabs)(x)), 1 / ((1 + M(fabs)(x)) * (1 + M(fabs)(x))), \
       -2 * F(Sign, 0) * F(Softsign, 1) / (1 + M(fabs)(x))) \

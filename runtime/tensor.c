@@ -81,7 +81,7 @@ static void copy_row(const Tensor *src, int64_t from, int64_t src_stride, const 
     } else if (src->dtype == dst->dtype) {
         for (int64_t i = 0; i < n; i++)
             memcpy(d + (size_t)(i * dst_stride) * size, s + (size_t)(i * src_stride) * size, size);
-    } else if (dtype_is_float(src->dtype)) {
+    } else if (dtype_is_float(src->dtype) || (src->dtype == DT_U64 && dtype_is_float(dst->dtype))) {
         for (int64_t i = 0; i < n; i++)
             element_store(dst, to + i * dst_stride, element_load(src, from + i * src_stride));
     } else {

@@ -71,11 +71,15 @@ static const void *known_data(const Node *n, int i)
     return v && v->data && type_count(&v->type) >= 0 ? v->data : NULL;
 }
 
-/* [rank, number of elements that are not zero] */
+/* [rank, number of elements that are not zero]; a scalar is a vector of one. */
 int infer_nonzero(Node *n, Diag *d)
 {
     Type x = input_type(n, 0);
-    Type t = type_of(DT_I64, 2, (int64_t[]){x.rank < 0 ? DIM_UNKNOWN : x.rank, DIM_UNKNOWN});
+    Type t = type_of(DT_I64, 2,
+                     (int64_t[]){x.rank < 0 ? DIM_UNKNOWN
+                                 : x.rank   ? x.rank
+                                            : 1,
+                                 DIM_UNKNOWN});
     const void *data = known_data(n, 0);
     if (data) t.dim[1] = count_set(data, x.dtype, type_count(&x));
     return infer_out(n, 0, t, d);

@@ -41,7 +41,8 @@ REF_KERNEL(unary)
         if (is_exact_int(in) && s.fn == UNARY_Neg)
             element_store_int(out, to, (int64_t)(0 - (uint64_t)i));
         else if (is_exact_int(in) && s.fn == UNARY_Abs)
-            element_store_int(out, to, i < 0 ? (int64_t)(0 - (uint64_t)i) : i);
+            element_store_int(out, to,
+                              i < 0 && in->dtype != DT_U64 ? (int64_t)(0 - (uint64_t)i) : i);
         else
             element_store(out, to, unary(s.fn, 0, load(in, from), (double)s.a, (double)s.b));
     }
@@ -89,6 +90,12 @@ REF_KERNEL(dropout)
     if (n->nout > 1 && out[1].rank >= 0) ref_fill(&out[1], 1);
 }
 
+/* Of integers as element_load_int has them. */
+static bool is_less(const Tensor *t, int64_t x, int64_t y)
+{
+    return t->dtype == DT_U64 ? (uint64_t)x < (uint64_t)y : x < y;
+}
+
 REF_KERNEL(clip)
 {
     UNUSED_STATE;
@@ -100,8 +107,10 @@ REF_KERNEL(clip)
         const int64_t from = ref_index(in, &at), to = ref_index(out, &at);
         if (is_exact_int(in)) {
             int64_t x = element_load_int(in, from);
-            if (has_lo && x < element_load_int(&in[1], 0)) x = element_load_int(&in[1], 0);
-            if (has_hi && x > element_load_int(&in[2], 0)) x = element_load_int(&in[2], 0);
+            if (has_lo && is_less(in, x, element_load_int(&in[1], 0)))
+                x = element_load_int(&in[1], 0);
+            if (has_hi && is_less(in, element_load_int(&in[2], 0), x))
+                x = element_load_int(&in[2], 0);
             element_store_int(out, to, x);
         } else {
             element_store(out, to, scalar_Clip0_double(load(in, from), lo, hi));

@@ -120,7 +120,7 @@ REF_KERNEL(nonzero)
     FOR_EACH(at, in)
     {
         if (!element_is_set(in->data, in->dtype, ref_index(in, &at)) || k == out->dim[1]) continue;
-        for (int a = 0; a < in->rank; a++)
+        for (int a = 0; a < out->dim[0]; a++)
             element_store_int(out, a * out->stride[0] + k * out->stride[1], at.i[a]);
         k++;
     }

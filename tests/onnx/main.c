@@ -52,13 +52,18 @@ static Type data_type(const Value *declared, const Value *data)
     return t;
 }
 
+/* Relative to the element, or, where sums cancel, to the largest. */
 static int compare(const Tensor *got, const Value *want, int output, Diag *d)
 {
     const Tensor w = {.dtype = got->dtype, .data = (void *)(uintptr_t)want->data};
     const int64_t n = type_count(&want->type);
+    double most = 0.1;
+    for (int64_t k = 0; k < n; k++)
+        if (isfinite(element_load(&w, k))) most = fmax(most, fabs(element_load(&w, k)));
     for (int64_t k = 0; k < n; k++) {
         const double x = element_load(got, k), y = element_load(&w, k);
-        if (x == y || (isnan(x) && isnan(y)) || fabs(x - y) <= 1e-7 + 1e-3 * fabs(y)) continue;
+        const double allowed = 1e-6 * most + 1e-3 * fabs(y);
+        if (x == y || (isnan(x) && isnan(y)) || fabs(x - y) <= allowed) continue;
         return diag_error(d, "output %d: element %lld is %.9g, %.9g wanted", output, (long long)k,
                           x, y);
     }
