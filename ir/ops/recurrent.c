@@ -75,8 +75,9 @@ typedef struct Unroll {
     const Recurrent *r;
     const Activation *act;
     int64_t dir;
-    Value *xw;          /* x W' + biases, of all steps: [time, batch, gates hidden] */
-    Value *rt;          /* R': [hidden, gates hidden] */
+    Value **xw;         /* x W' + biases, of each step: [1, batch, gates hidden] */
+    Value *rt;          /* R': [hidden, gates hidden], but where the next has part of it */
+    Value *rt_fresh;    /* of a GRU that resets h before the product: [hidden, hidden] */
     Value *rb;          /* bias of the recurrent product, if it is not in xw */
     Value *peephole[3]; /* input, output, forget: [hidden] */
     Value *h, *c;       /* [batch, hidden] */
@@ -99,6 +100,14 @@ static Value *block(Graph *g, Value *v, int64_t k, int64_t size)
     return build(g, OP_Slice,
                  IN(v, CONST_INTS(g, k * size), CONST_INTS(g, (k + 1) * size), CONST_INTS(g, axis)),
                  NO_ATTRS);
+}
+
+/* The last axis in `count` equal blocks: their gradients are joined, not added up. */
+static Value **blocks(Graph *g, Value *v, int count)
+{
+    return build_multi(g, OP_Split, count, IN(v),
+                       ATTRS(attr_int("axis", v->type.rank - 1), attr_int("num_outputs", count)))
+        ->out;
 }
 
 static Value *swapped(Graph *g, Value *v)
@@ -142,14 +151,13 @@ static Value *one_minus(Graph *g, Value *x) { return op2(g, OP_Sub, const_f32(g,
 static Value *lstm_step(const Unroll *u, Value *x, Value **cell)
 {
     Graph *g = u->g;
-    int64_t h = u->r->hidden;
-    Value *a = op2(g, OP_Add, x, op2(g, OP_MatMul, u->h, u->rt));
-    Value *in = activate(u, 0, peep(u, 0, block(g, a, 0, h), u->c));
+    Value **gate = blocks(g, op2(g, OP_Add, x, op2(g, OP_MatMul, u->h, u->rt)), 4);
+    Value *in = activate(u, 0, peep(u, 0, gate[0], u->c));
     Value *forget =
-        u->r->input_forget ? one_minus(g, in) : activate(u, 0, peep(u, 2, block(g, a, 2, h), u->c));
-    Value *fresh = op2(g, OP_Mul, in, activate(u, 1, block(g, a, 3, h)));
+        u->r->input_forget ? one_minus(g, in) : activate(u, 0, peep(u, 2, gate[2], u->c));
+    Value *fresh = op2(g, OP_Mul, in, activate(u, 1, gate[3]));
     *cell = op2(g, OP_Add, op2(g, OP_Mul, forget, u->c), fresh);
-    Value *out = activate(u, 0, peep(u, 1, block(g, a, 1, h), *cell));
+    Value *out = activate(u, 0, peep(u, 1, gate[1], *cell));
     Unroll unclipped = *u;
     Recurrent free = *u->r;
     free.clip = 0;
@@ -161,16 +169,16 @@ static Value *lstm_step(const Unroll *u, Value *x, Value **cell)
 static Value *gru_step(const Unroll *u, Value *x)
 {
     Graph *g = u->g;
-    int64_t h = u->r->hidden;
     Value *a = op2(g, OP_MatMul, u->h, u->rt), *inner;
     if (u->rb) a = op2(g, OP_Add, a, u->rb);
-    Value *z = activate(u, 0, op2(g, OP_Add, block(g, x, 0, h), block(g, a, 0, h)));
-    Value *reset = activate(u, 0, op2(g, OP_Add, block(g, x, 1, h), block(g, a, 1, h)));
+    Value **of_x = blocks(g, x, 3), **of_h = blocks(g, a, u->r->reset_after ? 3 : 2);
+    Value *z = activate(u, 0, op2(g, OP_Add, of_x[0], of_h[0]));
+    Value *reset = activate(u, 0, op2(g, OP_Add, of_x[1], of_h[1]));
     if (u->r->reset_after)
-        inner = op2(g, OP_Mul, reset, block(g, a, 2, h));
+        inner = op2(g, OP_Mul, reset, of_h[2]);
     else
-        inner = op2(g, OP_MatMul, op2(g, OP_Mul, reset, u->h), block(g, u->rt, 2, h));
-    Value *fresh = activate(u, 1, op2(g, OP_Add, block(g, x, 2, h), inner));
+        inner = op2(g, OP_MatMul, op2(g, OP_Mul, reset, u->h), u->rt_fresh);
+    Value *fresh = activate(u, 1, op2(g, OP_Add, of_x[2], inner));
     return op2(g, OP_Add, op2(g, OP_Mul, one_minus(g, z), fresh), op2(g, OP_Mul, z, u->h));
 }
 
@@ -196,7 +204,7 @@ static Value *either(Graph *g, Value *which, Value *x, Value *y)
 static Value *step(Unroll *u, const Node *n, int64_t t)
 {
     Graph *g = u->g;
-    Value *x = pick(g, u->xw, 0, t), *c = NULL, *h;
+    Value *x = op2(g, OP_Squeeze, u->xw[t], CONST_INTS(g, 0)), *c = NULL, *h;
     h = n->op == OP_LSTM ? lstm_step(u, x, &c) : n->op == OP_GRU ? gru_step(u, x) : rnn_step(u, x);
     Value *in = inside(g, node_in(n, IN_LENGTHS), t);
     Value *row = either(g, in, h, const_f32(g, 0));
@@ -222,18 +230,29 @@ static Unroll unroll_begin(const Ad *ad, const Node *n, const Recurrent *r, Valu
 {
     Graph *g = ad->g;
     int64_t width = r->gates * r->hidden;
+    bool apart = n->op == OP_GRU && !r->reset_after;
     Unroll u = {.g = g, .r = r, .act = r->act[dir], .dir = dir};
     u.rt = swapped(g, pick(g, n->in[IN_R], 0, dir));
-    u.xw = op2(g, OP_MatMul, x, swapped(g, pick(g, n->in[IN_W], 0, dir)));
+    if (apart) {
+        Node *parts =
+            build_multi(g, OP_Split, 2, IN(u.rt, CONST_INTS(g, width - r->hidden, r->hidden)),
+                        ATTRS(attr_int("axis", 1)));
+        u.rt = parts->out[0];
+        u.rt_fresh = parts->out[1];
+    }
+    Value *xw = op2(g, OP_MatMul, x, swapped(g, pick(g, n->in[IN_W], 0, dir)));
     if (node_in(n, IN_B)) {
         Value *b = pick(g, n->in[IN_B], 0, dir);
-        u.xw = op2(g, OP_Add, u.xw, block(g, b, 0, width));
+        xw = op2(g, OP_Add, xw, block(g, b, 0, width));
         u.rb = block(g, b, 1, width);
         if (!r->reset_after || n->op != OP_GRU) {
-            u.xw = op2(g, OP_Add, u.xw, u.rb);
+            xw = op2(g, OP_Add, xw, u.rb);
             u.rb = NULL;
         }
     }
+    u.xw = build_multi(g, OP_Split, (int)r->time, IN(xw),
+                       ATTRS(attr_int("axis", 0), attr_int("num_outputs", r->time)))
+               ->out;
     for (int k = 0; k < 3 && node_in(n, IN_P); k++)
         u.peephole[k] = block(g, pick(g, n->in[IN_P], 0, dir), k, r->hidden);
     u.h = initial(ad, &u, node_in(n, IN_H));
