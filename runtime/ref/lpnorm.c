@@ -38,18 +38,29 @@ REF_KERNEL(groupnorm)
     const int64_t size = groups ? in->dim[1] / groups : 0;
     const bool by_group = in[1].dim[0] == groups;
     for (int64_t i = 0; i < in->dim[0]; i++)
-        for (int64_t c = 0; c < in->dim[1]; c++) {
-            const int64_t g = c / size, v = by_group ? g : c;
+        for (int64_t g = 0; g < groups; g++) {
             const Tensor all = channels_of(in, i, g * size, size);
-            const Tensor x = channels_of(in, i, c, 1), y = channels_of(out, i, c, 1);
             const Moments m = moments(&all);
-            const double k = ref_at(&in[1], v) / sqrt(m.variance + eps), b = ref_at(&in[2], v);
-            FOR_EACH(at, &x)
-            {
-                const double centred = load(&x, ref_index(&x, &at)) - m.mean;
-                element_store(&y, ref_index(&y, &at), centred * k + b);
+            for (int64_t c = g * size; c < (g + 1) * size; c++) {
+                const Tensor x = channels_of(in, i, c, 1), y = channels_of(out, i, c, 1);
+                const int64_t v = by_group ? g : c;
+                const double k = ref_at(&in[1], v) / sqrt(m.variance + eps), b = ref_at(&in[2], v);
+                FOR_EACH(at, &x)
+                {
+                    const double centred = load(&x, ref_index(&x, &at)) - m.mean;
+                    element_store(&y, ref_index(&y, &at), centred * k + b);
+                }
             }
         }
+}
+
+/* One index for each part of t: its axes in the mask are whole. */
+static Tensor parts_of(const Tensor *t, const bool *mask)
+{
+    Tensor v = *t;
+    for (int a = 0; a < t->rank; a++)
+        if (mask[a]) v.dim[a] = t->dim[a] > 0;
+    return v;
 }
 
 /* The part of t at `at` along the axes that are not in the mask. */
@@ -75,12 +86,14 @@ REF_KERNEL(mvn)
     const int64_t *axes = node_ints(n, "axes", &count);
     bool mask[MAX_RANK] = {false};
     for (size_t k = 0; k < count; k++) mask[ref_axis((axes ? axes : usual)[k], in->rank)] = true;
-    FOR_EACH(at, out)
+    const Tensor parts = parts_of(in, mask);
+    FOR_EACH(at, &parts)
     {
-        const Tensor part = part_of(in, mask, &at);
-        const Moments m = moments(&part);
-        const double x = load(in, ref_index(in, &at));
-        element_store(out, ref_index(out, &at), (x - m.mean) / (sqrt(m.variance) + 1e-9));
+        const Tensor x = part_of(in, mask, &at), y = part_of(out, mask, &at);
+        const Moments m = moments(&x);
+        const double deviation = sqrt(m.variance) + 1e-9;
+        FOR_EACH(k, &x)
+        element_store(&y, ref_index(&y, &k), (load(&x, ref_index(&x, &k)) - m.mean) / deviation);
     }
 }
 
@@ -91,18 +104,19 @@ REF_KERNEL(lpnorm)
     bool mask[MAX_RANK] = {false};
     const bool one = node_int(n, "p", 2) == 1;
     mask[ref_axis(node_int(n, "axis", -1), in->rank)] = true;
-    FOR_EACH(at, out)
+    const Tensor lines = parts_of(in, mask);
+    FOR_EACH(at, &lines)
     {
-        const Tensor line = part_of(in, mask, &at);
+        const Tensor x = part_of(in, mask, &at), y = part_of(out, mask, &at);
         double norm = 0;
-        FOR_EACH(k, &line)
+        FOR_EACH(k, &x)
         {
-            const double x = load(&line, ref_index(&line, &k));
-            norm += one ? fabs(x) : x * x;
+            const double v = load(&x, ref_index(&x, &k));
+            norm += one ? fabs(v) : v * v;
         }
         if (!one) norm = sqrt(norm);
-        element_store(out, ref_index(out, &at),
-                      load(in, ref_index(in, &at)) / (norm != 0 ? norm : 1));
+        if (norm == 0) norm = 1;
+        FOR_EACH(k, &x) element_store(&y, ref_index(&y, &k), load(&x, ref_index(&x, &k)) / norm);
     }
 }
 
@@ -129,13 +143,16 @@ REF_KERNEL(hardmax)
 {
     UNUSED_STATE;
     const int axis = ref_axis(node_int(n, "axis", -1), in->rank);
-    FOR_EACH(at, out)
+    bool mask[MAX_RANK] = {false};
+    mask[axis] = true;
+    const Tensor lines = parts_of(in, mask);
+    FOR_EACH(at, &lines)
     {
-        const int64_t line = ref_index(in, &at) - at.i[axis] * in->stride[axis];
+        const int64_t x = ref_index(in, &at), y = ref_index(out, &at), step = in->stride[axis];
         int64_t best = 0;
         for (int64_t k = 1; k < in->dim[axis]; k++)
-            if (load(in, line + k * in->stride[axis]) > load(in, line + best * in->stride[axis]))
-                best = k;
-        element_store(out, ref_index(out, &at), at.i[axis] == best);
+            if (load(in, x + k * step) > load(in, x + best * step)) best = k;
+        for (int64_t k = 0; k < in->dim[axis]; k++)
+            element_store(out, y + k * out->stride[axis], k == best);
     }
 }
