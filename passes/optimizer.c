@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "ir/simd.h"
+
 Optimizer optimizer_new(OptimizerKind kind)
 {
     return (Optimizer){.kind = kind,
@@ -23,13 +25,25 @@ void optimizer_init(Parameter *p, int n, Arena *a)
     }
 }
 
+/* In as many sums as a vector holds. */
+CLONES static double square_sum(const float *x, int64_t n)
+{
+    enum { SUMS = 16 };
+    double sum[SUMS] = {0}, all = 0;
+    int64_t i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+        for (int k = 0; k < SUMS; k++) sum[k] += (double)x[i + k] * (double)x[i + k];
+    for (; i < n; i++) all += (double)x[i] * (double)x[i];
+    for (int k = 0; k < SUMS; k++) all += sum[k];
+    return all;
+}
+
 /* Of the parameters that share the learning rate; scales have a step of their own. */
 static double gradient_norm(const Parameter *p, int n)
 {
     double sum = 0;
     for (int i = 0; i < n; i++) {
-        double part = 0;
-        for (int64_t k = 0; k < p[i].count; k++) part += (double)p[i].grad[k] * p[i].grad[k];
+        const double part = square_sum(p[i].grad, p[i].count);
         if (!p[i].positive || !isfinite(part)) sum += part;
     }
     return sqrt(sum);
@@ -46,42 +60,43 @@ static void step_sgd(const Optimizer *o, Parameter *p, float lr)
     }
 }
 
-/* What divides Adam's moments at this step, so that they are those of all steps: m^ and v^. */
-typedef struct Bias {
-    double m, v;
-} Bias;
+/* Adam's numbers for one parameter and step; m and v: what makes moments those of all steps. */
+typedef struct Adam {
+    float beta1, beta2, m, v, lr, decay;
+} Adam;
 
-static Bias adam_bias(const Optimizer *o)
+static Adam adam_of(const Optimizer *o, const Parameter *p, float lr)
 {
     const double t = (double)o->step;
-    return (Bias){1 - pow(o->momentum, t), 1 - pow(o->beta2, t)};
+    return (Adam){.beta1 = o->momentum,
+                  .beta2 = o->beta2,
+                  .m = (float)(1 / (1 - pow(o->momentum, t))),
+                  .v = (float)(1 / (1 - pow(o->beta2, t))),
+                  .lr = lr,
+                  .decay = p->decay ? o->weight_decay : 0};
 }
 
-/* The bias-corrected Adam direction m^ / (sqrt(v^) + eps) of element k, moments updated. */
-static float adam_direction(const Optimizer *o, Bias b, Parameter *p, int64_t k, float g)
+/* The bias-corrected direction m^ / (sqrt(v^) + eps) for gradient g, moments updated. */
+static inline float adam_direction(Adam a, float *m, float *v, float g)
 {
-    p->m[k] = o->momentum * p->m[k] + (1 - o->momentum) * g;
-    p->v[k] = o->beta2 * p->v[k] + (1 - o->beta2) * g * g;
-    return (float)(p->m[k] / b.m / (sqrt(p->v[k] / b.v) + 1e-8));
+    *m = a.beta1 * *m + (1 - a.beta1) * g;
+    *v = a.beta2 * *v + (1 - a.beta2) * g * g;
+    return *m * a.m / (sqrtf(*v * a.v) + 1e-8f);
 }
 
-static void step_adamw(const Optimizer *o, Parameter *p, float lr)
+CLONES static void step_adamw(Adam a, int64_t n, float *restrict w, float *restrict m,
+                              float *restrict v, const float *restrict g)
 {
-    float decay = p->decay ? o->weight_decay : 0;
-    const Bias b = adam_bias(o);
-    for (int64_t k = 0; k < p->count; k++) {
-        float d = adam_direction(o, b, p, k, p->grad[k]);
-        p->data[k] -= lr * (d + decay * p->data[k]);
-    }
+    for (int64_t k = 0; k < n; k++)
+        w[k] -= a.lr * (adam_direction(a, m + k, v + k, g[k]) + a.decay * w[k]);
 }
 
 /* d loss / d log s = s d loss / d s */
-static void step_positive(const Optimizer *o, Parameter *p, float lr)
+static void step_positive(Adam a, Parameter *p)
 {
-    const Bias b = adam_bias(o);
     for (int64_t k = 0; k < p->count; k++) {
-        float d = adam_direction(o, b, p, k, p->grad[k] * p->data[k]);
-        p->data[k] *= expf(-lr * d);
+        const float d = adam_direction(a, p->m + k, p->v + k, p->grad[k] * p->data[k]);
+        p->data[k] *= expf(-a.lr * d);
         if (p->least > 0) p->data[k] = fmaxf(p->data[k], p->least);
         if (p->most > 0) p->data[k] = fminf(p->data[k], p->most);
     }
@@ -95,7 +110,7 @@ double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double posit
     o->step++;
     for (int i = 0; i < n; i++) {
         if (p[i].positive) {
-            step_positive(o, &p[i], (float)positive_lr);
+            step_positive(adam_of(o, &p[i], (float)positive_lr), &p[i]);
             continue;
         }
         if (shrink < 1)
@@ -103,7 +118,8 @@ double optimizer_step(Optimizer *o, Parameter *p, int n, double lr, double posit
         if (o->kind == OPTIMIZER_SGD)
             step_sgd(o, &p[i], (float)lr);
         else
-            step_adamw(o, &p[i], (float)lr);
+            step_adamw(adam_of(o, &p[i], (float)lr), p[i].count, p[i].data, p[i].m, p[i].v,
+                       p[i].grad);
     }
     return norm;
 }
