@@ -165,6 +165,7 @@ static DType stored_type(const Node *n)
 static bool has_plain_grid(const Node *n, const Type *x, int *axis)
 {
     const Value *s = node_in(n, 1), *z = node_in(n, 2);
+    if (z && z->type.dtype != stored_type(n)) return false;
     if (!s || !value_is_const(s) || s->type.dtype != DT_F32 || s->type.rank > 1) return false;
     if (z && (!value_is_const(z) || type_count(&z->type) != type_count(&s->type))) return false;
     if (node_int(n, "block_size", 0) || x->rank < 0) return false;
@@ -209,8 +210,9 @@ static const float *exact_bias(const Strip *s, const char *name, const Value *q,
 {
     const Bias *b = names_get(s->biases, name);
     const float *step = scale->data;
-    bool one = type_count(&scale->type) == 1;
-    if (!b || q->type.dtype != DT_I32 || b->n != type_count(&q->type)) return x;
+    const int64_t n = type_count(&q->type), scales = type_count(&scale->type);
+    const bool one = scales == 1;
+    if (!b || q->type.dtype != DT_I32 || b->n != n || (!one && scales != n)) return x;
     for (int64_t i = 0; i < b->n; i++)
         if (!(fabsf(b->x[i] - x[i]) <= step[one ? 0 : i] + 1e-6f * fabsf(x[i]))) return x;
     return b->x;

@@ -15,11 +15,8 @@
 #include <cmocka.h>
 
 #include "passes/batches.h"
+#include "tests/types.h"
 #include "tests/unit/small_net.h"
-
-#define TYPE(dt, ...)                                                                              \
-    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
-            (int64_t[]){__VA_ARGS__})
 
 static char path[] = "/tmp/ehap_log_XXXXXX", last_message[512];
 

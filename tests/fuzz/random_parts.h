@@ -8,6 +8,7 @@
 
 #include "runtime/runtime.h"
 #include "tests/fuzz/random_net.h"
+#include "tests/types.h"
 
 enum { POOL = 48, BLOCKS = 16, MOST_CHANNELS = 24, MOST_AREA = 36, VOCABULARY = 20 };
 
@@ -28,9 +29,6 @@ typedef struct Block {
 /* random_any.c, random_images.c, random_tokens.c; random_odd.c: what is carried, not understood,
  * and what is not plain float. Each ends with a NULL `make`. */
 extern const Block any_blocks[], image_blocks[], token_blocks[], odd_blocks[];
-
-#define DIMS(...)                                                                                  \
-    (int64_t[]) { __VA_ARGS__ }
 
 /* The next byte modulo `below`; 0 once they have ended. */
 int64_t draw(Maker *m, int64_t below);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "passes/passes.h"
+#include "tests/types.h"
 #include "tests/unit/device.h"
 
 enum { NET_CHANNELS = 4, NET_CLASSES = 3, NET_SIZE = 8, NET_SAMPLES = 256 };
@@ -20,8 +21,6 @@ static inline Value *net_const(Graph *g, const char *name, float spread, int ran
     for (int64_t i = 0; i < n; i++) x[i] = spread * rng_normal(&r);
     return value_const(g, name, t, x);
 }
-#define DIMS(...)                                                                                  \
-    (int64_t[]) { __VA_ARGS__ }
 
 /* BatchNormalization of x over its channels, nothing but a bias at first. */
 static inline Value *net_norm(Graph *g, Value *x, int64_t channels)

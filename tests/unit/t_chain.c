@@ -14,10 +14,7 @@
 #include "ir/op.h"
 #include "runtime/element.h"
 #include "runtime/kernel.h"
-
-#define TYPE(dt, ...)                                                                              \
-    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
-            (int64_t[]){__VA_ARGS__})
+#include "tests/types.h"
 
 static Program *compiled(const Graph *g, const char *device, bool alone)
 {

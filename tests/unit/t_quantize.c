@@ -10,6 +10,7 @@
 #include "ir/op.h"
 #include "passes/calibrate.h"
 #include "passes/fake_quant.h"
+#include "passes/recorded.h"
 #include "passes/sqnr.h"
 #include "tests/unit/small_net.h"
 
@@ -319,9 +320,49 @@ static void bad_options_are_refused(void **state)
     arena_free(a);
 }
 
+/* DequantizeLinear of integers b_quantized [2, 2], scales along axis 1, with a record of their
+ * exact floats; the scales end where their block of memory does. */
+static const Value *stripped_bias(Arena *a, const float *scale, Value *zero, Graph *g)
+{
+    static const int32_t q[4] = {1, 2, 3, 4};
+    static KeyValue record = {RECORD_KEY, "1\nbias 42c80000434800004396000043c80000 b\n"};
+    Diag d = diag_stderr("test");
+    Known known;
+    Graph *out;
+    g->info.props = &record;
+    g->info.nprops = 1;
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 2, 2));
+    Value *in[] = {value_const(g, "b_quantized", TYPE(DT_I32, 2, 2), q),
+                   value_const(g, "scale", TYPE(DT_F32, 2), scale), zero};
+    const Attr axis = attr_int("axis", 1);
+    Value *b = build(g, OP_DequantizeLinear, zero ? 3 : 2, in, 1, &axis);
+    graph_add_output(g, build(g, OP_Add, IN(x, b), NO_ATTRS));
+    assert_int_equal(strip_grids(&out, &known, g, a, &d), 0);
+    return out->nodes[out->nnodes - 1]->in[1];
+}
+
+static void records_that_do_not_fit_are_left(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    float *scale = malloc(2 * sizeof *scale);
+    uint8_t *zero = calloc(2, 1);
+    scale[0] = scale[1] = 100;
+    const Value *b = stripped_bias(a, scale, NULL, graph_new(a, "g"));
+    assert_string_equal(b->name, "b");
+    assert_true(((const float *)b->data)[3] == 400);
+    Graph *g = graph_new(a, "g"); /* a zero point of another type is none */
+    b = stripped_bias(a, scale, value_const(g, "zero", TYPE(DT_BOOL, 2), zero), g);
+    assert_null(b->data);
+    free(scale);
+    free(zero);
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(records_that_do_not_fit_are_left),
         cmocka_unit_test(a_residual_block_is_laid_out_for_ort),
         cmocka_unit_test(shortcuts_stay_on_one_grid),
         cmocka_unit_test(integers_compute_what_was_simulated),

@@ -11,10 +11,7 @@
 #include "runtime/kernel.h"
 #include "runtime/philox.h"
 #include "runtime/scalar.h"
-
-#define TYPE(dt, ...)                                                                              \
-    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
-            (int64_t[]){__VA_ARGS__})
+#include "tests/types.h"
 
 static Arena *arena;
 static Graph *g;

@@ -11,11 +11,8 @@
 
 #include "ir/ir.h"
 #include "runtime/runtime.h"
+#include "tests/types.h"
 #include "tests/unit/device.h"
-
-#define TYPE(dt, ...)                                                                              \
-    type_of((dt), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                       \
-            (int64_t[]){__VA_ARGS__})
 
 static char last_message[512];
 
