@@ -28,14 +28,14 @@ typedef struct Options {
     const int64_t *dims; /* by symbol: what open dimensions are taken as (sizes.c); -1: nothing */
     int ndims;
     const char *keep_nodes, *exclude; /* comma-separated node names */
-    const char *attention;            /* "heads": whole ones; NULL, "widths": of all together */
-    const char *distill;              /* values to train on, comma-separated; NULL: the outputs */
-    const char *target;               /* a name from targets.c; NULL: "ort" */
-    double quant_drop;                /* largest relative error one layer may cost; 0: any */
-    double least_sqnr;                /* dB that its own grids must leave a layer; 0: choose */
-    const char *calibration;          /* "mse", "entropy", …; NULL: "mse" */
-    const char *ranges;               /* while training: "learned", …; NULL: "learned" */
-    int weight_bits;                  /* 7 or 8; 0: 7 */
+    const char *attention;   /* "heads": whole ones; NULL, "widths": of all together; "both" */
+    const char *distill;     /* values to train on, comma-separated; NULL: the outputs */
+    const char *target;      /* a name from targets.c; NULL: "ort" */
+    double quant_drop;       /* largest relative error one layer may cost; 0: any */
+    double least_sqnr;       /* dB that its own grids must leave a layer; 0: choose */
+    const char *calibration; /* "mse", "entropy", …; NULL: "mse" */
+    const char *ranges;      /* while training: "learned", …; NULL: "learned" */
+    int weight_bits;         /* 7 or 8; 0: 7 */
     int64_t seed;
     int threads;        /* 0: all */
     const char *device; /* "cpu" */

@@ -111,14 +111,34 @@ static int prune_round(ehap *e, int round, int rounds)
     return status ? status : run(e, "remove-channels", "");
 }
 
+/* Where attention heads shall go and widths, rounds take them by turns: heads are found again once
+ * some are narrower, but not in scores that were given. */
+static int prune_rounds(ehap *e)
+{
+    Options *o = &e->c.opt;
+    const char *attention = o->attention;
+    const bool both = attention && strcmp(attention, "both") == 0;
+    int rounds = o->rounds && !e->scores ? o->rounds : 1, status = EHAP_OK;
+    if (both && e->scores) {
+        diag_error(&e->diag, "--attention both scores twice, which --scores cannot");
+        return EHAP_USAGE;
+    }
+    if (both && rounds < 2) rounds = 2;
+    for (int r = 0; r < rounds && status == EHAP_OK; r++) {
+        if (both) o->attention = r % 2 ? "widths" : "heads";
+        if (r + 1 == rounds || allocate_free(e->c.graph, o)) status = prune_round(e, r, rounds);
+    }
+    o->attention = attention;
+    return status;
+}
+
 int pipeline_prune(ehap *e)
 {
     Context *c = &e->c;
-    int rounds = c->opt.rounds && !e->scores ? c->opt.rounds : 1, status;
+    int status;
     if (e->scores && !c->skip && scores_read(&c->scores, e->arena, e->scores, &e->diag) < 0)
         return EHAP_BAD_INPUT;
-    for (int r = 0; r < rounds; r++)
-        if ((status = prune_round(e, r, rounds))) return status;
+    if ((status = prune_rounds(e))) return status;
     if ((status = measure(e, STAGE_PRUNED))) return status;
     if ((status = run(e, "reconstruct", ""))) return status;
     return measure(e, STAGE_RECONSTRUCTED);

@@ -58,8 +58,13 @@ CPU_RUN(split);
 CPU_RUN(slice);
 CPU_RUN(slice_grad);
 CPU_RUN(pad);
+CPU_RUN(tile);
 CPU_RUN(gather);
 CPU_RUN(gather_grad);
+CPU_RUN(grid_sample);
+CPU_RUN(roi_align);
+CPU_PREPARE(deform_conv);
+CPU_RUN(deform_conv);
 CPU_PREPARE(rademacher);
 CPU_RUN(rademacher);
 

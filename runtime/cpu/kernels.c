@@ -22,6 +22,7 @@
                  NULL}
 #define DNNL(op, name, flags)                                                                      \
     [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, cpu_primitive_release, flags, NULL}
+#define SAMPLE(op, name) [OP_##op] = {cpu_naive_prepare, cpu_##name##_run, NULL, 0, NULL}
 #define RESIZE(op) [OP_##op] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0, NULL}
 
 enum { HALF = KF_F16 | KF_BF16, IN_PLACE = KF_INPLACE | HALF };
@@ -32,7 +33,7 @@ static const Kernel kernels[OP_COUNT] = {
     DNNL(ConvWgrad, conv, HALF),
     DNNL(MatMul, matmul, 0),
     DNNL(Gemm, matmul, 0),
-    NAIVE(DeformConv),
+    PREP(DeformConv, deform_conv, 0),
     NAIVE(Einsum),
     NAIVE(Det),
     UNARY(Relu),
@@ -114,10 +115,10 @@ static const Kernel kernels[OP_COUNT] = {
     POOL(AveragePoolGrad),
     RUN(DepthToSpace, blocks, HALF),
     RUN(SpaceToDepth, blocks, HALF),
-    NAIVE(GridSample),
-    NAIVE(GridSampleGrad),
-    NAIVE(RoiAlign),
-    NAIVE(RoiAlignGrad),
+    SAMPLE(GridSample, grid_sample),
+    SAMPLE(GridSampleGrad, grid_sample),
+    SAMPLE(RoiAlign, roi_align),
+    SAMPLE(RoiAlignGrad, roi_align),
     NAIVE(MaxUnpool),
     NAIVE(LpPool),
     NAIVE(GlobalLpPool),
@@ -178,7 +179,7 @@ static const Kernel kernels[OP_COUNT] = {
     NAIVE(Compress),
     NAIVE_ROWS(Unique),
     NAIVE_ROWS(NonMaxSuppression),
-    NAIVE(Tile),
+    RUN(Tile, tile, HALF),
     NAIVE(Trilu),
     NAIVE(CumSum),
     NAIVE(CumProd),

@@ -1,4 +1,5 @@
 /* Ops that move elements: each is one or a few strided copies between views (copy.c). */
+#include "ir/select.h"
 #include "runtime/blocks.h"
 #include "runtime/cpu/cpu.h"
 
@@ -113,16 +114,44 @@ void cpu_slice_grad_run(const Node *n, const void *state, const Tensor *in, cons
     cpu_copy(&y, &in[0]);
 }
 
-/* Constant padding: fill, then copy what of the input lies inside (negative pads cut). The
- * other modes are rare: reference. */
+/* The input goes inside; then, axis by axis, each line of the margin is a copy of one that is
+ * there, as far as the axes before are done. */
+static void pad_by_lines(const Tensor *in, const Tensor *out, const int64_t *before,
+                         const char *mode)
+{
+    Tensor y = *out;
+    for (int a = 0; a < in->rank; a++) y = tensor_section(&y, a, before[a], in->dim[a]);
+    cpu_copy(&y, in);
+    for (int a = 0; a < in->rank; a++) {
+        y = *out;
+        for (int b = a + 1; b < in->rank; b++) y = tensor_section(&y, b, before[b], in->dim[b]);
+        for (int64_t i = 0; i < out->dim[a]; i++) {
+            const int64_t source = pad_source(mode, i - before[a], in->dim[a]);
+            const Tensor to = tensor_section(&y, a, i, 1),
+                         from = tensor_section(&y, a, before[a] + source, 1);
+            if (source != i - before[a]) cpu_copy(&to, &from);
+        }
+    }
+}
+
+/* Constant padding: fill, then copy what of the input lies inside (negative pads cut). */
 void cpu_pad_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                  void *scratch)
 {
     const Tensor *value = optional(n, in, 2), *axes = optional(n, in, 3);
-    int64_t count = tensor_count(&in[1]) / 2;
+    const char *mode = node_str(n, "mode", "constant");
+    int64_t count = tensor_count(&in[1]) / 2, before[MAX_RANK] = {0};
     Tensor x = in[0], y = out[0];
-    if (strcmp(node_str(n, "mode", "constant"), "constant") != 0) {
-        cpu_naive_run(n, state, in, out, scratch);
+    if (strcmp(mode, "constant") != 0) {
+        bool cuts = tensor_count(in) == 0;
+        for (int64_t k = 0; k < count; k++) {
+            before[axis_index(axes ? int_at(axes, k) : k, x.rank)] = int_at(&in[1], k);
+            cuts |= int_at(&in[1], k) < 0 || int_at(&in[1], k + count) < 0;
+        }
+        if (cuts)
+            cpu_naive_run(n, state, in, out, scratch);
+        else
+            pad_by_lines(in, out, before, mode);
         return;
     }
     if (value && tensor_count(value) > 0) {
@@ -141,6 +170,33 @@ void cpu_pad_run(const Node *n, const void *state, const Tensor *in, const Tenso
         y = tensor_section(&y, a, from, size);
     }
     cpu_copy(&y, &x);
+}
+
+/* A repeated axis is two, the copies and what is copied: the first does not move in the input. */
+void cpu_tile_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
+                  void *scratch)
+{
+    Tensor x = in[0], y = out[0];
+    x.rank = 0;
+    for (int a = 0; a < in->rank && tensor_count(out) > 0; a++) {
+        const int64_t size = in->dim[a], times = out->dim[a] / size;
+        if (x.rank + (times > 1) >= MAX_RANK) {
+            cpu_naive_run(n, state, in, out, scratch);
+            return;
+        }
+        if (times > 1) {
+            x.stride[x.rank] = 0;
+            y.stride[x.rank] = size * out->stride[a];
+            x.dim[x.rank] = y.dim[x.rank] = times;
+            x.rank++;
+        }
+        x.stride[x.rank] = in->stride[a];
+        y.stride[x.rank] = out->stride[a];
+        x.dim[x.rank] = y.dim[x.rank] = size;
+        x.rank++;
+    }
+    y.rank = x.rank;
+    if (tensor_count(out) > 0) cpu_copy(&y, &x);
 }
 
 /* ---- by index ------------------------------------------------------------------------ */

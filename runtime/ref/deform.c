@@ -1,20 +1,16 @@
 /* DeformConv of images: ir/ops/deform.c. */
-#include <math.h>
-
 #include "ir/window.h"
 #include "runtime/ref/ref.h"
+#include "runtime/sample.h"
 
 /* x at (h, w) in channel c, between pixels linearly, zero outside. */
 static double between(const Tensor *x, int64_t image, int64_t c, double h, double w)
 {
-    const double top = floor(h), left = floor(w);
+    Corner corner[4];
+    const int count = pixel_corners(x, h, w, corner);
+    const int64_t from = image * x->stride[0] + c * x->stride[1];
     double sum = 0;
-    for (int k = 0; k < 4; k++) {
-        const double row = top + k / 2, col = left + k % 2;
-        if (!(row >= 0 && row < (double)x->dim[2] && col >= 0 && col < (double)x->dim[3])) continue;
-        const Index at = {{image, c, (int64_t)row, (int64_t)col}};
-        sum += (1 - fabs(h - row)) * (1 - fabs(w - col)) * load(x, ref_index(x, &at));
-    }
+    for (int k = 0; k < count; k++) sum += corner[k].weight * load(x, from + corner[k].at);
     return sum;
 }
 

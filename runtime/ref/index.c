@@ -42,10 +42,39 @@ static Candidate candidate(const Tensor *t, int64_t offset, int64_t at)
     return c;
 }
 
+typedef int Order(const void *p, const void *q);
+
+/* Moves element i of a heap whose first is the last in order to where it belongs. */
+static void sift_down(Candidate *heap, int64_t n, int64_t i, Order *order)
+{
+    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && order(&heap[child + 1], &heap[child]) > 0) child++;
+        if (order(&heap[child], &heap[i]) <= 0) return;
+        const Candidate c = heap[i];
+        heap[i] = heap[child];
+        heap[child] = c;
+    }
+}
+
+/* The first k of a line, in order. */
+static void first_of_line(Candidate *first, int64_t k, const Tensor *t, int64_t from, int64_t size,
+                          int64_t step, Order *order)
+{
+    for (int64_t i = 0; i < k; i++) first[i] = candidate(t, from + i * step, i);
+    for (int64_t i = k / 2 - 1; i >= 0; i--) sift_down(first, k, i, order);
+    for (int64_t i = k; i < size; i++) {
+        const Candidate c = candidate(t, from + i * step, i);
+        if (order(&c, first) > 0) continue;
+        first[0] = c;
+        sift_down(first, k, 0, order);
+    }
+    qsort(first, (size_t)k, sizeof *first, order);
+}
+
 int ref_topk_prepare(Prepare *p)
 {
     const int axis = ref_axis(node_int(p->node, "axis", -1), p->in->rank);
-    p->scratch = (size_t)p->in->dim[axis] * sizeof(Candidate);
+    p->scratch = (size_t)p->out->dim[axis] * sizeof(Candidate);
     return 0;
 }
 
@@ -61,8 +90,7 @@ REF_KERNEL(topk)
     FOR_EACH(at, &lines)
     {
         const int64_t from = ref_index(in, &at), to = ref_index(out, &at);
-        for (int64_t i = 0; i < size; i++) line[i] = candidate(in, from + i * in->stride[axis], i);
-        qsort(line, (size_t)size, sizeof *line, largest ? by_falling : by_rising);
+        first_of_line(line, k, in, from, size, in->stride[axis], largest ? by_falling : by_rising);
         for (int64_t i = 0; i < k; i++) {
             ref_move(in, from + line[i].at * in->stride[axis], out, to + i * out->stride[axis]);
             if (n->nout > 1 && !omitted(&out[1]))
@@ -78,7 +106,7 @@ REF_KERNEL(arg)
     UNUSED_STATE;
     const int axis = ref_axis(node_int(n, "axis", 0), in->rank);
     const bool keep = node_int(n, "keepdims", 1) != 0, last = node_int(n, "select_last_index", 0);
-    int (*const order)(const void *, const void *) = n->op == OP_ArgMax ? by_falling : by_rising;
+    Order *const order = n->op == OP_ArgMax ? by_falling : by_rising;
     FOR_EACH(at, out)
     {
         Index from = {{0}};

@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as folder:
         ehapc("run", name, "--data", f"{folder}/x.npz", "-o", f"{folder}/y.npz")
         off = np.abs(np.load(f"{folder}/y.npz")["y"] - want).max()
         assert off < 1e-5, (name, off)
-        for kind in ["heads"] + ([] if rotary else ["widths"]):
+        for kind in ["heads"] + ([] if rotary else ["widths", "both"]):
             small = f"{folder}/small.onnx"
             said = ehapc("prune", name, "-o", small, "--data", f"{folder}/x.npz", "--flops", "0.7", "--align", "1",
                          "--attention", kind, "--criterion", "l1")
@@ -73,4 +73,8 @@ with tempfile.TemporaryDirectory() as folder:
             off = np.abs(np.load(f"{folder}/y.npz")["y"] - got).max()
             assert off < 1e-5, (name, kind, off)
             left = [list(i.dims) for i in onnx.load(small).graph.initializer if len(i.dims) == 2]
+            if kind == "both" and shared == HEADS:  # whole heads, and positions of those that stay
+                target = next(numpy_helper.to_array(i) for i in onnx.load(small).graph.initializer if i.dims[:] == [4])
+                heads = int(target[2])
+                assert heads < HEADS and left[2][1] < heads * WIDTH, (heads, left)
             print(f"{name.rsplit('/', 1)[1]}: {kind}: {left}")
