@@ -69,10 +69,10 @@ def peer(script, *args):
     return call([sys.executable, os.path.join(peers, script), *args])
 
 
-def in_turn(one, other, runs=None):
-    """Medians of both, run A B A B."""
-    pairs = [(one(), other()) for _ in range(runs or o.runs)]
-    return [statistics.median(side) for side in zip(*pairs)]
+def in_turn(*sides, runs=None):
+    """Medians of each, run A B A B."""
+    rounds = [[side() for side in sides] for _ in range(runs or o.runs)]
+    return [statistics.median(side) for side in zip(*rounds)]
 
 
 def pass_seconds(report, name):
@@ -152,19 +152,21 @@ def step_seconds(run):
     return (total(32) - total(8)) / 24
 
 
-def distilled(name):
+def distilled(name, precision):
     return step_seconds(lambda n: ours("quantize", model(name, "folded"), "-o", path("t.onnx"), "--json", path("t.json"),
-                                       "--steps", str(n), data=train[:1]))
+                                       "--steps", str(n), "--train-precision", precision, data=train[:1]))
 
 
-def plain(name):
-    return step_seconds(lambda n: ours(model(name, "folded"), "-o", path("t.onnx"), "--json", path("t.json"), "--passes",
+def plain(name, precision):
+    return step_seconds(lambda n: ours(model(name, "folded"), "-o", path("t.onnx"), "--json", path("t.json"),
+                                       "--train-precision", precision, "--passes",
                                        f"canonicalize,train{{distill=0;hints=0;steps={n}}}", data=train[:1]))
 
 
-def torch_steps(name):
-    text, _, _ = peer("qat_torch.py", model(name), "--data", train[0], "--batch", "128", "--threads",
-                      str(o.threads))
+def torch_steps(name, autocast=False):
+    args = [model(name), "--data", train[0], "--batch", "128", "--threads", str(o.threads)]
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "step_autocast.py")
+    text, _, _ = call([sys.executable, own, o.shared, *args]) if autocast else peer("qat_torch.py", *args)
     return {k: float(v) / 1e3 for k, v in re.findall(r"^(\S+)\s+([\d.]+) ms/step", text, re.M)}
 
 
@@ -174,12 +176,15 @@ def step():
     for name in o.models:
         f = roofline(name)
         student = f["forward"] + f["by_data"] + f["by_weights"]
-        rounds = [(torch_steps(name), distilled(name), plain(name)) for _ in range(o.runs)]
-        for k, (what, key, want, floor) in enumerate((
-                ("fake-quant and distillation", "qat+distill", "≥ 2", student + f["forward"]),
-                ("plain fine-tuning", "plain", "≥ 1.5", student))):
-            row(f"{name}, {what}", statistics.median(r[k + 1] for r in rounds),
-                statistics.median(r[0][key] for r in rounds), "s", want, floor)
+        for what, key, mine, want, floor in (
+                ("fake-quant and distillation", "qat+distill", distilled, "≥ 2", student + f["forward"]),
+                ("plain fine-tuning", "plain", plain, "≥ 1.5", student)):
+            full, default, theirs, cast = in_turn(
+                lambda: mine(name, "fp32"), lambda: mine(name, "auto"), lambda: torch_steps(name)[key],
+                lambda: torch_steps(name, autocast=True)[key])
+            row(f"{name}, {what}, fp32", full, theirs, "s", want, floor)
+            row("… our default against PyTorch fp32", default, theirs, "s", want)
+            row("… our default against PyTorch's autocast to bfloat16", default, cast, "s", "≥ 1")
 
 
 # ---- the way to a selection, the whole job -----------------------------------------------------------
@@ -289,7 +294,7 @@ def threads():
         _, seconds, _ = ours(model(name, "folded"), "-o", path(f"n{n}.onnx"), "--flops", "0.5", "--steps", "24",
                              threads=n)
         return seconds
-    one, two = in_turn(lambda: run(1), lambda: run(2), 1)
+    one, two = in_turn(lambda: run(1), lambda: run(2), runs=1)
     same = open(path("n1.onnx"), "rb").read() == open(path("n2.onnx"), "rb").read()
     say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two:.2f}** | ≥ 1.8 | {same} |")
 
@@ -300,7 +305,7 @@ def ranks():
     base = [o.ehapc, model(name, "folded"), "--flops", "0.5", "--steps", "24", "--threads", "1", "--data",
             ",".join(train), *PRE, "-o"]
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
-    one, two = in_turn(lambda: call([*base, path("m1.onnx")])[1], lambda: call([*mpirun, *base, path("m2.onnx")])[1], 1)
+    one, two = in_turn(lambda: call([*base, path("m1.onnx")])[1], lambda: call([*mpirun, *base, path("m2.onnx")])[1], runs=1)
     same = open(path("m1.onnx"), "rb").read() == open(path("m2.onnx"), "rb").read()
     say("| | one process | two | efficiency | same bytes |\n|---|---|---|---|---|")
     say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two / 2:.2f}** | {same} |")
