@@ -33,8 +33,6 @@ static const bool always_wide[OP_COUNT] = {
     [OP_ResizeGrad] = true,
     [OP_QuantizeLinear] = true,
     [OP_DequantizeLinear] = true,
-    [OP_FakeQuant] = true,
-    [OP_FakeQuantGrad] = true,
     [OP_Opaque] = true,
     [OP_BatchNormTrain] = true,
     [OP_BatchNormTrainGrad] = true,
@@ -45,6 +43,19 @@ static const bool follows_reader[OP_COUNT] = {
     [OP_Mul] = true,
     [OP_Add] = true,
     [OP_Sub] = true,
+};
+
+/* Operands that stay F32: bit k for operand k. A grid rounded to 8 bits would be another grid. */
+static const uint8_t float_operands[OP_COUNT] = {
+    [OP_FakeQuant] = 6,
+    [OP_FakeQuantGrad] = 12,
+};
+
+/* Ops that are as wide as what they read there: operand number k - 1. So a parameter goes to its
+ * grid as it is, not rounded before. */
+static const uint8_t follows_operand[OP_COUNT] = {
+    [OP_FakeQuant] = 1,
+    [OP_FakeQuantGrad] = 2,
 };
 
 /* Ops whose result is float whatever they read. */
@@ -105,6 +116,10 @@ static void mark_wide(Lower *l, Arena *scratch)
     for (int k = 0; k < g->nnodes; k++) {
         const Node *n = g->nodes[k];
         if ((op_info[n->op].flags & OPF_ELTWISE) && reads_wide(l, n, index)) l->wide[k] = true;
+        if (follows_operand[n->op]) {
+            const Value *x = n->in[follows_operand[n->op] - 1];
+            if (!x->def || l->wide[index[x->id]]) l->wide[k] = true;
+        }
     }
 }
 
@@ -138,7 +153,8 @@ static Value *version(Lower *l, Value *v, int to)
 static int lower_node(Lower *l, Node *n, bool wide, Diag *d)
 {
     int to = wide ? 0 : 1;
-    for (int i = 0; i < n->nin; i++) n->in[i] = version(l, n->in[i], to);
+    for (int i = 0; i < n->nin; i++)
+        n->in[i] = version(l, n->in[i], to && !(float_operands[n->op] >> i & 1));
     if (n->op == OP_Cast && (n->out[0]->type.dtype == DT_F32))
         node_set_attr(l->g, n, attr_int("to", to ? l->storage : DT_F32));
     TRY(node_infer(n, d));
@@ -197,6 +213,14 @@ DType precision_named(const char *name)
     for (size_t k = 0; k < sizeof precisions / sizeof *precisions; k++)
         if (strcmp(precisions[k].name, name) == 0) return precisions[k].storage;
     return DT_NONE;
+}
+
+DType precision_for(const char *name, PrecisionUse use, const char *device)
+{
+    if (!name) return DT_F32;
+    if (strcmp(name, "auto") != 0) return precision_named(name);
+    if (use == PRECISION_SCORES) return runtime_is_parallel(device) ? DT_F16 : DT_F32;
+    return runtime_multiplies_bf16(device) ? DT_BF16 : DT_F32;
 }
 
 const char *precision_name(DType storage)

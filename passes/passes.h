@@ -229,6 +229,10 @@ int lower_precision(Graph *g, Arena *scratch, DType storage, Diag *d);
 /* "fp32", "fp16", "bf16" as --precision gives them; DT_NONE: no such name. */
 DType precision_named(const char *name);
 const char *precision_name(DType storage);
+/* The same, and for "auto" what is fastest on the device and ranks, or trains, as well: scores in
+ * F16 on a GPU, training in BF16 on a CPU that multiplies it; else F32, as without a name. */
+typedef enum PrecisionUse { PRECISION_SCORES, PRECISION_TRAINING } PrecisionUse;
+DType precision_for(const char *name, PrecisionUse use, const char *device);
 
 /* masks.c: whether v is made of constants that are -inf, or far below zero, in places: a mask, or
  * masked scores. */

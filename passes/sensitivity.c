@@ -171,9 +171,7 @@ int pass_sensitivity(Context *c, const char *opt)
     const char *precision = option_text(c, opt, "precision", c->opt.precision, "fp32");
     const Criterion *criterion = criterion_find(name);
     if (!criterion) return diag_error(c->diag, "there is no criterion '%s'", name);
-    if (strcmp(precision, "auto") == 0)
-        precision = runtime_is_parallel(c->opt.device) ? "fp16" : "fp32";
-    DType storage = precision_named(precision);
+    const DType storage = precision_for(precision, PRECISION_SCORES, c->opt.device);
     if (storage == DT_NONE)
         return diag_error(c->diag, "precision is '%s', it must be fp32, fp16 or bf16", precision);
     int64_t probes = c->opt.probes, batch = c->opt.batch;

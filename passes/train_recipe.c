@@ -134,7 +134,7 @@ int train_recipe(TrainRecipe *out, Context *c, const char *opt)
     if (optimizer && strcmp(optimizer, "adamw") != 0 && out->optimizer != OPTIMIZER_SGD)
         return diag_error(c->diag, "train: optimizer is '%s', it must be adamw or sgd", optimizer);
     if (!precision) precision = c->opt.train_precision;
-    out->setup.precision = precision ? precision_named(precision) : DT_F32;
+    out->setup.precision = precision_for(precision, PRECISION_TRAINING, c->opt.device);
     if (out->setup.precision == DT_NONE)
         return diag_error(c->diag, "train: precision is '%s', it must be fp32, fp16 or bf16",
                           precision);

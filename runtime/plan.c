@@ -462,6 +462,12 @@ bool runtime_is_parallel(const char *device)
     return d && d->memory;
 }
 
+bool runtime_multiplies_bf16(const char *device)
+{
+    Diag quiet = {0};
+    return runtime_cpu_has_bf16() && device_find(device ? device : "cpu", &quiet) == &device_cpu;
+}
+
 int program_threads(const Program *p, int wanted)
 {
     if (!p->device->threads) return 1;

@@ -49,6 +49,8 @@ int program_lanes(const Program *p);
 size_t program_lane_bytes(const Program *p); /* of each beyond the first */
 /* Whether the device is parallel in itself, so that small batches leave it idle. */
 bool runtime_is_parallel(const char *device);
+/* Whether the device is a CPU that computes products of BF16, with sums in F32. */
+bool runtime_multiplies_bf16(const char *device);
 /* How many instances can run at a time: `wanted` (0: all cores), or 1 where the device itself is
  * parallel. */
 int program_threads(const Program *p, int wanted);

@@ -28,7 +28,7 @@ static void defaults(ehap *e)
     Options *o = &e->c.opt;
     o->steps = -1;
     o->criterion = "gate-ggn";
-    o->precision = "auto";
+    o->precision = o->train_precision = "auto";
     o->target = "ort";
     o->device = e->device = "auto";
     e->preprocess = (Preprocess){.scale = 1};

@@ -76,8 +76,9 @@ static const struct {
     {"distill", "A,B,...", LIST, OPT(distill), 0, 0,
      "train on the difference at these values, inner ones or outputs (all float outputs)"},
     {"lr", "R", REAL, OPT(lr), 0, 100, "peak learning rate (0.002, less below 312 steps)"},
-    {"train-precision", "fp32|fp16|bf16", CHOICE, OPT(train_precision), 0, 0,
-     "storage of activations and their gradients while training (fp32)"},
+    {"train-precision", "auto|fp32|fp16|bf16", CHOICE, OPT(train_precision), 0, 0,
+     "storage of activations and their gradients while training (auto: bf16 where the CPU "
+     "multiplies it, else fp32)"},
     {"target", target_names, CHOICE, OPT(target), 0, 0, "who will run the output"},
     {"weight-bits", "N", INT, OPT(weight_bits), 7, 8,
      "7 (safe where int8 products saturate) or 8 (VNNI, ARM); the target's default"},

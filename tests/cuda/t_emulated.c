@@ -352,12 +352,15 @@ static void test_training_in_half(void **state)
     (void)state;
     static const char *const options[] = {
         "optimizer=sgd;lr=0.05;qat=0;precision=fp16", "optimizer=sgd;lr=0.05;qat=0;precision=bf16",
-        "optimizer=sgd;lr=0.05;qat=0;precision=fp16;loss-scale=1e12"};
+        "optimizer=sgd;lr=0.05;qat=0;precision=fp16;loss-scale=1e12",
+        "optimizer=sgd;lr=0.05;precision=bf16"};
     static float want[4096], got[2][4096];
-    const Training in_float = {true, false, 48, "optimizer=sgd;lr=0.05;qat=0"};
-    const int64_t n = trained(want, &in_float, "cpu", 6);
-    for (int k = 0; k < 3; k++) {
-        const Training how = {true, false, 48, options[k]};
+    for (int k = 0; k < 4; k++) {
+        const bool on_grids = k == 3;
+        const Training in_float = {
+            true, on_grids, 48, on_grids ? "optimizer=sgd;lr=0.05" : "optimizer=sgd;lr=0.05;qat=0"};
+        const Training how = {true, on_grids, 48, options[k]};
+        const int64_t n = trained(want, &in_float, "cpu", 6);
         *last_message = '\0';
         assert_int_equal(trained(got[0], &how, "cpu", 6), n);
         assert_int_equal(trained(got[1], &how, "cuda", 6), n);

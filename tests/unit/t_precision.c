@@ -97,6 +97,57 @@ static void types_are_as_said(void **state)
     arena_free(n.a);
 }
 
+/* Activations are rounded to their grid in half; the grid's numbers, and the weights that have one
+ * of their own, stay float. */
+static void grids_stay_float(void **state)
+{
+    static const char text[] =
+        "net (float[2,3,16,16] x, float[16,3,3,3] w, float[16,16,3,3] u, float s, float z, "
+        "float[16] sw,"
+        "float[16] zw) => (y, dq, ds) {"
+        "q = ehap.FakeQuant <qmin=0, qmax=255> (x, s, z) c = Conv <pads=[1,1,1,1]> (q, w)"
+        "r = ehap.FakeQuant <qmin=0, qmax=255> (c, s, z)"
+        "v = ehap.FakeQuant <qmin=-63, qmax=63, axis=0> (u, sw, zw)"
+        "y = Conv <pads=[1,1,1,1]> (r, v)"
+        "dq, ds = ehap.FakeQuantGrad <qmin=0, qmax=255> (y, c, s, z) }";
+    Arena *a = arena_new();
+    Diag d = diag_stderr("net");
+    Graph *g;
+    int narrow = 0, wide = 0;
+    (void)state;
+    assert_int_equal(ir_parse(&g, a, text, strlen(text), NULL, &d), 0);
+    assert_int_equal(lower_precision(g, a, DT_BF16, &d), 0);
+    assert_int_equal(graph_verify(g, &d), 0);
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        const bool grad = n->op == OP_FakeQuantGrad;
+        if (n->op != OP_FakeQuant && !grad) continue;
+        const Value *x = n->in[grad];
+        for (int i = 1; i < 3; i++) assert_int_equal(n->in[i + grad]->type.dtype, DT_F32);
+        if (grad) assert_int_equal(n->out[1]->type.dtype, DT_F32);
+        *(x->type.dtype == DT_BF16 ? &narrow : &wide) += 1;
+        assert_int_equal(x->type.dtype == DT_BF16, x->def != NULL);
+    }
+    assert_int_equal(narrow, 2);
+    assert_int_equal(wide, 2);
+    arena_free(a);
+}
+
+static void names_become_storage(void **state)
+{
+    static const PrecisionUse uses[] = {PRECISION_SCORES, PRECISION_TRAINING};
+    const DType here = runtime_cpu_has_bf16() ? DT_BF16 : DT_F32;
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(precision_for(NULL, uses[k], "cpu"), DT_F32);
+        assert_int_equal(precision_for("fp16", uses[k], "cpu"), DT_F16);
+        assert_int_equal(precision_for("auto", uses[k], "ref"), DT_F32);
+        assert_int_equal(precision_for("half", uses[k], "cpu"), DT_NONE);
+    }
+    assert_int_equal(precision_for("auto", PRECISION_SCORES, "cpu"), DT_F32);
+    assert_int_equal(precision_for("auto", PRECISION_TRAINING, "cpu"), here);
+}
+
 /* Too large a scale shows in the results; lower ones help without a rebuild. */
 static void overflow_is_noticed(void **state)
 {
@@ -165,7 +216,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(second_order_in_half),    cmocka_unit_test(first_order_in_half),
         cmocka_unit_test(types_are_as_said),       cmocka_unit_test(overflow_is_noticed),
-        cmocka_unit_test(memory_is_sixty_percent),
+        cmocka_unit_test(memory_is_sixty_percent), cmocka_unit_test(grids_stay_float),
+        cmocka_unit_test(names_become_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
