@@ -55,8 +55,7 @@ int onnx_check_weights(const Graph *g, Diag *d)
             if (!v || !v->data || seen[v->id]) continue;
             const char *fault = float_fault(v);
             if (fault && (*fault == 'N' || has_weights(n->op)))
-                status = diag_error(d, "weight '%s' of node '%s' (%s) holds %s", v->name,
-                                    n->name ? n->name : n->out[0]->name, node_op_name(n), fault);
+                status = node_error(d, n, "weight '%s' holds %s", v->name, fault);
             seen[v->id] = fault == NULL;
         }
     }

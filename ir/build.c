@@ -309,11 +309,18 @@ int value_floats(const Value *v, double *out, int max)
 
 bool value_scalar(const Value *v, double *out) { return value_floats(v, out, 1) == 1; }
 
+const char *node_label(const Node *n)
+{
+    if (n->name && *n->name) return n->name;
+    for (int o = 0; o < n->nout; o++)
+        if (n->out[o]) return n->out[o]->name;
+    return "";
+}
+
 const char *node_describe(const Node *n, Arena *a)
 {
-    if (n->name) return arena_printf(a, "node '%s' (%s)", n->name, node_op_name(n));
-    const char *made = n->nout && n->out[0] ? n->out[0]->name : "";
-    return arena_printf(a, "node of '%s' (%s)", made, node_op_name(n));
+    return arena_printf(a, n->name ? "node '%s' (%s)" : "node of '%s' (%s)", node_label(n),
+                        node_op_name(n));
 }
 
 const char *node_op_name(const Node *n)
@@ -329,8 +336,7 @@ int node_error(Diag *d, const Node *n, const char *fmt, ...)
     if (name && *name)
         snprintf(where, sizeof where, "node '%s' (%s)", name, node_op_name(n));
     else
-        snprintf(where, sizeof where, "node of '%s' (%s)",
-                 n->nout && n->out[0] ? n->out[0]->name : "", node_op_name(n));
+        snprintf(where, sizeof where, "node of '%s' (%s)", node_label(n), node_op_name(n));
     va_start(ap, fmt);
     diag_vreport(d, SEV_ERROR, where, fmt, ap);
     va_end(ap);

@@ -245,6 +245,8 @@ int64_t type_bytes(const Type *t);
 /* "node 'conv1' (Conv)" errors; return -1. */
 int node_error(Diag *d, const Node *n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const char *node_op_name(const Node *n);
+/* What people call a node: its name, else that of its first result; "" without either. */
+const char *node_label(const Node *n);
 /* "node 'conv1' (Conv)", in arena `a`. */
 const char *node_describe(const Node *n, Arena *a);
 /* "float[N,64,8,8]" into buf; returns buf. */

@@ -51,7 +51,7 @@ static int place_and_measure(QuantReport **q, int *n, Context *c, const Target *
          **twin = NEW_ARRAY(c->arena, Node *, c->graph->nnodes);
     *n = quantised_products(plain, c->graph, node, twin);
     *q = NEW_ARRAY(c->arena, QuantReport, *n);
-    for (int k = 0; k < *n; k++) (*q)[k] = (QuantReport){.node = layer_name(node[k]), .cost = -1};
+    for (int k = 0; k < *n; k++) (*q)[k] = (QuantReport){.node = node_label(node[k]), .cost = -1};
     TRY(measure_sqnr(*q, c, plain, c->graph, true));
     bool noisy = false;
     for (int k = 0; k < *n; k++) noisy |= (*q)[k].own < HEALTHY_SQNR;

@@ -26,11 +26,6 @@ typedef const char *Rule(const Lint *l, const Node *n);
 
 /* ---- reading grids ------------------------------------------------------------------- */
 
-static const char *name_of(const Node *n)
-{
-    return n->name && *n->name ? n->name : n->nout && n->out[0] ? n->out[0]->name : "";
-}
-
 static bool commutes(const Lint *l, const Node *n)
 {
     return n && target_role(l->t, n->op) == QUANT_COMMUTES;
@@ -234,7 +229,7 @@ static const char *not_quantised(const Lint *l, const Value *v, const Node *othe
     if (!other && l->uses.n[v->id] == 0) return "nobody reads it";
     if (!other) return arena_printf(l->a, "its output '%s' is a graph output", v->name);
     return arena_printf(l->a, "its output also goes to '%s' (%s), not to one QuantizeLinear",
-                        name_of(other), node_op_name(other));
+                        node_label(other), node_op_name(other));
 }
 
 /* A product whose float result is delivered as it is. */

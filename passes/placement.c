@@ -33,8 +33,7 @@ bool name_listed(const char *list, const char *name)
 
 QuantRole placement_role(const Placement *p, const Node *n)
 {
-    const char *name = n->name ? n->name : n->nout && n->out[0] ? n->out[0]->name : NULL;
-    bool in_float = name_listed(p->exclude, name) || relative_result(&p->relative, n);
+    bool in_float = name_listed(p->exclude, node_label(n)) || relative_result(&p->relative, n);
     return in_float ? QUANT_FLOAT : quant_role(p->target, n);
 }
 

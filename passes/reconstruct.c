@@ -150,8 +150,7 @@ static int64_t group_columns(const Refit *r, const Fit *f)
     if (f->columns <= most) return 1;
     const int64_t channels = f->columns / taps, group = taps * ((channels + most - 1) / most);
     diag_remark(r->c->diag, "reconstruct: '%s' reads %lld inputs: refitted by groups of %lld",
-                f->node->name ? f->node->name : node_op_name(f->node), (long long)f->columns,
-                (long long)group);
+                node_label(f->node), (long long)f->columns, (long long)group);
     return group;
 }
 
@@ -185,7 +184,7 @@ static int refit(Refit *r, int64_t n)
     int status = 0;
     for (int k = 0; k < r->nfits && status == 0; k++) {
         const Node *node = r->fits[k].node;
-        pass_progress(c, (double)k / r->nfits, "refitting %s", node->name ? node->name : "");
+        pass_progress(c, (double)k / r->nfits, "refitting %s", node_label(node));
         status = refit_layer(c, prefix, &r->fits[k], n, &r->bytes);
     }
     prefix_free(prefix);

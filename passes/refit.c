@@ -397,7 +397,7 @@ int refit_layer(Context *c, Prefix *prefix, const Fit *f, int64_t samples, size_
     int status = prefix_run(prefix, f->other ? 3 : 2, values, side, &calls, &t, bytes);
     if (status == 0 && !solve(&t))
         diag_remark(c->diag, "reconstruct: '%s' keeps its weights, its input is constant",
-                    f->node->name ? f->node->name : node_op_name(f->node));
+                    node_label(f->node));
     arena_free(a);
     return status;
 }

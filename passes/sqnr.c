@@ -107,8 +107,6 @@ static bool is_quantised_product(const Node *n)
     return quant_weight_axis(n) >= 0 && grid_of(n, 1);
 }
 
-const char *layer_name(const Node *n) { return n->name ? n->name : n->out[0]->name; }
-
 /* Nodes keep their order. */
 int quantised_products(const Graph *plain, const Graph *g, Node **node, Node **twin)
 {
@@ -193,7 +191,7 @@ int measure_costs(QuantReport *q, int n, Context *c, const Graph *plain, const G
     for (int i = 0; i < g->nnodes && k < n; i++) {
         if (!is_quantised_product(g->nodes[i])) continue;
         TRY(layer_cost(&q[k++].cost, c, plain, g, i));
-        pass_progress(c, (double)k / n, "cost of '%s'", layer_name(g->nodes[i]));
+        pass_progress(c, (double)k / n, "cost of '%s'", node_label(g->nodes[i]));
     }
     return 0;
 }

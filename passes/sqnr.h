@@ -10,7 +10,6 @@ enum { MEASURED_SAMPLES = 128 };
 /* The products of g that read FakeQuant nodes, in order, and their twins in `plain`, which is g
  * before those were placed. Their number. */
 int quantised_products(const Graph *plain, const Graph *g, Node **node, Node **twin);
-const char *layer_name(const Node *n);
 
 /* Sets sqnr of g's quantised products: 10 log10 of the power of the layer's output in `plain` over
  * that of the difference, all layers quantised. own: sets `own`, the same where the products before

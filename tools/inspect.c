@@ -61,12 +61,9 @@ void inspect_print(ehap *e, FILE *to)
     for (int i = 0; i < g->nnodes; i++) {
         const Node *n = g->nodes[i];
         const Value *v = n->nout ? n->out[0] : NULL;
-        fprintf(to, "%-40s %-20s %-28s %12lld %14lld\n",
-                n->name ? n->name
-                : v     ? v->name
-                        : "",
-                node_op_name(n), v ? type_print(g, &v->type, t, sizeof t) : "",
-                (long long)node_params(n), (long long)node_flops(sized->nodes[i]));
+        fprintf(to, "%-40s %-20s %-28s %12lld %14lld\n", node_label(n), node_op_name(n),
+                v ? type_print(g, &v->type, t, sizeof t) : "", (long long)node_params(n),
+                (long long)node_flops(sized->nodes[i]));
     }
     print_pinned(e, to);
 }

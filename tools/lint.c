@@ -10,10 +10,7 @@ int lint_print(ehap *e, FILE *to)
     int n = lint(&node, e->c.graph, t, e->arena), integer = 0, spare = 0;
     for (int i = 0; i < n; i++) {
         const Node *m = node[i].node;
-        const char *name = m->name && *m->name    ? m->name
-                           : m->nout && m->out[0] ? m->out[0]->name
-                                                  : "";
-        fprintf(to, "'%s' (%s): %s%s%s%s\n", name, node_op_name(m),
+        fprintf(to, "'%s' (%s): %s%s%s%s\n", node_label(m), node_op_name(m),
                 node[i].why ? "float: " : "integer", node[i].why ? node[i].why : "",
                 node[i].why && node[i].spare ? " (no loss: " : "",
                 node[i].why && node[i].spare

@@ -43,7 +43,7 @@ void report_layers(ehap *e)
         int now_axis = now ? (now->op == n->op ? axis : -1) : -1;
         int64_t was = n->out[0]->type.dim[axis];
         r->layers[r->nlayers++] = (LayerReport){
-            .node = n->name ? n->name : n->out[0]->name,
+            .node = node_label(n),
             .before = was,
             .flops = node_flops(sized->nodes[i]),
             .after = now_axis >= 0 ? now->out[0]->type.dim[now_axis] : was,

@@ -384,12 +384,23 @@ static void bad_weights(void **state)
         if (kind == 2) maker_int(k, maker_node(k, "Cast", "y", "y2"), "to", DT_F16);
         maker_node(k, kind < 2 ? "Conv" : "Mul", kind < 2 ? "y w" : "y2 w", "z");
         k->nodes[k->g.n_node - 1]->name = arena_strdup(a, "conv1");
-        read_fails(k, kind == 0   ? "weight 'w' of node 'conv1' (Conv) holds NaN"
-                      : kind == 1 ? "weight 'w' of node 'conv1' (Conv) holds infinity"
-                                  : "weight 'w' of node 'conv1' (Mul) holds NaN");
+        read_fails(k, kind == 0   ? "node 'conv1' (Conv): weight 'w' holds NaN"
+                      : kind == 1 ? "node 'conv1' (Conv): weight 'w' holds infinity"
+                                  : "node 'conv1' (Mul): weight 'w' holds NaN");
     }
+    /* A node without a name and a first result. */
+    const float nan[6] = {NAN};
+    Maker *k = maker_new(a, 14);
+    maker_input(k, "x", DT_F32, D(3, 4, 2));
+    maker_tensor(k, "w", DT_F32, D(1, 3, 2), nan, sizeof nan);
+    maker_tensor(k, "r", DT_F32, D(1, 3, 1), nan, sizeof *nan * 3);
+    Onnx__NodeProto *gru = maker_node(k, "GRU", "x w r", "- h");
+    gru->name = NULL;
+    maker_int(k, gru, "hidden_size", 1);
+    maker_output(k, "h", DT_F32, D(1, 4, 1));
+    read_fails(k, "node of 'h' (GRU): weight 'w' holds NaN");
     /* An infinite bound is meant. */
-    Maker *k = maker_relu(a, 13);
+    k = maker_relu(a, 13);
     x[0] = INFINITY;
     maker_tensor(k, "hi", DT_F32, 0, NULL, x, sizeof *x);
     maker_node(k, "Clip", "y - hi", "z");
