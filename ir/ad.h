@@ -1,5 +1,5 @@
 /* What differentiation rules see. The sweeps over whole
- * graphs are in passes/autodiff.c. */
+ * graphs are in passes/derive/autodiff.c. */
 #ifndef EHAP_IR_AD_H
 #define EHAP_IR_AD_H
 

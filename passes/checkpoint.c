@@ -13,7 +13,7 @@
 
 #include "ir/outfile.h"
 #include "ir/text.h"
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 
 static const char magic[16] = "ehapc state 2\n";
 

@@ -82,7 +82,7 @@ typedef struct LayerReport {
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
-/* What quantisation costs a product, by passes/sqnr.c. */
+/* What quantisation costs a product, by passes/quant/sqnr.c. */
 typedef struct QuantReport {
     const char *node;
     double sqnr;   /* dB, all products quantised */

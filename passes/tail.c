@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "ir/batch.h"
-#include "passes/simplify.h"
+#include "passes/simplify/simplify.h"
 
 /* ---- what has no fixed size --------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
-/* `ehapc lint`: the verdicts of passes/lint.c, a line per node. */
-#include "passes/lint.h"
+/* `ehapc lint`: the verdicts of passes/quant/lint.c, a line per node. */
+#include "passes/quant/lint.h"
 #include "ir/op.h"
 #include "tools/session.h"
 

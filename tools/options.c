@@ -27,7 +27,7 @@ typedef enum Kind {
 /* "|gate-ggn|gate-fisher|…" */
 static const char criteria[] =
 #define CRITERION(name, function, groups, samples, help) "|" name
-#include "passes/criteria.def"
+#include "passes/score/criteria.def"
 #undef CRITERION
     "";
 

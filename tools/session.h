@@ -4,9 +4,9 @@
 
 #include "ehap.h"
 #include "frontend/frontend.h"
-#include "passes/behind.h"
 #include "passes/halves.h"
 #include "passes/passes.h"
+#include "passes/prune/behind.h"
 #include "passes/tail.h"
 
 /* What is said of a model file before and after. */

@@ -14,7 +14,7 @@
 #include "frontend/frontend.h"
 #include "ir/process.h"
 #include "ir/window.h"
-#include "passes/hvp.h"
+#include "passes/derive/hvp.h"
 #include "runtime/cpu/primitive.h"
 
 static void check(dnnl_status_t s)

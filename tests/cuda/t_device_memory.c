@@ -2,7 +2,7 @@
  * moment; that none of it changes a score. */
 #include "tests/cuda/logged.h"
 
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 
 /* Every message so far. */
 static char messages[4096];

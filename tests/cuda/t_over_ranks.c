@@ -3,7 +3,7 @@
 #include "tests/cuda/logged.h"
 #include "tests/cuda/trained.h"
 
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 
 /* Whether n bytes are the same on every rank. */
 static void must_agree(const void *x, size_t n)

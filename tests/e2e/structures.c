@@ -9,7 +9,7 @@
 
 #include "backend/backend.h"
 #include "passes/passes.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 #include "removal.h"
 #include "unit/lane_nets.h"
 

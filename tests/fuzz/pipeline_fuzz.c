@@ -10,7 +10,7 @@
 #include "ir/digest.h"
 #include "ir/text.h"
 #include "passes/halves.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 #include "passes/synthesize.h"
 #include "passes/tail.h"
 #include "tests/fuzz/random_net.h"

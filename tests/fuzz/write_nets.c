@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "backend/backend.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 #include "runtime/runtime.h"
 #include "tests/fuzz/random_net.h"
 #include "tests/removal.h"

@@ -4,7 +4,7 @@
 
 #include "backend/backend.h"
 #include "frontend/frontend.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 #include "runtime/runtime.h"
 #include "tests/ops/checks.h"
 

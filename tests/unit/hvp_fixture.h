@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "ir/text.h"
-#include "passes/hvp.h"
+#include "passes/derive/hvp.h"
 
 enum { CLASSES = 3 };
 

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 #include "tests/unit/wide_net.h"
 
 static void keep_quiet(void *ctx, Severity sev, const char *text)

@@ -7,10 +7,10 @@
 #include <cmocka.h>
 
 #include "lane_nets.h"
-#include "passes/hvp.h"
+#include "passes/derive/hvp.h"
 #include "passes/passes.h"
-#include "passes/remove_channels.h"
-#include "passes/simplify.h"
+#include "passes/prune/remove_channels.h"
+#include "passes/simplify/simplify.h"
 
 typedef struct Equation {
     const char *text;

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "passes/calibrate.h"
+#include "passes/quant/calibrate.h"
 
 static const GridKind U8 = {0, 255, false, 0}, I8 = {-128, 127, true, 0};
 

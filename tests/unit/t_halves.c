@@ -10,7 +10,7 @@
 
 #include "ir/text.h"
 #include "passes/halves.h"
-#include "passes/simplify.h"
+#include "passes/simplify/simplify.h"
 
 typedef struct Setup {
     Arena *a;

@@ -1,6 +1,6 @@
 /* The programs of hvp.h on a small network with everything in it: residual, BatchNormalization,
  * pool, depthwise convolution, two kinds of product. */
-#include "passes/contract.h"
+#include "passes/simplify/contract.h"
 #include "tests/unit/hvp_fixture.h"
 
 /* ACT is smooth where finite differences are taken. */

@@ -11,7 +11,7 @@
 
 #include "frontend/frontend.h"
 #include "lane_nets.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 #include "tests/removal.h"
 
 /* ResNet-20 with zero-padded shortcuts: the stream of 16 channels is part of that of 32, and that

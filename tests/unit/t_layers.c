@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "lane_nets.h"
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 
 /* A network's free channels that no scored layer makes. */
 static int unscored(const LaneNet *net)

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "ir/text.h"
-#include "passes/lint.h"
+#include "passes/quant/lint.h"
 
 /* x on grid q, a convolution of it with bias `b`, what `tail` makes of it. */
 static const char *conv_with(Arena *a, const char *type, int zero, const char *b, const char *tail)

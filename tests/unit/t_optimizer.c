@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "passes/augment.h"
-#include "passes/optimizer.h"
+#include "passes/train/augment.h"
+#include "passes/train/optimizer.h"
 
 /* Minimises sum_k (k + 1) (x_k - 3)^2 / 2 from 0. */
 static double minimise(OptimizerKind kind, double lr, int steps, bool positive)

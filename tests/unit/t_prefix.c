@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "passes/prefix.h"
+#include "passes/prune/prefix.h"
 #include "tests/unit/wide_net.h"
 
 enum { N = 64, STEPS = 4 };

@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "ir/op.h"
-#include "passes/calibrate.h"
-#include "passes/fake_quant.h"
-#include "passes/recorded.h"
-#include "passes/sqnr.h"
+#include "passes/quant/calibrate.h"
+#include "passes/quant/fake_quant.h"
+#include "passes/quant/recorded.h"
+#include "passes/quant/sqnr.h"
 #include "tests/unit/small_net.h"
 
 static const char *ops_of(Arena *a, const Graph *g)

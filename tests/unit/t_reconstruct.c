@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "passes/least_squares.h"
-#include "passes/scores.h"
+#include "passes/prune/least_squares.h"
+#include "passes/score/scores.h"
 #include "tests/unit/wide_net.h"
 
 static void solves_what_it_should(void **state)

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "lane_nets.h"
-#include "passes/remove_channels.h"
+#include "passes/prune/remove_channels.h"
 
 typedef struct Setup {
     Arena *arena;

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "passes/scores.h"
+#include "passes/score/scores.h"
 #include "tests/unit/small_net.h"
 
 enum { BATCH = 32 };

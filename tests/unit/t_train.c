@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "passes/checkpoint.h"
-#include "passes/train_graph.h"
+#include "passes/train/train_graph.h"
 #include "tests/unit/small_net.h"
 
 static int warnings;

@@ -1,0 +1,147 @@
+/* What fine-tuning is to do, from the pass's options, the program's, and the graph. */
+#include "passes/train/train_recipe.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "passes/batches.h"
+#include "passes/quant/targets.h"
+
+enum { DEFAULT_BATCH = 128, LEAST_STEPS = 312, STATE_EVERY = 64 };
+
+static const double DEFAULT_QAT_SHARE = 0.2, RANGE_PAST = 0.99;
+
+/* {ranges=…}, else --ranges, else learned. */
+static int range_mode(RangeMode *mode, Context *c, const char *opt)
+{
+    static const char *const names[] = {[RANGES_LEARNED] = "learned",
+                                        [RANGES_MOVING_AVERAGE] = "moving-average",
+                                        [RANGES_FIXED] = "fixed"};
+    const char *name = pass_option(c, opt, "ranges");
+    if (!name) name = c->opt.ranges ? c->opt.ranges : names[RANGES_LEARNED];
+    for (int k = 0; k <= RANGES_FIXED; k++) {
+        *mode = (RangeMode)k;
+        if (strcmp(name, names[k]) == 0) return 0;
+    }
+    return diag_error(c->diag, "ranges are learned, moving-average or fixed, not '%s'", name);
+}
+
+/* Whether a float phase has had its part of the budget. */
+static bool trained_before(const Context *c)
+{
+    int runs = 0;
+    for (int i = 0; i < c->report.npasses; i++)
+        runs += strcmp(c->report.passes[i].name, "train") == 0;
+    return runs > 1; /* this one is recorded already */
+}
+
+/* Where nobody says how long to train, not for hours on end. */
+static double affordable_steps(const Context *c, int64_t batch, double wanted)
+{
+    const double steps = steps_affordable(c->graph, &c->opt, batch, wanted);
+    if (steps < wanted)
+        diag_remark(c->diag,
+                    "training takes %.0f steps instead of %.0f, as the network is large (--steps, "
+                    "--epochs or --time choose)",
+                    steps, wanted);
+    return steps;
+}
+
+/* The numbers that the pass's options give, and the share of the steps with simulated integers. */
+static int read_numbers(TrainRecipe *r, double *qat, Context *c, const char *opt)
+{
+    double freeze = 0, augment = 1;
+    const struct {
+        const char *key;
+        double *to, least, most;
+    } numbers[] = {
+        {"distill", &r->setup.distill, 0, 1},
+        {"temperature", &r->setup.temperature, 1e-3, 1e3},
+        {"hints", &r->setup.hints, 0, INFINITY},
+        {"freeze-bn", &freeze, 0, 1},
+        {"loss-scale", &r->loss_scale, 0, INFINITY},
+        {"augment", &augment, 0, 1},
+        {"range-lr", &r->range_lr, 0, INFINITY},
+        {"range-momentum", &r->range_momentum, 0, 1},
+        {"lr", &r->lr, 0, INFINITY},
+        {"qat", qat, 0, 1},
+    };
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+        TRY(pass_number(numbers[k].to, c, opt, numbers[k].key, numbers[k].least, numbers[k].most));
+    r->setup.freeze_norms = freeze > 0;
+    r->augment = augment > 0;
+    return pass_int(&r->state_every, c, opt, "state", 1);
+}
+
+static void choose_batch(TrainRecipe *r, const Context *c)
+{
+    const Options *o = &c->opt;
+    const int64_t shard = shard_size(c->graph, c->data, 0),
+                  batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
+    r->setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
+    r->most = shard_for_device(o, r->setup.batch);
+    while (r->most > SHARD_SAMPLES && r->setup.batch % r->most) r->most /= 2;
+}
+
+/* How long this phase may go on: `share` of what all phases have. */
+static int choose_steps(TrainRecipe *r, Context *c, const char *opt, double share)
+{
+    const Options *o = &c->opt;
+    const double epochs = o->epochs > 0 ? o->epochs : 2;
+    double total = ceil(epochs * (double)c->data->count / (double)r->setup.batch);
+    if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
+    if (o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0)
+        total = affordable_steps(c, r->setup.batch, total);
+    if (o->steps > 0) total = (double)o->steps;
+    const bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
+    r->seconds = o->seconds * share;
+    r->total = timed ? 0 : total;
+    r->steps = timed ? 0 : (int64_t)fmax(1, round(total * share));
+    TRY(pass_int(&r->steps, c, opt, "steps", 1));
+    if (pass_option(c, opt, "steps")) r->total = (double)r->steps;
+    return 0;
+}
+
+/* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
+ * steps has no time to recover from large ones: the rate falls with their number (docs/results.md).
+ */
+static double default_rate(const TrainRecipe *r, bool norms)
+{
+    const double rate = r->optimizer == OPTIMIZER_ADAMW ? 2e-3 : norms ? 0.02 : 0.01;
+    return rate * (r->total > 0 ? fmin(1, pow(r->total / LEAST_STEPS, 0.75)) : 1);
+}
+
+double train_rate(const TrainRecipe *r, const Context *c, bool norms)
+{
+    if (r->lr >= 0) return r->lr;
+    const double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(r, norms);
+    return graph_is_fake_quantised(c->graph) ? 0.3 * lr : lr;
+}
+
+int train_recipe(TrainRecipe *out, Context *c, const char *opt)
+{
+    const char *precision = pass_option(c, opt, "precision"),
+               *optimizer = pass_option(c, opt, "optimizer");
+    const bool integers = graph_is_fake_quantised(c->graph);
+    double qat = integers && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE;
+    *out = (TrainRecipe){.setup = {.distill = 0.7, .temperature = 1, .hints = 40},
+                         .optimizer = OPTIMIZER_ADAMW,
+                         .lr = -1,
+                         .range_lr = 1e-3,
+                         .range_momentum = RANGE_PAST,
+                         .state_every = STATE_EVERY};
+    if (optimizer && strcmp(optimizer, "sgd") == 0) out->optimizer = OPTIMIZER_SGD;
+    if (optimizer && strcmp(optimizer, "adamw") != 0 && out->optimizer != OPTIMIZER_SGD)
+        return diag_error(c->diag, "train: optimizer is '%s', it must be adamw or sgd", optimizer);
+    if (!precision) precision = c->opt.train_precision;
+    out->setup.precision = precision_for(precision, PRECISION_TRAINING, c->opt.device);
+    if (out->setup.precision == DT_NONE)
+        return diag_error(c->diag, "train: precision is '%s', it must be fp32, fp16 or bf16",
+                          precision);
+    if (!target_find(c->opt.target))
+        return diag_error(c->diag, "unknown target '%s'", c->opt.target);
+    TRY(range_mode(&out->setup.ranges, c, opt));
+    TRY(read_numbers(out, &qat, c, opt));
+    choose_batch(out, c);
+    return choose_steps(out, c, opt, integers ? qat : 1 - qat);
+}
