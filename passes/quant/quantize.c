@@ -161,15 +161,17 @@ static int bind_shapes(Context *c)
         if (dim_is_sym(dim)) dims[dim - DIM_SYM_BASE] = 1;
     }
     if (!symbolic) return 0;
-    if (c->data) TRY(shard_specialize(&c->graph, g, a, c->data, 1, c->diag));
+    const int64_t batch = c->data ? shard_size(g, c->data, 1) : 1; /* what the model fixes stays */
+    if (c->data) TRY(shard_specialize(&c->graph, g, a, c->data, batch, c->diag));
     if (!c->data && !(c->graph = simplify_specialize(g, a, dims, NULL, c->diag))) return -1;
     for (int i = 0; i < g->ninputs; i++)
         if (!type_is_static(&c->graph->inputs[i]->type))
             return diag_error(c->diag,
                               "target '%s' takes no symbolic dimensions, input '%s' has some",
                               c->opt.target, g->inputs[i]->name);
-    diag_remark(c->diag, "target '%s' takes no symbolic dimensions: they are bound, the batch to 1",
-                c->opt.target);
+    diag_remark(c->diag,
+                "target '%s' takes no symbolic dimensions: they are bound, the batch to %lld",
+                c->opt.target, (long long)batch);
     return 0;
 }
 
