@@ -76,12 +76,42 @@ void sweep_add(Sweep *s, Value *v, Value *d)
     *at = *at ? build(s->ad.g, OP_Add, IN(*at, d), NO_ATTRS) : d;
 }
 
+/* A' B, as weights' gradients are. */
+static bool is_outer_product(const Value *v)
+{
+    const Node *n = v->def;
+    return n && n->op == OP_Gemm && n->nin == 2 && n->nattrs == 1 && node_int(n, "transA", 0);
+}
+
+/* The sum of A' B over many small A and B (a weight that steps share) is one product of all the A
+ * and all the B, below each other: nothing of the weight's size is added up. */
+static Value *joined_products(Graph *g, Value *sum)
+{
+    enum { LEAST = 4 };
+    int n = 1;
+    Value *v = sum;
+    for (; v && v->def && v->def->op == OP_Add && is_outer_product(v->def->in[1]); n++)
+        v = v->def->in[0];
+    if (n < LEAST || !is_outer_product(v)) return sum;
+    Value **a = NEW_ARRAY(g->arena, Value *, n), **b = NEW_ARRAY(g->arena, Value *, n);
+    for (int k = n - 1; k >= 0; k--, sum = sum->def->in[0]) {
+        const Node *product = k ? sum->def->in[1]->def : sum->def;
+        a[k] = product->in[0];
+        b[k] = product->in[1];
+        if (!k) break;
+    }
+    return build_gemm(g, build(g, OP_Concat, n, a, ATTRS(attr_int("axis", 0))),
+                      build(g, OP_Concat, n, b, ATTRS(attr_int("axis", 0))), 1, true, false);
+}
+
 static int reverse_node(Sweep *s, const Node *n)
 {
     Graph *g = s->ad.g;
     Value **dy = NEW_ARRAY(g->arena, Value *, n->nout), **dx = NEW_ARRAY(g->arena, Value *, n->nin);
     if (!any_active(&s->ad, n->nin, n->in) || !sweep_get(s, n->nout, n->out, dy)) return 0;
     TRY(check_node(g, n, s->ad.diag));
+    for (int o = 0; o < n->nout; o++)
+        if (dy[o]) dy[o] = joined_products(g, dy[o]);
     if (!op_info[n->op].vjp) return no_rule(s->ad.diag, n, "gradient");
     TRY(op_info[n->op].vjp(&s->ad, n, dy, dx));
     for (int i = 0; i < n->nin; i++)

@@ -61,12 +61,19 @@ REF_KERNEL(matmul)
     }
 }
 
-/* sum over k of (a - a0) (b - b0); exact for 8-bit operands. */
+/* An element of 8 bits. */
+static inline double byte_at(const Tensor *t, int64_t offset)
+{
+    return t->dtype == DT_U8 ? ((const uint8_t *)t->data)[offset]
+                             : ((const int8_t *)t->data)[offset];
+}
+
+/* sum over k of (a - a0) (b - b0), exact, of 8-bit operands. */
 static double shifted_dot(const Tensor *a, double a0, const Tensor *b, double b0, const Factors *f)
 {
     double sum = 0;
     for (int64_t k = 0; k < f->count; k++)
-        sum += (load(a, f->a + k * f->a_step) - a0) * (load(b, f->b + k * f->b_step) - b0);
+        sum += (byte_at(a, f->a + k * f->a_step) - a0) * (byte_at(b, f->b + k * f->b_step) - b0);
     return sum;
 }
 
