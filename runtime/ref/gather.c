@@ -108,18 +108,51 @@ static Index picked(const Tensor *indices, const Tensor *x, int batch, const Ind
     return from;
 }
 
+/* t from element `offset` on, without its first axes. */
+static Tensor tail_of(const Tensor *t, int first, int64_t offset)
+{
+    Tensor v = tensor_at(t, offset);
+    v.rank = t->rank - first;
+    for (int a = 0; a < v.rank; a++) {
+        v.dim[a] = t->dim[first + a];
+        v.stride[a] = t->stride[first + a];
+    }
+    return v;
+}
+
+/* What the first axes of both leave open, from two elements on. */
+static void copy_tail(const Tensor *x, int first_x, int64_t from, const Tensor *y, int first_y,
+                      int64_t to)
+{
+    const Tensor part = tail_of(x, first_x, from), target = tail_of(y, first_y, to);
+    if (part.rank == 0)
+        ref_move(x, from, y, to);
+    else
+        tensor_copy(&part, &target);
+}
+
+/* One index for each position: what it leaves open is done together. */
+static Tensor positions_of(const Tensor *part, int first)
+{
+    Tensor v = *part;
+    for (int a = first; a < v.rank; a++) v.dim[a] = part->dim[a] > 0;
+    return v;
+}
+
 REF_KERNEL(gather_nd)
 {
     UNUSED_STATE;
-    const int batch = (int)node_int(n, "batch_dims", 0);
+    const int batch = (int)node_int(n, "batch_dims", 0), last = in[1].rank - 1;
+    const int open = batch + (int)in[1].dim[last];
+    const Tensor positions = positions_of(out, last);
     if (tensor_count(in) == 0) {
         ref_fill(out, 0);
         return;
     }
-    FOR_EACH(at, out)
+    FOR_EACH(at, &positions)
     {
         const Index from = picked(&in[1], in, batch, &at);
-        ref_move(in, ref_index(in, &from), out, ref_index(out, &at));
+        copy_tail(in, open, ref_index(in, &from), out, last, ref_index(out, &at));
     }
 }
 
@@ -127,8 +160,18 @@ REF_KERNEL(scatter_nd)
 {
     UNUSED_STATE;
     const Reduction r = reduction_of(n);
+    const int last = in[1].rank - 1, open = (int)in[1].dim[last];
+    const Tensor positions = positions_of(&in[2], last);
     tensor_copy(in, out);
     if (tensor_count(out) == 0) return;
+    if (r == SET) {
+        FOR_EACH(at, &positions)
+        {
+            const Index to = picked(&in[1], out, 0, &at);
+            copy_tail(&in[2], last, ref_index(&in[2], &at), out, open, ref_index(out, &to));
+        }
+        return;
+    }
     FOR_EACH(at, &in[2])
     {
         const Index to = picked(&in[1], out, 0, &at);
