@@ -22,9 +22,8 @@ uint32_t rng_u32(Rng *r)
 {
     const uint64_t block = r->counter / 4;
     const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), 0x52474e21u, ~0u};
-    uint32_t out[4];
-    philox4x32(counter, r->key, out);
-    return out[r->counter++ % 4];
+    if (r->counter % 4 == 0) philox4x32(counter, r->key, r->block);
+    return r->block[r->counter++ % 4];
 }
 
 /* Lemire's multiply-shift; the low product decides rejection, so that no value is favoured. */

@@ -170,6 +170,7 @@ bool runtime_cpu_has_bf16(void); /* products of BF16 with sums in F32 */
 /* ---- random numbers (rng.c): Philox4x32-10, counter-based, the same everywhere -------- */
 typedef struct Rng {
     uint64_t key, counter;
+    uint32_t block[4]; /* that word counter - 1 is of */
 } Rng;
 Rng rng_new(uint64_t seed, uint64_t stream);
 uint32_t rng_u32(Rng *r);
