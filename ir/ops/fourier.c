@@ -66,12 +66,22 @@ static int frame_length(const Node *n, int64_t *length, Diag *d)
     return 0;
 }
 
-/* (signal [batch, length, 1 or 2], frame step, window, frame length) -> [batch, frames, bins, 2] */
+/* A real signal may come without the axis of 1: so do those of torch.stft, and ONNX Runtime takes
+ * them. */
+static Type with_parts(Type x)
+{
+    if (x.rank == 2) x.dim[x.rank++] = 1;
+    return x;
+}
+
+/* (signal [batch, length, 1 or 2] or [batch, length], frame step, window, frame length) ->
+ * [batch, frames, bins, 2] */
 int infer_stft(Node *n, Diag *d)
 {
-    Type x = input_type(n, 0), t = {x.dtype, 4, {DIM_UNKNOWN, DIM_UNKNOWN, DIM_UNKNOWN, 2}};
+    Type x = with_parts(input_type(n, 0)),
+         t = {x.dtype, 4, {DIM_UNKNOWN, DIM_UNKNOWN, DIM_UNKNOWN, 2}};
     int64_t step, length;
-    TRY(expect_rank(n, 0, 3, d));
+    if (x.rank != 3) TRY(expect_rank(n, 0, 3, d));
     TRY(count_input(n, 1, 1, "frame step", &step, d));
     TRY(frame_length(n, &length, d));
     if (x.rank < 0) return infer_out(n, 0, t, d);
@@ -136,7 +146,9 @@ static int stft(Ad *ad, const Node *n, Value **out)
     const Type t = {.dtype = DT_I64, .rank = 2, .dim = {y->dim[1], length}};
     int64_t *at = NEW_ARRAY(g->arena, int64_t, t.dim[0] * length);
     for (int64_t k = 0; k < t.dim[0] * length; k++) at[k] = k / length * step + k % length;
-    Value *frames = build(g, OP_Gather, IN(n->in[0], value_const(g, "frames", t, at)),
+    const Type parts = with_parts(n->in[0]->type);
+    Value *x = ad_reshape(ad, n->in[0], parts.rank, parts.dim);
+    Value *frames = build(g, OP_Gather, IN(x, value_const(g, "frames", t, at)),
                           ATTRS(attr_int("axis", 1)));
     if (node_in(n, 2))
         frames = ad_mul(ad, frames, ad_reshape(ad, n->in[2], 2, (int64_t[]){length, 1}));

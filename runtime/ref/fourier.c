@@ -110,6 +110,8 @@ REF_KERNEL(stft)
     (void)state;
     const Tensor *window = n->nin > 2 && in[2].rank >= 0 ? &in[2] : NULL;
     const int64_t step = element_load_int(&in[1], 0), size = in->dim[1], bins = out->dim[2];
+    Tensor x = *in;
+    if (x.rank == 2) x.dim[x.rank++] = 1; /* real, without the axis of parts */
     const int64_t wanted =
         n->nin > 3 && in[3].rank >= 0 ? element_load_int(&in[3], 0) : window->dim[0];
     Transform t = transform_begin(full_length(bins, node_int(n, "onesided", 1) != 0, wanted), bins,
@@ -117,7 +119,7 @@ REF_KERNEL(stft)
     for (int64_t b = 0; b < out->dim[0]; b++)
         for (int64_t f = 0; f < out->dim[1]; f++) {
             const int64_t from = f * step, left = from >= 0 && from < size ? size - from : 0;
-            transform_load(&t, in, b * in->stride[0] + from * in->stride[1], in->stride[1], left);
+            transform_load(&t, &x, b * x.stride[0] + from * x.stride[1], x.stride[1], left);
             for (int64_t j = 0; j < t.length && window; j++) {
                 const double w = j < window->dim[0] ? load(window, j * window->stride[0]) : 0;
                 t.x[2 * j] *= w;
