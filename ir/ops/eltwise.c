@@ -519,6 +519,17 @@ static void lanes_elementwise(Lanes *l, const Node *n, int nin)
 
 void rule_lanes_eltwise(Lanes *l, const Node *n) { lanes_elementwise(l, n, n->nin); }
 
+/* The first operand minus its own mean, as LayerNormalization is written in parts: a lane without a
+ * signal would hold the mean's opposite. It keeps its width, as in one node. */
+void rule_lanes_sub(Lanes *l, const Node *n)
+{
+    const Value *x = n->in[0], *mean = n->in[1];
+    lanes_elementwise(l, n, n->nin);
+    if (!mean->def || mean->def->op != OP_ReduceMean || mean->def->in[0] != x) return;
+    for (int axis = 0; axis < x->type.rank && mean->type.rank == x->type.rank; axis++)
+        if (mean->type.dim[axis] == 1 && lanes_open(l, x, axis)) lanes_pin(l, x, axis, mean->def);
+}
+
 /* Of the first operand alone: bounds are scalars, CastLike's second tells a type. */
 void rule_lanes_clip(Lanes *l, const Node *n) { lanes_elementwise(l, n, 1); }
 

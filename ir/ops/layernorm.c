@@ -4,6 +4,8 @@
  * axes.
  *
  * GroupNormalization's scale and bias have one element per channel (opset 21) or per group. */
+#include <math.h>
+
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"
@@ -241,6 +243,40 @@ void rule_lanes_layernorm(Lanes *l, const Node *n)
     for (int axis = 0; axis < MAX_RANK; axis++)
         mask[axis] = axis >= (from < 0 ? from + rank : from);
     lanes_normalised(l, n, mask);
+}
+
+/* x / sqrt(mean(x^2) + epsilon) scale, the mean being over the axes from `axis` on. With a fraction r
+ * of the lanes left, and the others zero, mean(x^2) is r times that of what is left:
+ *   x / sqrt(mean' + epsilon / r) scale / sqrt(r). */
+void rule_lanes_rmsnorm(Lanes *l, const Node *n)
+{
+    if (!value_is_const(n->in[1]) || n->in[1]->type.dtype != DT_F32) {
+        rule_lanes_layernorm(l, n);
+        return;
+    }
+    lanes_broadcast(l, n, n->nin, n->out[0], 0, 0);
+}
+
+int shrink_rmsnorm(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    const Value *x = n->in[0];
+    const int64_t from = node_int(n, "axis", -1), count = type_count(&n->in[1]->type);
+    double left = 1;
+    (void)d;
+    for (int axis = (int)(from < 0 ? from + x->type.rank : from); axis < x->type.rank; axis++) {
+        const int64_t size = lanes_size(l, x, axis);
+        if (lanes_open(l, x, axis))
+            left *= (double)lanes_survivors(l, x, axis, 0, size) / (double)size;
+    }
+    if (left == 1) return 0;
+    const float *scale = n->in[1]->data;
+    float *larger = NEW_ARRAY(g->arena, float, count);
+    for (int64_t i = 0; i < count; i++) larger[i] = (float)(scale[i] / sqrt(left));
+    Value *w = value_const(g, n->in[1]->name, n->in[1]->type, larger);
+    value_swap_names(w, n->in[1]);
+    n->in[1] = w;
+    node_set_attr(g, n, attr_float("epsilon", (float)(node_float(n, "epsilon", 1e-5F) / left)));
+    return 0;
 }
 
 void rule_lanes_mvn(Lanes *l, const Node *n)

@@ -173,8 +173,18 @@ static bool sums_up(Op op)
            op == OP_ReduceL2 || op == OP_ReduceLogSum;
 }
 
-/* Axes that remain pass. A sum over lanes is the same without those that are zero; a mean or a
- * maximum is not, and pins them by leaving them alone. */
+/* How many elements a mean is over, removed lanes included; 0: not known. */
+static int64_t terms(const Lanes *l, const Value *x, const bool *mask)
+{
+    int64_t count = 1;
+    for (int axis = 0; axis < x->type.rank; axis++)
+        if (mask[axis]) count *= lanes_size(l, x, axis) > 0 ? lanes_size(l, x, axis) : 0;
+    return count;
+}
+
+/* Axes that remain pass. A sum over lanes is the same without those that are zero; so is a mean,
+ * divided by their number as it was (shrink_reduce_mean). A maximum is not, and pins them by leaving
+ * them alone. */
 void rule_lanes_reduce(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];
@@ -182,13 +192,34 @@ void rule_lanes_reduce(Lanes *l, const Node *n)
     Diag quiet = {0};
     int to = 0;
     if (x->type.rank < 0 || reduced_axes(n, x->type.rank, mask, &quiet) != 1) return;
+    const bool mean = n->op == OP_ReduceMean && x->type.dtype == DT_F32 && terms(l, x, mask) > 0;
     for (int axis = 0; axis < x->type.rank; axis++) {
         if (!mask[axis])
             lanes_pass(l, x, axis, y, to);
-        else if (sums_up(n->op) && lanes_open(l, x, axis))
+        else if ((mean || sums_up(n->op)) && lanes_open(l, x, axis))
             lanes_open_axis(l, x, axis);
         to += !mask[axis] || keep;
     }
+}
+
+/* Where terms are gone, the mean becomes their sum by the number that there were. */
+int shrink_reduce_mean(Lanes *l, Graph *g, Node *n, Diag *d)
+{
+    const Value *x = n->in[0];
+    bool mask[MAX_RANK] = {0}, fewer = false;
+    if (x->type.rank < 0 || reduced_axes(n, x->type.rank, mask, d) != 1) return 0;
+    for (int axis = 0; axis < x->type.rank; axis++) {
+        const int64_t size = lanes_size(l, x, axis);
+        fewer |= mask[axis] && lanes_survivors(l, x, axis, 0, size) < size;
+    }
+    if (!fewer) return 0;
+    Value *sum = build(g, OP_ReduceSum, n->nin, n->in, n->nattrs, n->attrs);
+    Value *mul[] = {sum, const_f32(g, (float)(1 / (double)terms(l, x, mask)))};
+    n->op = OP_Mul;
+    n->in = arena_memdup(g->arena, mul, sizeof mul);
+    n->nin = 2;
+    n->nattrs = 0;
+    return 0;
 }
 
 /* ---- end of channels ---------------------------------------------------------------- */

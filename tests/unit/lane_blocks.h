@@ -73,6 +73,54 @@ static inline void net_packed_gather(Graph *g)
     graph_add_output(g, product(g, y, "o", 7));
 }
 
+/* ConvNeXt V2's: the norm of each channel over its positions, by their mean over channels. */
+static inline void net_response_norm(Graph *g)
+{
+    Value *a = relu(g, conv(g, image(g, 3, 4), "a", 6, 3, 1, 1));
+    Value *norm = build(g, OP_ReduceL2, IN(a, CONST_INTS(g, 2, 3)), NO_ATTRS);
+    Value *mean = build(g, OP_ReduceMean, IN(norm, CONST_INTS(g, 1)), NO_ATTRS);
+    Value *ratio = binary(g, OP_Div, norm, binary(g, OP_Add, mean, const_f32(g, 1e-6F)));
+    Value *y = binary(g, OP_Mul, weight(g, "gain", 4, D(1, 6, 1, 1)), binary(g, OP_Mul, a, ratio));
+    classify(g, binary(g, OP_Add, a, y));
+}
+
+/* A stream of 6 that is written to twice and normalised between. */
+static inline void stream_with(Graph *g, Value *(*normalised)(Graph *g, Value *x))
+{
+    Value *x = product(g, tokens(g, 4, 3), "in", 6);
+    Value *h = relu(g, product(g, normalised(g, x), "h", 5));
+    graph_add_output(g, product(g, binary(g, OP_Add, x, product(g, h, "back", 6)), "out", 3));
+}
+
+static inline Value *rms_norm_parts(Graph *g, Value *x)
+{
+    Value *mean =
+        build(g, OP_ReduceMean, IN(binary(g, OP_Mul, x, x), CONST_INTS(g, -1)), NO_ATTRS);
+    Value *rms = unary(g, OP_Sqrt, binary(g, OP_Add, mean, const_f32(g, 1e-3F)));
+    return binary(g, OP_Mul, binary(g, OP_Div, x, rms), weight(g, "scale", 1, D(6)));
+}
+
+static inline void net_rms_norm_parts(Graph *g) { stream_with(g, rms_norm_parts); }
+
+static inline Value *rms_norm(Graph *g, Value *x)
+{
+    return build(g, OP_RMSNormalization, IN(x, weight(g, "scale", 1, D(6))),
+                 ATTRS(attr_float("epsilon", 1e-3F)));
+}
+
+static inline void net_rms_norm(Graph *g) { stream_with(g, rms_norm); }
+
+static inline Value *layer_norm_parts(Graph *g, Value *x)
+{
+    Value *axis = CONST_INTS(g, -1), *mean = build(g, OP_ReduceMean, IN(x, axis), NO_ATTRS);
+    Value *d = binary(g, OP_Sub, x, mean);
+    Value *variance = build(g, OP_ReduceMean, IN(binary(g, OP_Mul, d, d), axis), NO_ATTRS);
+    return binary(g, OP_Div, d,
+                  unary(g, OP_Sqrt, binary(g, OP_Add, variance, const_f32(g, 1e-3F))));
+}
+
+static inline void net_layer_norm_parts(Graph *g) { stream_with(g, layer_norm_parts); }
+
 /* The stream is normalised, the hidden layer of the block is not. */
 static inline void net_transformer_mlp(Graph *g)
 {
