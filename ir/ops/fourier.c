@@ -148,8 +148,8 @@ static int stft(Ad *ad, const Node *n, Value **out)
     for (int64_t k = 0; k < t.dim[0] * length; k++) at[k] = k / length * step + k % length;
     const Type parts = with_parts(n->in[0]->type);
     Value *x = ad_reshape(ad, n->in[0], parts.rank, parts.dim);
-    Value *frames = build(g, OP_Gather, IN(x, value_const(g, "frames", t, at)),
-                          ATTRS(attr_int("axis", 1)));
+    Value *frames =
+        build(g, OP_Gather, IN(x, value_const(g, "frames", t, at)), ATTRS(attr_int("axis", 1)));
     if (node_in(n, 2))
         frames = ad_mul(ad, frames, ad_reshape(ad, n->in[2], 2, (int64_t[]){length, 1}));
     out[0] = build(g, OP_DFT, IN(frames), ATTRS(attr_int("onesided", node_int(n, "onesided", 1))));

@@ -245,9 +245,9 @@ void rule_lanes_layernorm(Lanes *l, const Node *n)
     lanes_normalised(l, n, mask);
 }
 
-/* x / sqrt(mean(x^2) + epsilon) scale, the mean being over the axes from `axis` on. With a fraction r
- * of the lanes left, and the others zero, mean(x^2) is r times that of what is left:
- *   x / sqrt(mean' + epsilon / r) scale / sqrt(r). */
+/* x / sqrt(mean(x^2) + epsilon) scale, the mean being over the axes from `axis` on. With a fraction
+ * r of the lanes left, and the others zero, mean(x^2) is r times that of what is left: x /
+ * sqrt(mean' + epsilon / r) scale / sqrt(r). */
 void rule_lanes_rmsnorm(Lanes *l, const Node *n)
 {
     if (!value_is_const(n->in[1]) || n->in[1]->type.dtype != DT_F32) {

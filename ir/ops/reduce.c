@@ -183,8 +183,8 @@ static int64_t terms(const Lanes *l, const Value *x, const bool *mask)
 }
 
 /* Axes that remain pass. A sum over lanes is the same without those that are zero; so is a mean,
- * divided by their number as it was (shrink_reduce_mean). A maximum is not, and pins them by leaving
- * them alone. */
+ * divided by their number as it was (shrink_reduce_mean). A maximum is not, and pins them by
+ * leaving them alone. */
 void rule_lanes_reduce(Lanes *l, const Node *n)
 {
     const Value *x = n->in[0], *y = n->out[0];

@@ -94,8 +94,7 @@ static inline void stream_with(Graph *g, Value *(*normalised)(Graph *g, Value *x
 
 static inline Value *rms_norm_parts(Graph *g, Value *x)
 {
-    Value *mean =
-        build(g, OP_ReduceMean, IN(binary(g, OP_Mul, x, x), CONST_INTS(g, -1)), NO_ATTRS);
+    Value *mean = build(g, OP_ReduceMean, IN(binary(g, OP_Mul, x, x), CONST_INTS(g, -1)), NO_ATTRS);
     Value *rms = unary(g, OP_Sqrt, binary(g, OP_Add, mean, const_f32(g, 1e-3F)));
     return binary(g, OP_Mul, binary(g, OP_Div, x, rms), weight(g, "scale", 1, D(6)));
 }
