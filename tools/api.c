@@ -316,6 +316,29 @@ static Graph *whole_model(ehap *e)
     return g;
 }
 
+/* A file that has become larger: where its bytes are. */
+static void remark_growth(ehap *e, const Graph *g, int64_t written)
+{
+    bool *seen = NEW_ARRAY(e->arena, bool, g->nvalues);
+    int64_t bytes = 0;
+    int quantising = 0;
+    if (written <= e->input.bytes) return;
+    for (int i = 0; i < g->nnodes; i++) {
+        const Node *n = g->nodes[i];
+        quantising += n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear;
+        for (int k = 0; k < n->nin; k++) {
+            const Value *v = n->in[k];
+            if (!v || !v->data || seen[v->id]) continue;
+            seen[v->id] = true;
+            bytes += type_bytes(&v->type) > 0 ? type_bytes(&v->type) : 0;
+        }
+    }
+    diag_remark(&e->diag,
+                "the file is larger than the input: %lld bytes are constants (folded ones among "
+                "them), %lld its %d nodes, of which %d quantize",
+                (long long)bytes, (long long)(written - bytes), g->nnodes, quantising);
+}
+
 static int do_save(ehap *e, const char *path, const char *unused)
 {
     (void)unused;
@@ -341,6 +364,7 @@ static int do_save(ehap *e, const char *path, const char *unused)
     if (ranks_index() > 0) return EHAP_OK; /* rank 0 writes for all */
     Graph *whole = whole_model(e);
     if (!whole || onnx_write(whole, path, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    remark_growth(e, whole, written);
     e->output = (ModelStats){arena_strdup(e->arena, path), graph_params(c->graph),
                              graph_flops_at(c->graph, &c->opt), written};
     if (e->tail) e->output.params += graph_params(e->tail->nodes);

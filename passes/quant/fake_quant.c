@@ -37,10 +37,20 @@ static bool is_float_const(const Value *v)
 
 /* ---- nodes -------------------------------------------------------------------------- */
 
+int name_head(const char *name)
+{
+    enum { MOST = 64 };
+    int n = (int)strnlen(name, MOST + 1);
+    if (n <= MOST) return n;
+    for (n = MOST; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80; n--) {
+    }
+    return n;
+}
+
 static Value *float_const(Graph *g, const char *of, const char *suffix, int64_t n, const float *x)
 {
     Type t = type_of(DT_F32, n ? 1 : 0, &n);
-    return value_const(g, arena_printf(g->arena, "%s%s", of, suffix), t,
+    return value_const(g, arena_printf(g->arena, "%.*s%s", name_head(of), of, suffix), t,
                        arena_memdup(g->arena, x, sizeof(float) * (size_t)(n ? n : 1)));
 }
 

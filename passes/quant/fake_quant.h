@@ -14,6 +14,11 @@ enum { CALIBRATION_SAMPLES = 1024 };
 int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude,
                      const Known *known);
 
+/* How many bytes of a tensor's name the names of what quantises it repeat: whole characters of the
+ * first 64. TensorFlow Lite's exports name a tensor by all that was fused into it, hundreds of
+ * bytes, which each pair of nodes would repeat ten times. */
+int name_head(const char *name);
+
 /* record.c: notes in the graph's metadata what the emitted file cannot say (recorded.c), for
  * c->graph with its FakeQuant nodes. Grids of values that only other targets want are those known,
  * else measured where there is c->data, else left out. */

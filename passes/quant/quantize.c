@@ -11,6 +11,7 @@
 #include "ir/mapped.h"
 #include "ir/op.h"
 #include "passes/batches.h"
+#include "passes/quant/fake_quant.h"
 #include "passes/quant/targets.h"
 
 static Node *fake_quant_of(const Value *v)
@@ -64,19 +65,22 @@ static void raise_tiny_scales(Graph *g)
 
 /* ---- nodes -------------------------------------------------------------------------- */
 
+/* Beside what holds a tensor's elements, which bears its whole name (recorded.c). */
 static Value *constant(Graph *g, const char *of, const char *suffix, Type t, const void *data)
 {
-    return value_const(g, arena_printf(g->arena, "%s%s", of, suffix), t, data);
+    return value_const(g, arena_printf(g->arena, "%.*s%s", name_head(of), of, suffix), t, data);
 }
 
 /* Builds a QuantizeLinear or DequantizeLinear named after the tensor it is for; where there are
- * several (a bias that products of different scales share), node and value get the same number. */
+ * several (a bias that products of different scales share, or long names with one beginning), node
+ * and value get the same number. */
 static Value *convert(Graph *g, Op op, const char *of, Value *x, Value *scale, Value *zero,
                       int axis)
 {
     Attr a = attr_int("axis", axis);
     Value *y = build(g, op, IN(x, scale, zero), axis >= 0, &a);
-    const char *name = arena_printf(g->arena, "%s_%s", of, op_info[op].name), *suffix = "_Output";
+    const char *name = arena_printf(g->arena, "%.*s_%s", name_head(of), of, op_info[op].name),
+               *suffix = "_Output";
     y->name = value_new(g, arena_printf(g->arena, "%s%s", name, suffix), y->type)->name;
     y->def->name = arena_printf(g->arena, "%s%s", name, y->name + strlen(name) + strlen(suffix));
     return y;
@@ -99,27 +103,30 @@ static void *quantised_bytes(Graph *g, const Node *fq, int axis, int64_t qmin, i
     return q;
 }
 
-static Value *zero_point(Graph *g, const Node *fq, DType dtype)
+/* Values on one grid share it; made[] are those that there are, by the id of the float one. */
+static Value *zero_point(Graph *g, const Node *fq, DType dtype, Value **made)
 {
     const Value *z = fq->in[2];
+    if (made[z->id] && made[z->id]->type.dtype == dtype) return made[z->id];
     const float *zero = z->data;
     int64_t n = type_count(&z->type);
     uint8_t *q = NEW_ARRAY(g->arena, uint8_t, n);
     for (int64_t i = 0; i < n; i++) q[i] = (uint8_t)(int)zero[i];
-    return constant(g, fq->in[0]->name, "_zero_point", type_of(dtype, z->type.rank, z->type.dim),
-                    q);
+    return made[z->id] = constant(g, fq->in[0]->name, "_zero_point",
+                                  type_of(dtype, z->type.rank, z->type.dim), q);
 }
 
-static Value *lower_fake_quant(Graph *g, const Node *fq)
+static Value *lower_fake_quant(Graph *g, const Node *fq, Value **zeros)
 {
     Value *x = fq->in[0], *scale = fq->in[1];
     int64_t qmin = node_int(fq, "qmin", 0), qmax = node_int(fq, "qmax", 255);
     int axis = (int)node_int(fq, "axis", -1);
-    Value *zero = zero_point(g, fq, qmin < 0 ? DT_I8 : DT_U8), *q;
+    Value *zero = zero_point(g, fq, qmin < 0 ? DT_I8 : DT_U8, zeros), *q;
     const char *name = x->name;
     if (value_is_const(x)) {
         Type t = type_of(zero->type.dtype, x->type.rank, x->type.dim);
-        q = constant(g, name, "_quantized", t, quantised_bytes(g, fq, axis, qmin, qmax));
+        q = value_const(g, arena_printf(g->arena, "%s_quantized", name), t,
+                        quantised_bytes(g, fq, axis, qmin, qmax));
         mapped_forget(x->data, (size_t)type_bytes(&x->type));
     } else {
         q = convert(g, OP_QuantizeLinear, name, x, scale, zero, axis);
@@ -139,7 +146,7 @@ static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w)
         q[c] = (int32_t)rint((double)bias[c] / (double)scale[c]);
     }
     Type ints = type_of(DT_I32, 1, &n), floats = type_of(DT_F32, 1, &n);
-    Value *qv = constant(g, b->name, "_quantized", ints, q);
+    Value *qv = value_const(g, arena_printf(g->arena, "%s_quantized", b->name), ints, q);
     Value *s = constant(g, b->name, "_quantized_scale", floats, scale);
     Value *z = constant(g, b->name, "_quantized_zero_point", ints, zero);
     return convert(g, OP_DequantizeLinear, b->name, qv, s, z, 0);
@@ -183,6 +190,7 @@ int pass_quantize(Context *c, const char *opt)
     int lowered = 0;
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (t->int32_bias) raise_tiny_scales(g);
+    Value **zeros = NEW_ARRAY(g->arena, Value *, g->nvalues);
     Rewrite r = rewrite_begin(g);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i], *w;
@@ -190,7 +198,7 @@ int pass_quantize(Context *c, const char *opt)
         g->at = n;
         if (n->op == OP_FakeQuant) {
             n->in[0] = rewrite_value(&r, n->in[0]);
-            rewrite_replace(&r, n->out[0], lower_fake_quant(g, n));
+            rewrite_replace(&r, n->out[0], lower_fake_quant(g, n, zeros));
             lowered++;
             continue;
         }

@@ -116,6 +116,33 @@ static void integers_compute_what_was_simulated(void **state)
     arena_free(a);
 }
 
+/* The beginning of a long name, in whole characters (the 64th byte is the second of an accent),
+ * with numbers that tell apart; values on one grid share its zero point. */
+static void long_names_are_cut(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    const char *head = "fused/Relu;fused/Relu;fused/BatchNormalization;fused/BiasAdd;ab";
+    Value *mean = nth(c.graph, OP_GlobalAveragePool, 0)->out[0];
+    Value *flat = nth(c.graph, OP_Flatten, 0)->out[0];
+    assert_int_equal(strlen(head), 63);
+    mean->name = arena_printf(a, "%s\xc3\xa9/mean", head);
+    flat->name = arena_printf(a, "%s\xc3\xa9/flat", head);
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_int_equal(pass_quantize(&c, ""), 0);
+    const Node *one = nth(c.graph, OP_QuantizeLinear, 4);
+    const Node *two = nth(c.graph, OP_QuantizeLinear, 5);
+    assert_string_equal(one->name, arena_printf(a, "%s_QuantizeLinear", head));
+    assert_int_equal(strncmp(two->name, one->name, strlen(one->name)), 0);
+    assert_string_not_equal(two->name, one->name);
+    assert_string_not_equal(two->out[0]->name, one->out[0]->name);
+    assert_ptr_equal(one->in[2], two->in[2]);
+    assert_string_equal(one->in[0]->name, mean->name);
+    arena_free(a);
+}
+
 static void biases_are_at_the_scale_of_the_products(void **state)
 {
     (void)state;
@@ -370,6 +397,7 @@ int main(void)
         cmocka_unit_test(gradients_go_straight_through),
         cmocka_unit_test(costly_layers_stay_in_float),
         cmocka_unit_test(biases_make_up_for_rounded_weights),
+        cmocka_unit_test(long_names_are_cut),
         cmocka_unit_test(noisy_layers_stay_in_float),
         cmocka_unit_test(calibration_streams),
         cmocka_unit_test(bad_options_are_refused),
