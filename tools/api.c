@@ -316,13 +316,16 @@ static Graph *whole_model(ehap *e)
     return g;
 }
 
+/* Metadata alone may be as much. */
+enum { SMALL_GROWTH = 4096 };
+
 /* A file that has become larger: where its bytes are. */
 static void remark_growth(ehap *e, const Graph *g, int64_t written)
 {
     bool *seen = NEW_ARRAY(e->arena, bool, g->nvalues);
     int64_t bytes = 0;
     int quantising = 0;
-    if (written <= e->input.bytes) return;
+    if (written <= e->input.bytes + SMALL_GROWTH) return;
     for (int i = 0; i < g->nnodes; i++) {
         const Node *n = g->nodes[i];
         quantising += n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear;

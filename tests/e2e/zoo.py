@@ -145,7 +145,12 @@ def go(name, work):
               f"error {error['pruned']:.3g}, then {error['reconstructed']:.3g}")
     for target in ("ort", "tensorrt"):
         out = f"{work}/{target}.onnx"
-        if command(target, ["quantize", path, "-o", out, "--steps", "0", "--target", target, *data], fixed)[0]:
+        done, text = command(target, ["quantize", path, "-o", out, "--steps", "0", "--target", target, *data],
+                             fixed)
+        if done:
+            grown = os.path.getsize(out) > os.path.getsize(path) + 4096
+            check(f"{target} file", grown == ("larger than the input" in text),
+                  f"{100 * os.path.getsize(out) / os.path.getsize(path):.0f} %")
             good, why = runs(out, x, want)
             check(f"{target} in ONNX Runtime", good, why)
             quality = decibels(out, x, want) if good else 0
