@@ -57,3 +57,23 @@ size_t process_memory(void)
     if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < least) least = space.rlim_cur;
     return least;
 }
+
+/* MemAvailable counts what the system would give back, in KiB. */
+static size_t available(void)
+{
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f) return SIZE_MAX;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu", &kib) == 1) break;
+    fclose(f);
+    return kib ? (size_t)kib * 1024 : SIZE_MAX;
+}
+
+size_t process_memory_free(void)
+{
+    const size_t all = process_memory(), rest = available();
+    const size_t mine = rest < SIZE_MAX ? rest + process_resident() : all;
+    return mine < all ? mine : all;
+}

@@ -14,4 +14,7 @@ size_t process_peak_resident(void);
  * space says so; SIZE_MAX: unknown. */
 size_t process_memory(void);
 
+/* The same as far as it is not taken by others: what the process holds, and what is free. */
+size_t process_memory_free(void);
+
 #endif

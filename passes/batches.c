@@ -98,10 +98,12 @@ void session_close(Session *s)
 
 static void release_session(void *p) { session_close(p); }
 
-/* What may be planned for: what --memory says; else what the CPU's programs can have at all. */
+/* What may be planned for: what --memory says; else what there is for the CPU's programs. */
 static size_t memory_limit(const Options *o)
 {
-    return o->memory ? o->memory : runtime_is_parallel(o->device) ? SIZE_MAX : process_memory();
+    return o->memory                        ? o->memory
+           : runtime_is_parallel(o->device) ? SIZE_MAX
+                                            : process_memory_free();
 }
 
 int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
@@ -110,7 +112,7 @@ int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
     if (bytes <= limit) return 0;
     return diag_error(d, "%lld sample%s at a time need%s %zu bytes, %s %zu", (long long)samples,
                       samples == 1 ? "" : "s", samples == 1 ? "s" : "", bytes,
-                      o->memory ? "--memory allows" : "this machine has", limit);
+                      o->memory ? "--memory allows" : "this machine has free", limit);
 }
 
 /* Bytes of one instance with the buffers that a feed gives it and what the caller adds. */
@@ -188,6 +190,14 @@ static int lanes_that_fit(const Session *s, const Options *o)
     return lanes;
 }
 
+/* What an instance may take for its shard not to be cut. */
+static size_t most_each(const Options *o)
+{
+    static const size_t usual = (size_t)4 << 30;
+    const bool bounded = o->memory || !runtime_is_parallel(o->device);
+    return bounded ? (o->memory ? o->memory : usual) / MEMORY_THREADS : SIZE_MAX;
+}
+
 /* Compiles the program of the largest shard that fits. *smaller: a half of it may be tried. */
 static int plan(Session *s, bool open, bool *smaller, ShardBuilder *make, void *ctx,
                 const Options *o, Diag *d)
@@ -207,7 +217,7 @@ static int plan(Session *s, bool open, bool *smaller, ShardBuilder *make, void *
         bool fits = true;
         if (fits_device) {
             TRY(bytes_each(s, &made, d));
-            fits = !o->memory || s->each <= o->memory / MEMORY_THREADS;
+            fits = s->each <= most_each(o);
             fits_device = s->each <= program_memory_left(s->program);
         }
         if ((fits && fits_device) || !*smaller) break;

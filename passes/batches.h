@@ -54,11 +54,12 @@ int64_t shard_for(int64_t n);
 enum { PARALLEL_SAMPLES = 512 };
 int64_t shard_for_device(const Options *o, int64_t n);
 
-/* The one place where memory is planned, and where --memory (o->memory; 0: no limit) decides. A
- * shard is shard_size(model, samples, most), or the largest half, quarter, … of it (down to one
- * sample, unless the model fixes its batch) of which MEMORY_THREADS instances fit: a number that
- * depends on
- * --memory but not on the threads or on what is held already, so neither do the bytes of results.
+/* The one place where memory is planned, and where --memory decides (o->memory; 0: 4 GiB for what
+ * follows, and what the machine has free in the end). A shard is shard_size(model, samples, most),
+ * or the largest half, quarter, … of it (down to one sample, unless the model fixes its batch) of
+ * which MEMORY_THREADS instances fit: a number that depends on
+ * --memory but not on the machine, the threads or what is held already, so neither do the bytes of
+ * results.
  *
  * What the session will take is what is held once its program is compiled (with o->whole_process
  * the resident set: model, samples, libraries, generated code, packed weights), what the builder

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "ir/text.h"
 #include "passes/batches.h"
 #include "small_net.h"
 
@@ -74,6 +75,39 @@ static void too_little_is_an_error(void **state)
     arena_free(a);
 }
 
+/* Without --memory, samples that are large are cut as on a machine of 4 GiB; one that is too large
+ * for this one is an error before it is allocated. */
+static void large_samples(void **state)
+{
+    static const char net[] =
+        "g (float[N,1,H,W] x) => (y) { t = Sin (x) u = Transpose <perm = [0, 1, 3, 2]> (t)"
+        " y = MatMul (t, u) }";
+    static const struct {
+        int64_t side, shard; /* y and u: 4 side^2 bytes each */
+    } cases[] = {{64, 16}, {4096, 2}, {6000, 1}};
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {.sink = remember};
+    Context c = {.arena = a, .diag = &d, .opt = {.device = "cpu"}};
+    assert_int_equal(ir_parse(&c.graph, a, net, strlen(net), NULL, &d), 0);
+    SampleInput in = {.name = "x", .channel_axis = -1};
+    Samples s = {.count = 16, .inputs = &in, .ninputs = 1};
+    c.data = &s;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        Session *session;
+        in.type = type_of(DT_F32, 3, (int64_t[]){1, cases[k].side, cases[k].side});
+        assert_int_equal(open_with(&session, &c, 0, 1), 0);
+        assert_int_equal(session->shard, cases[k].shard);
+        session_close(session);
+    }
+    Session *none;
+    in.type = type_of(DT_F32, 3, (int64_t[]){1, 10000000, 10000000});
+    assert_int_equal(open_with(&none, &c, 0, 1), -1);
+    assert_non_null(strstr(said, "1 sample at a time needs "));
+    assert_non_null(strstr(said, "this machine has free"));
+    arena_free(a);
+}
+
 /* A model that fixes its batch cannot be cut. */
 static void fixed_batches_stay(void **state)
 {
@@ -131,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_fit),
         cmocka_unit_test(too_little_is_an_error),
+        cmocka_unit_test(large_samples),
         cmocka_unit_test(fixed_batches_stay),
         cmocka_unit_test(results_are_the_same),
     };
