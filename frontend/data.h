@@ -11,9 +11,10 @@ typedef struct Part {
     int64_t count;
     Type sample; /* of one sample */
     const void *data;
-    const int32_t *labels; /* NULL: none */
-    size_t pitch;          /* bytes from one sample to the next; 0: they are dense */
-    SampleMaker *make;     /* NULL: they lie there */
+    const int32_t *labels;            /* NULL: none */
+    size_t pitch;                     /* bytes from one sample to the next; 0: they are dense */
+    SampleMaker *make;                /* NULL: they lie there */
+    size_t (*room)(const void *data); /* that making one takes; NULL: none but its own */
 } Part;
 
 typedef struct Parts {
@@ -35,8 +36,8 @@ int parts_add_array(Parts *ps, int input, const Type *t, const void *data, const
 Type sample_type(const Parts *ps, int i);
 
 /* A whole file, valid as long as the arena: mapped if large (frontend/file.h), unpacked if gzip'ed
- * (at most 4 GiB). */
-int data_load(Bytes *out, Arena *a, const char *path, Diag *d);
+ * (at most 4 GiB, half of what the machine has free, and what --memory leaves). */
+int data_load(Bytes *out, const Parts *ps, const char *path);
 
 /* The file of labels that goes with a file of idx images by name; NULL: `path` is none. */
 const char *idx_labels_path(Arena *a, const char *path);

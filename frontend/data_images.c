@@ -11,6 +11,7 @@
 #include <math.h>
 #include <png.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <turbojpeg.h>
 
 #include "frontend/data.h"
@@ -25,6 +26,8 @@ typedef struct Images {
     int64_t channels, height, width; /* of a sample: 1 or 3 channels */
     bool nhwc, bgr, stretch;
     int64_t resize;
+    const char *largest; /* file */
+    int64_t largest_bytes;
 } Images;
 
 /* Decoded: [height][width][channels]. */
@@ -96,17 +99,46 @@ static Picture decode_png(Arena *a, Bytes file, const char *path, const Images *
     return (Picture){pixels, p->height, p->width};
 }
 
+static bool is_jpeg(Bytes file)
+{
+    static const uint8_t start[] = {0xff, 0xd8, 0xff};
+    return file.n >= sizeof start && memcmp(file.p, start, sizeof start) == 0;
+}
+
+static bool is_png(Bytes file)
+{
+    static const uint8_t start[] = {0x89, 'P', 'N', 'G'};
+    return file.n >= sizeof start && memcmp(file.p, start, sizeof start) == 0;
+}
+
 static Picture decode(Arena *a, const char *path, const Images *to)
 {
-    static const uint8_t jpeg[] = {0xff, 0xd8, 0xff}, png[] = {0x89, 'P', 'N', 'G'};
     Bytes file;
     Diag quiet = {0};
     if (file_bytes(&file, a, path, &quiet) < 0) bad_image(path, "it cannot be read");
-    if (file.n >= sizeof jpeg && memcmp(file.p, jpeg, sizeof jpeg) == 0)
-        return decode_jpeg(a, file, path, to);
-    if (file.n >= sizeof png && memcmp(file.p, png, sizeof png) == 0)
-        return decode_png(a, file, path, to);
+    if (is_jpeg(file)) return decode_jpeg(a, file, path, to);
+    if (is_png(file)) return decode_png(a, file, path, to);
     bad_image(path, "it is neither JPEG nor PNG");
+}
+
+/* The size that a file's header gives; 0: it cannot be read. */
+static void size_in_header(int64_t *height, int64_t *width, Arena *a, Bytes file)
+{
+    *height = *width = 0;
+    if (is_jpeg(file)) {
+        int h, w, sampling, colours;
+        tjhandle j = tjInitDecompress();
+        if (!j) return;
+        if (tjDecompressHeader3(j, file.p, file.n, &w, &h, &sampling, &colours) == 0)
+            *height = h, *width = w;
+        tjDestroy(j);
+    } else if (is_png(file)) {
+        png_image *p = NEW(a, png_image);
+        p->version = PNG_IMAGE_VERSION;
+        if (png_image_begin_read_from_memory(p, file.p, file.n))
+            *height = p->height, *width = p->width;
+        png_image_free(p);
+    }
 }
 
 /* ---- resizing ------------------------------------------------------------------------ */
@@ -217,6 +249,22 @@ static void make_image(const void *data, int64_t i, void *out)
     arena_free(a);
 }
 
+/* What decoding and resizing the largest of the files takes: its pixels, and its rows as floats.
+ * Not every header is read, so the largest is that of the most bytes. */
+static size_t image_room(const void *data)
+{
+    const Images *to = data;
+    Bytes file;
+    Diag quiet = {0};
+    int64_t h = 0, w = 0;
+    Arena *a = arena_new();
+    if (to->largest && file_bytes(&file, a, to->largest, &quiet) == 0)
+        size_in_header(&h, &w, a, file);
+    arena_free(a);
+    if (h <= 0 || w <= 0 || h > MOST_PIXELS / w) return 0; /* an error when it is decoded */
+    return (size_t)(h * to->channels) * ((size_t)w + (size_t)to->width * sizeof(float));
+}
+
 /* ---- listing ------------------------------------------------------------------------- */
 
 static int64_t chosen(int64_t given, int64_t dim, const Preprocess *pre)
@@ -282,18 +330,29 @@ static void add_image(Images *m, Arena *a, const char *path, int32_t label)
     m->label[m->n++] = label;
 }
 
+static void note_largest(Images *m, const char *path)
+{
+    struct stat s;
+    if (stat(path, &s) < 0 || s.st_size <= m->largest_bytes) return;
+    m->largest = path;
+    m->largest_bytes = s.st_size;
+}
+
 /* Images that follow one another, all with labels or all without, are one part. */
 int image_read(Parts *ps, const char *path)
 {
     Part *p = ps->n > 0 ? &ps->list[ps->n - 1] : NULL;
-    if (!p || !p->make || (p->labels != NULL) != (ps->label >= 0)) {
+    if (!p || p->make != make_image || (p->labels != NULL) != (ps->label >= 0)) {
         Images *m = NEW(ps->arena, Images);
         TRY(image_shape(m, ps, path));
-        parts_add(ps, (Part){.sample = image_type(ps, m), .data = m, .make = make_image});
+        parts_add(
+            ps,
+            (Part){.sample = image_type(ps, m), .data = m, .make = make_image, .room = image_room});
         p = &ps->list[ps->n - 1];
     }
     Images *m = (Images *)(uintptr_t)p->data;
     add_image(m, ps->arena, arena_strdup(ps->arena, path), ps->label);
+    note_largest(m, m->path[m->n - 1]);
     p->count = m->n;
     if (ps->label >= 0) p->labels = m->label;
     return 0;

@@ -58,15 +58,26 @@ static int64_t read_up_to(gzFile f, char *to, size_t n)
     return (int64_t)at;
 }
 
+/* What may be held of one file, beside what is held already. */
+static size_t most_unpacked(size_t memory)
+{
+    const size_t half = process_memory_free() / 2, most = half < LARGEST ? half : LARGEST;
+    const size_t held = memory ? process_resident() : 0, left = memory > held ? memory - held : 0;
+    return memory && left < most ? left : most;
+}
+
 /* What is held is allocated once, when its size is known: that which the file promises, or, if
  * there turns out to be more, what a first reading counts. */
-static int unpack(Bytes *out, Arena *a, gzFile f, const char *path, Diag *d)
+static int unpack(Bytes *out, const Parts *ps, gzFile f, const char *path)
 {
-    const size_t memory = process_memory(), most = memory / 2 < LARGEST ? memory / 2 : LARGEST;
+    Diag *d = ps->diag;
+    const size_t most = most_unpacked(ps->pre->memory);
     size_t size = promised_size(path);
     for (;;) {
         if (size > most)
-            return diag_error(d, "'%s' unpacks to more than %zu MiB", path, most >> 20);
+            return diag_error(d, "'%s' unpacks to more than %zu MiB, which is what %s", path,
+                              most >> 20,
+                              ps->pre->memory ? "--memory leaves" : "there is room for");
         Arena *held = arena_new();
         char *bytes = arena_alloc(held, size + 1);
         const int64_t n = read_up_to(f, bytes, size);
@@ -76,7 +87,7 @@ static int unpack(Bytes *out, Arena *a, gzFile f, const char *path, Diag *d)
             return diag_error(d, "'%s': cannot read: damaged gzip data", path);
         }
         if (!more) {
-            arena_own(a, held);
+            arena_own(ps->arena, held);
             *out = (Bytes){bytes, (size_t)n};
             return 0;
         }
@@ -86,13 +97,15 @@ static int unpack(Bytes *out, Arena *a, gzFile f, const char *path, Diag *d)
     }
 }
 
-int data_load(Bytes *out, Arena *a, const char *path, Diag *d)
+int data_load(Bytes *out, const Parts *ps, const char *path)
 {
+    Arena *a = ps->arena;
+    Diag *d = ps->diag;
     gzFile f = gzopen(path, "rb");
     if (!f) return diag_error(d, "cannot open '%s': %s", path, strerror(errno));
     Arena *held = arena_holding(close_gz, f);
     gzbuffer(f, 1 << 18);
-    int status = gzdirect(f) ? file_bytes(out, a, path, d) : unpack(out, a, f, path, d);
+    int status = gzdirect(f) ? file_bytes(out, a, path, d) : unpack(out, ps, f, path);
     arena_free(held);
     return status;
 }

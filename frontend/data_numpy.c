@@ -270,7 +270,7 @@ int npy_read(Parts *ps, const char *path)
 {
     Bytes file;
     NamedArray x;
-    TRY(data_load(&file, ps->arena, path, ps->diag));
+    TRY(data_load(&file, ps, path));
     TRY(npy_parse(&x, ps->arena, file, arena_printf(ps->arena, "'%s'", path), ps->diag));
     return parts_add_array(ps, 0, &x.type, x.data, arena_printf(ps->arena, "'%s'", path));
 }

@@ -26,7 +26,7 @@ int cifar_read(Parts *ps, const char *path)
     const int32_t *labels;
     Type t = sample_type(ps, 0);
     int64_t count = type_count(&t);
-    TRY(data_load(&file, ps->arena, path, ps->diag));
+    TRY(data_load(&file, ps, path));
     if (count <= 0 || count >= INT32_MAX)
         return diag_error(ps->diag, "'%s': input '%s' has no fixed sample size to cut records by",
                           path, ps->graph->inputs[0]->name);
@@ -86,7 +86,9 @@ static int idx_labels(Part *part, Parts *ps, const char *path)
     const uint8_t *p;
     const char *beside = idx_labels_path(ps->arena, path);
     Diag quiet = {0};
-    if (!beside || data_load(&file, ps->arena, beside, &quiet) < 0) return 0;
+    Parts silent = *ps;
+    silent.diag = &quiet;
+    if (!beside || data_load(&file, &silent, beside) < 0) return 0;
     TRY(idx_parse(&t, &p, file, beside, ps->diag));
     if (t.rank != 1 || t.dim[0] != part->count)
         return diag_error(ps->diag, "'%s' does not hold one label for each of %lld samples", beside,
@@ -103,7 +105,7 @@ int idx_read(Parts *ps, const char *path)
     Type t;
     const uint8_t *p;
     if (strstr(path, "labels-idx1")) return 0; /* read with its images */
-    TRY(data_load(&file, ps->arena, path, ps->diag));
+    TRY(data_load(&file, ps, path));
     TRY(idx_parse(&t, &p, file, path, ps->diag));
     Part part = {.count = t.dim[0], .sample = type_of(DT_U8, t.rank - 1, t.dim + 1), .data = p};
     TRY(idx_labels(&part, ps, path));

@@ -196,16 +196,21 @@ static int read_path(Parts *ps, const char *path)
 }
 
 /* [H,W,C] models given planes: x[h][w][c] = plane[c][h][w], on stored elements. */
-static void planes_to_nhwc(SampleInput *in, Arena *a, int64_t count)
+static void make_nhwc(const void *data, int64_t i, void *out)
 {
-    int64_t c = in->type.dim[2], hw = in->type.dim[0] * in->type.dim[1];
-    uint8_t *dst = arena_array(a, (size_t)count, (size_t)(c * hw));
-    for (int64_t n = 0; n < count; n++) {
-        const uint8_t *src = sample_at(in, n, NULL);
-        for (int64_t p = 0; p < hw; p++)
-            for (int64_t k = 0; k < c; k++) dst[(n * hw + p) * c + k] = src[k * hw + p];
-    }
-    in->data = dst;
+    const SampleInput *planes = data;
+    const int64_t c = planes->type.dim[2], hw = planes->type.dim[0] * planes->type.dim[1];
+    const uint8_t *src = sample_at(planes, i, NULL);
+    uint8_t *dst = out;
+    for (int64_t p = 0; p < hw; p++)
+        for (int64_t k = 0; k < c; k++) dst[p * c + k] = src[k * hw + p];
+}
+
+static void planes_to_nhwc(SampleInput *in, Arena *a)
+{
+    const SamplePiece made = {.data = arena_memdup(a, in, sizeof *in), .make = make_nhwc};
+    in->pieces = arena_memdup(a, &made, sizeof made);
+    in->npieces = 1;
 }
 
 /* Whether a part holds planes of bytes where the model, as --preprocess says, takes [H,W,C]. */
@@ -245,6 +250,8 @@ static void list_pieces(SampleInput *in, const Parts *ps, Arena *a, int input)
         if (p->input != input || p->count == 0) continue;
         pieces[in->npieces++] = (SamplePiece){p->data, first, p->pitch ? p->pitch : row, p->make};
         first += p->count;
+        const size_t room = p->room ? p->room(p->data) : 0;
+        if (room > in->room) in->room = room;
     }
     in->pieces = pieces;
 }
@@ -287,7 +294,7 @@ static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
                         .batch_axis = ps->axes[input],
                         .channel_axis = -1};
     list_pieces(in, ps, a, input);
-    if (are_planes(first, &t, ps)) planes_to_nhwc(in, a, *count);
+    if (are_planes(first, &t, ps)) planes_to_nhwc(in, a);
     if (y) *labels = y;
     return 0;
 }

@@ -30,6 +30,7 @@ typedef struct Preprocess {
     /* By symbol of the model: what its open dimensions are taken as; -1: nothing. */
     const int64_t *dims;
     int ndims;
+    size_t memory; /* that the process may hold; 0: no limit */
     bool given;
 } Preprocess;
 int preprocess_parse(Preprocess *out, const char *text, Diag *d);

@@ -96,6 +96,19 @@ static int parse_field(Preprocess *pre, const char *key, const char *value, int 
     return 0;
 }
 
+/* What samples are multiplied by and what is taken off them are floats. */
+static int check_range(const Preprocess *pre, Diag *d)
+{
+    for (int i = 0; i < 16; i++) {
+        const float factor = (float)(pre->scale / pre->std[i]),
+                    shift = (float)(pre->mean[i] / pre->scale);
+        if (!isfinite(factor) || !isnormal(factor) || !isfinite(shift))
+            return diag_error(d, "--preprocess: scale %g, mean %g and std %g are out of range",
+                              pre->scale, pre->mean[i], pre->std[i]);
+    }
+    return 0;
+}
+
 int preprocess_parse(Preprocess *out, const char *text, Diag *d)
 {
     char buf[1024], *rest = buf;
@@ -113,5 +126,5 @@ int preprocess_parse(Preprocess *out, const char *text, Diag *d)
     if (nmean && nstd && nmean != nstd)
         return diag_error(d, "--preprocess: %d means but %d deviations", nmean, nstd);
     out->n = nmean > nstd ? nmean : nstd;
-    return 0;
+    return check_range(out, d);
 }

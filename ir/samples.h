@@ -30,6 +30,7 @@ typedef struct SampleInput {
     const void *data;          /* count samples, row-major; NULL: they lie in pieces */
     const SamplePiece *pieces; /* in the order of their samples */
     int npieces;
+    size_t room;                 /* bytes that making one takes, beside its own */
     int channel_axis;            /* of one sample; -1: factor[0], shift[0] for all */
     const float *factor, *shift; /* NULL: as stored */
 } SampleInput;

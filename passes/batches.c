@@ -116,12 +116,18 @@ int memory_allows(const Options *o, size_t bytes, int64_t samples, Diag *d)
 }
 
 /* Bytes of one instance with the buffers that a feed gives it and what the caller adds. */
-static int bytes_each(Session *s, const ShardGraph *made, Diag *d)
+static int bytes_each(Session *s, const Samples *samples, const ShardGraph *made, Diag *d)
 {
     bool ok = add_ok(program_instance_bytes(s->program), made->result_bytes, &s->each) &&
               add_ok(s->each, made->each, &s->each);
-    for (int k = 0; k < s->g->ninputs; k++)
+    size_t room = 0;
+    for (int k = 0; k < s->g->ninputs; k++) {
+        const int i = sample_input(s->g, samples, k);
+        const size_t one = i < 0 ? 0 : samples->inputs[i].room;
         ok = ok && add_ok(s->each, (size_t)type_bytes(&s->g->inputs[k]->type), &s->each);
+        room = one > room ? one : room;
+    }
+    ok = ok && add_ok(s->each, room, &s->each);
     if (ok) return 0;
     return diag_error(d, "the program needs more memory than an address can name");
 }
@@ -199,11 +205,12 @@ static size_t most_each(const Options *o)
 }
 
 /* Compiles the program of the largest shard that fits. *smaller: a half of it may be tried. */
-static int plan(Session *s, bool open, bool *smaller, ShardBuilder *make, void *ctx,
-                const Options *o, Diag *d)
+static int plan(Session *s, const Samples *samples, bool *smaller, ShardBuilder *make, void *ctx,
+                const Graph *model, const Options *o, Diag *d)
 {
     ShardGraph made;
     const int64_t wanted = s->shard;
+    const bool open = fixed_batch(model, samples) == 0;
     bool full = false, fits_device; /* the device was, at a larger shard */
     for (;; s->shard /= 2) {
         made = (ShardGraph){0};
@@ -216,7 +223,7 @@ static int plan(Session *s, bool open, bool *smaller, ShardBuilder *make, void *
         fits_device = !fits_device;
         bool fits = true;
         if (fits_device) {
-            TRY(bytes_each(s, &made, d));
+            TRY(bytes_each(s, samples, &made, d));
             fits = s->each <= most_each(o);
             fits_device = s->each <= program_memory_left(s->program);
         }
@@ -258,12 +265,11 @@ int session_open(Session **out, Arena *a, const Graph *model, const Samples *sam
                  ShardBuilder *make, void *ctx, const Options *o, Diag *d)
 {
     Session *s = *out = NEW(a, Session);
-    const bool open = fixed_batch(model, samples) == 0;
     bool smaller;
     arena_defer(a, release_session, s);
     s->shard = shard_size(model, samples, most);
     for (;; s->shard /= 2) {
-        TRY(plan(s, open, &smaller, make, ctx, o, d));
+        TRY(plan(s, samples, &smaller, make, ctx, model, o, d));
         s->threads = program_threads(s->program, o->threads);
         while (s->threads > 1 && bytes_with(s, s->threads) > memory_limit(o)) s->threads--;
         smaller = smaller && runtime_is_parallel(o->device);

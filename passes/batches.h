@@ -63,10 +63,11 @@ int64_t shard_for_device(const Options *o, int64_t n);
  *
  * What the session will take is what is held once its program is compiled (with o->whole_process
  * the resident set: model, samples, libraries, generated code, packed weights), what the builder
- * says, and per thread an instance with the buffers of a feed. As many of o->threads (0: all cores)
- * run as keep that within o->memory. Nothing is allocated before the plan fits; error: not even one
- * instance does. On a GPU it is its memory that is planned; of what a shard leaves, lanes take what
- * they can use. A remark says when shards or lanes became fewer for what there is. */
+ * says, and per thread an instance with the buffers of a feed and what decoding an image takes. As
+ * many of o->threads (0: all cores) run as keep that within o->memory. Nothing is allocated before
+ * the plan fits; error: not even one instance does. On a GPU it is its memory that is planned; of
+ * what a shard leaves, lanes take what they can use. A remark says when shards or lanes became
+ * fewer for what there is. */
 enum { MEMORY_THREADS = 4 };
 int session_open(Session **out, Arena *a, const Graph *model, const Samples *s, int64_t most,
                  ShardBuilder *make, void *ctx, const Options *o, Diag *d);

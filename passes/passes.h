@@ -39,6 +39,7 @@ typedef struct Options {
     int64_t seed;
     int threads;        /* 0: all */
     const char *device; /* "cpu" */
+    bool made_up;       /* samples were made from the model: a run without data is to be short */
     size_t memory;      /* bytes the run may take; 0: no limit */
     bool whole_process; /* plans, and `memory`, count the process's resident set; else just plans */
     bool verify;        /* the verifier after every pass */
@@ -246,10 +247,13 @@ void sizes_of_samples(Context *c, const Samples *s);
 /* A clone of static shapes by opt.dims, as far as they go; map as of graph_clone. */
 Graph *graph_sized(const Graph *g, const Options *o, Arena *a, Value ***map);
 int64_t graph_flops_at(const Graph *g, const Options *o);
-/* `wanted`, or as many samples as g runs on in a minute or so of a few cores or a GPU, at least 64.
- */
+/* What a sample costs, in FLOPs: those of its products, and what moving the elements of all values
+ * takes in the same time; *elements (may be NULL): how many those are. */
+double graph_work_at(const Graph *g, const Options *o, double *elements);
+/* `wanted`, or as many samples as g runs on in half a minute or so of two cores (samples that were
+ * made up: a quarter of that), at least 64 (16). A GPU does 50 times as much. */
 int64_t samples_affordable(const Graph *g, const Options *o, int64_t wanted);
-/* Likewise training steps within half an hour or so, at least 1. */
+/* Likewise training steps within half an hour or so (a minute), at least 1. */
 double steps_affordable(const Graph *g, const Options *o, int64_t batch, double wanted);
 
 /* allocate.c. STATUS_NOTHING, with the reasons as messages, if no channel of `graph` is free. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ir/batch.h"
+#include "ir/process.h"
 #include "passes/passes.h"
 
 /* ---- graphs of static shapes -------------------------------------------------------- */
@@ -37,6 +38,24 @@ int64_t graph_flops_at(const Graph *g, const Options *o)
     return flops;
 }
 
+double graph_work_at(const Graph *g, const Options *o, double *elements)
+{
+    enum { FLOPS_PER_ELEMENT = 64 }; /* as a core needs about 1 ns for either */
+    Arena *a = arena_new();
+    const Graph *sized = graph_sized(g, o, a, NULL);
+    double count = 0;
+    for (int i = 0; i < sized->nnodes; i++)
+        for (int k = 0; k < sized->nodes[i]->nout; k++) {
+            const Value *v = sized->nodes[i]->out[k];
+            const int64_t n = v && dtype_is_float(v->type.dtype) ? type_count(&v->type) : 0;
+            count += n > 0 ? (double)n : 0;
+        }
+    const double work = (double)graph_flops(sized) + FLOPS_PER_ELEMENT * count;
+    if (elements) *elements = count;
+    arena_free(a);
+    return work;
+}
+
 /* How many times the work of a few cores the device does in the same time. */
 static double device_speed(const Options *o)
 {
@@ -46,20 +65,18 @@ static double device_speed(const Options *o)
 
 int64_t samples_affordable(const Graph *g, const Options *o, int64_t wanted)
 {
-    enum { FEWEST = 64 };
-    static const double most_work = 4e12; /* FLOPs */
-    double n = floor(most_work * device_speed(o) / ((double)graph_flops_at(g, o) + 1));
-    n = fmax(n, FEWEST);
-    return n < (double)wanted ? (int64_t)n : wanted;
+    const double most_work = o->made_up ? 1e12 : 4e12, fewest = o->made_up ? 16 : 64;
+    const double n = floor(most_work * device_speed(o) / (graph_work_at(g, o, NULL) + 1));
+    return (int64_t)fmin(fmax(n, fewest), (double)wanted);
 }
 
-/* A step takes three times the FLOPs of its samples: forwards, and backwards to values and weights.
+/* A step takes three times the work of its samples: forwards, and backwards to values and weights.
  */
 double steps_affordable(const Graph *g, const Options *o, int64_t batch, double wanted)
 {
-    static const double most_work = 3e14; /* FLOPs */
-    const double flops = 3 * (double)graph_flops_at(g, o) * (double)batch;
-    return fmin(wanted, fmax(1, floor(most_work * device_speed(o) / fmax(flops, 1))));
+    const double most_work = o->made_up ? 1e13 : 3e14;
+    const double work = 3 * graph_work_at(g, o, NULL) * (double)batch;
+    return fmin(wanted, fmax(1, floor(most_work * device_speed(o) / fmax(work, 1))));
 }
 
 /* ---- choice ------------------------------------------------------------------------- */
@@ -122,19 +139,29 @@ static int shape_error(Context *c, const Value *v, const char *text)
 /* "1x3x224x224" */
 static int set_shape(Context *c, const Value *v, const char *text, int64_t *dims)
 {
+    enum { MOST_SIZE = 100000000 };
     const char *p = text;
+    size_t bytes = dtype_size(v->type.dtype);
     for (int k = 0; k < v->type.rank; k++) {
         char *end;
         long long n = strtoll(p, &end, 10);
         int64_t have = v->type.dim[k], *dim = open_dim(dims, have);
         if (end == p || n < 1 || *end != (k + 1 < v->type.rank ? 'x' : '\0'))
             return shape_error(c, v, text);
+        if (n > MOST_SIZE)
+            return diag_error(c->diag, "--shape: a dimension of input '%s' is %.*s, the most is %d",
+                              v->name, (int)(end - p), p, MOST_SIZE);
+        if (!mul_ok(bytes, (size_t)n, &bytes)) bytes = SIZE_MAX;
         if (dim) *dim = n;
         if (!dim && n != (dim_is_sym(have) ? dims[have - DIM_SYM_BASE] : have))
             return shape_error(c, v, text);
         p = end + 1;
     }
-    return v->type.rank > 0 ? 0 : shape_error(c, v, text);
+    if (v->type.rank < 1) return shape_error(c, v, text);
+    const size_t most = c->opt.memory ? c->opt.memory : process_memory();
+    if (bytes <= most) return 0;
+    return diag_error(c->diag, "--shape: input '%s' of %s has more than the %zu bytes that %s",
+                      v->name, text, most, c->opt.memory ? "--memory allows" : "this machine has");
 }
 
 /* "x=1x3x224x224,y=1x80" */

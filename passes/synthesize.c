@@ -13,11 +13,12 @@
 #include <string.h>
 
 #include "ir/batch.h"
+#include "ir/process.h"
 #include "passes/batches.h"
 #include "passes/observe.h"
 
 enum { MOST_ELEMENTS = 1 << 24 }; /* of one sample */
-enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 256, MOST_BYTES = 1 << 28, TRIAL = 256 };
+enum { DEFAULT_COUNT = 8192, LEAST_COUNT = 16, MOST_BYTES = 1 << 28, TRIAL = 256 };
 
 typedef struct Preset {
     const char *name;
@@ -221,19 +222,29 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int axis, int
     return 0;
 }
 
-/* As many as fit into memory, fewer where one pass over them would take minutes. */
-static int64_t choose_count(const Graph *g, const int *axes, const Options *o)
+/* Bytes of a sample of all inputs as it is kept: floats are bytes. */
+static int64_t bytes_of_sample(const Graph *g, const int *axes, const Options *o)
 {
-    size_t memory = o->memory;
-    int64_t bytes = 0, most = memory && memory / 4 < MOST_BYTES ? (int64_t)memory / 4 : MOST_BYTES;
+    int64_t bytes = 0;
     for (int k = 0; k < g->ninputs; k++) {
-        Type t = sample_type(&g->inputs[k]->type, axes[k], o);
-        int64_t n = t.rank >= 0 ? type_count(&t) : 0;
-        bytes += n > 0 ? n : 1;
+        const Type t = sample_type(&g->inputs[k]->type, axes[k], o);
+        const int64_t n = t.rank >= 0 ? type_count(&t) : 0;
+        const int64_t each = dtype_is_float(t.dtype) ? 1 : (int64_t)dtype_size(t.dtype);
+        if (n > 0 && n <= MOST_ELEMENTS) bytes += n * each; /* make_input refuses the others */
     }
-    int64_t count = bytes > 0 ? most / bytes : DEFAULT_COUNT;
+    return bytes > 0 ? bytes : 1;
+}
+
+/* As many as fit into memory, fewer where one pass over them would take minutes. */
+static int64_t choose_count(const Graph *g, int64_t bytes, const Options *o)
+{
+    const size_t memory = o->memory;
+    const int64_t most = memory && memory / 4 < MOST_BYTES ? (int64_t)memory / 4 : MOST_BYTES;
+    int64_t count = most / bytes;
     count = count > DEFAULT_COUNT ? DEFAULT_COUNT : count < LEAST_COUNT ? LEAST_COUNT : count;
-    return samples_affordable(g, o, count);
+    Options given = *o; /* they are made once, and training sees all of them */
+    given.made_up = false;
+    return samples_affordable(g, &given, count);
 }
 
 /* ---- trying ranges ------------------------------------------------------------------ */
@@ -419,13 +430,21 @@ static int choose_drawings(Context *c, Samples *s)
     return status;
 }
 
+static size_t held_now(const Options *o)
+{
+    return o->whole_process && !runtime_is_parallel(o->device) ? process_resident() : 0;
+}
+
 int synthesize(Samples **out, Context *c, int64_t count)
 {
     const Graph *g = c->original;
     Planes planes;
     Samples *s = *out = NEW(c->arena, Samples);
     const int *axes = batch_axes(g, c->arena);
-    s->count = count > 0 ? count : choose_count(g, axes, &c->opt);
+    const int64_t bytes = bytes_of_sample(g, axes, &c->opt);
+    s->count = count > 0 ? count : choose_count(g, bytes, &c->opt);
+    TRY(memory_allows(&c->opt, held_now(&c->opt) + (size_t)bytes * (size_t)s->count, s->count,
+                      c->diag));
     s->ninputs = g->ninputs;
     s->inputs = NEW_ARRAY(c->arena, SampleInput, g->ninputs);
     s->source = "smooth noise";

@@ -99,7 +99,7 @@ static const struct {
      "on a GPU, products of floats may round operands to 10 bits"},
     {"deterministic", NULL, SWITCH, offsetof(ehap, deterministic), 0, 0,
      "on a GPU, the same bytes in every run: no timed choice of algorithms"},
-    {"memory", "SIZE", SIZE, OPT(memory), 0, 0,
+    {"memory", "SIZE", SIZE, OPT(memory), 1, 1e18,
      "take at most so much: 512M, 2G (smaller shards, then fewer threads)"},
     {"resume", "DIR", STRING, offsetof(ehap, resume), 0, 0,
      "keep the state in DIR after each pass and while training; go on from it if it is there"},
@@ -136,6 +136,19 @@ bool option_takes_value(const char *name, bool *known)
             return options[i].arg != NULL;
         }
     return false;
+}
+
+static bool takes_number(Kind kind)
+{
+    return kind == INT || kind == LONG || kind == NUMBER || kind == REAL || kind == SIZE ||
+           kind == DURATION || kind == BUDGET;
+}
+
+const char *option_of_number(int k)
+{
+    for (int i = 0; i < NOPTIONS; i++)
+        if (takes_number(options[i].kind) && k-- == 0) return options[i].name;
+    return NULL;
 }
 
 static bool parse_number(const char *s, double *out)
@@ -250,12 +263,12 @@ static int set(ehap *e, const char *name, const char *value)
     case BUDGET:
         return set_budget(e, i, value);
     case SIZE:
-        if (!parse_with_unit(value, "kmgt", bytes, &x) || x < 1 || x > 1e18)
+        if (!parse_with_unit(value, "kmgt", bytes, &x) || x < 1 || x > options[i].hi)
             return bad_value(e, name, value, "a size like 512M or 2G");
         *(size_t *)p = (size_t)x;
         return EHAP_OK;
     case DURATION:
-        if (!parse_with_unit(value, "smh", seconds, &x) || x <= 0)
+        if (!parse_with_unit(value, "smh", seconds, &x) || x <= 0 || x > options[i].hi)
             return bad_value(e, name, value, "a time like 90s, 10m or 2h");
         *(double *)p = x;
         return EHAP_OK;

@@ -9,4 +9,8 @@ void options_help(FILE *to);
 /* Whether the flag takes a value; *known: whether there is such a flag. */
 bool option_takes_value(const char *name, bool *known);
 
+/* The name of the k-th option that takes a number, with a unit or without; NULL: there are no more.
+ */
+const char *option_of_number(int k);
+
 #endif

@@ -65,10 +65,14 @@ static int measure_input(ehap *e)
 static void remark_work(const Context *c)
 {
     const int64_t most = samples_affordable(c->original, &c->opt, AGREEMENT);
+    double elements;
+    graph_work_at(c->original, &c->opt, &elements);
     if (most < AGREEMENT && most < c->data->count)
         diag_remark(c->diag,
-                    "a sample takes %.3g GFLOPs: scores, ranges and refits see %lld samples",
-                    (double)graph_flops_at(c->original, &c->opt) * 1e-9, (long long)most);
+                    "a sample takes %.3g GFLOPs and %.3g million elements: scores, ranges and "
+                    "refits see %lld samples%s",
+                    (double)graph_flops_at(c->original, &c->opt) * 1e-9, elements * 1e-6,
+                    (long long)most, c->opt.made_up ? ", as they are made up" : "");
 }
 
 int pipeline_prepare(ehap *e)
@@ -78,6 +82,7 @@ int pipeline_prepare(ehap *e)
     if (c->data) return EHAP_OK;
     e->preprocess.dims = c->opt.dims;
     e->preprocess.ndims = c->opt.ndims;
+    e->preprocess.memory = c->opt.memory;
     if (e->eval) {
         if (samples_read(&s, e->arena, e->eval, &e->preprocess, c->original, &e->diag) < 0)
             return EHAP_BAD_INPUT;
@@ -87,6 +92,7 @@ int pipeline_prepare(ehap *e)
         if (samples_read(&s, e->arena, e->data, &e->preprocess, c->original, &e->diag) < 0)
             return EHAP_BAD_INPUT;
     } else {
+        c->opt.made_up = true;
         if (synthesize(&s, c, 0) < 0) return EHAP_BAD_INPUT;
         diag_remark(&e->diag, "no --data given: %s", s->source);
     }

@@ -35,15 +35,22 @@ static bool trained_before(const Context *c)
     return runs > 1; /* this one is recorded already */
 }
 
-/* Where nobody says how long to train, not for hours on end. */
+/* Whether nobody says how long to train. */
+static bool free_length(const Options *o)
+{
+    return o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0;
+}
+
+/* Then not for hours on end. */
 static double affordable_steps(const Context *c, int64_t batch, double wanted)
 {
     const double steps = steps_affordable(c->graph, &c->opt, batch, wanted);
     if (steps < wanted)
         diag_remark(c->diag,
-                    "training takes %.0f steps instead of %.0f, as the network is large (--steps, "
-                    "--epochs or --time choose)",
-                    steps, wanted);
+                    "training takes %.0f steps of %lld samples instead of %.0f, as the network is "
+                    "large%s (--steps, --epochs or --time choose)",
+                    steps, (long long)batch, wanted,
+                    c->opt.made_up ? " and its samples are made up" : "");
     return steps;
 }
 
@@ -73,11 +80,33 @@ static int read_numbers(TrainRecipe *r, double *qat, Context *c, const char *opt
     return pass_int(&r->state_every, c, opt, "state", 1);
 }
 
+/* Where little work is to be spent, small steps are better than few. */
+static int64_t usual_batch(const Context *c)
+{
+    enum { FEW_STEPS = 64 };
+    int64_t batch = DEFAULT_BATCH;
+    while (free_length(&c->opt) && batch > SHARD_SAMPLES &&
+           steps_affordable(c->graph, &c->opt, batch, FEW_STEPS) < FEW_STEPS)
+        batch /= 2;
+    return batch;
+}
+
+/* A step sees no sample twice because of a number that was typed. */
+static int64_t given_batch(const Context *c)
+{
+    const int64_t n = c->data->count, batch = c->opt.batch;
+    if (batch <= n || batch <= DEFAULT_BATCH) return batch;
+    const int64_t most = n > DEFAULT_BATCH ? n : DEFAULT_BATCH;
+    diag_remark(c->diag, "--batch %lld: there are %lld samples, steps are of %lld",
+                (long long)batch, (long long)n, (long long)most);
+    return most;
+}
+
 static void choose_batch(TrainRecipe *r, const Context *c)
 {
     const Options *o = &c->opt;
     const int64_t shard = shard_size(c->graph, c->data, 0),
-                  batch = o->batch > 0 ? o->batch : DEFAULT_BATCH;
+                  batch = o->batch > 0 ? given_batch(c) : usual_batch(c);
     r->setup.batch = (batch + shard - 1) / shard * shard; /* whole shards */
     r->most = shard_for_device(o, r->setup.batch);
     while (r->most > SHARD_SAMPLES && r->setup.batch % r->most) r->most /= 2;
@@ -90,8 +119,7 @@ static int choose_steps(TrainRecipe *r, Context *c, const char *opt, double shar
     const double epochs = o->epochs > 0 ? o->epochs : 2;
     double total = ceil(epochs * (double)c->data->count / (double)r->setup.batch);
     if (o->epochs <= 0 && total < LEAST_STEPS) total = LEAST_STEPS;
-    if (o->epochs <= 0 && o->steps <= 0 && o->seconds <= 0)
-        total = affordable_steps(c, r->setup.batch, total);
+    if (free_length(o)) total = affordable_steps(c, r->setup.batch, total);
     if (o->steps > 0) total = (double)o->steps;
     const bool timed = o->seconds > 0 && o->steps <= 0 && o->epochs <= 0;
     r->seconds = o->seconds * share;

@@ -116,6 +116,31 @@ static void test_gzip(void **state)
     read_fails(f, path, "");
 }
 
+/* What --memory leaves is the limit, before it is allocated. */
+static void test_gzip_and_memory(void **state)
+{
+    enum { COUNT = 1 << 20 };
+    Fixture *f = *state;
+    const uint8_t head[16 + 4] = {0, 0, 8, 4, 0, COUNT >> 16, 0, 0, 0, 0,
+                                  0, 2, 0, 0, 0, 2,           0, 0, 0, 3};
+    const char *path = arena_printf(f->a, "%s/m-images-idx3-ubyte.gz", f->dir);
+    uint8_t *zeros = NEW_ARRAY(f->a, uint8_t, 12 * COUNT);
+    gzFile z = gzopen(path, "wb");
+    assert_int_equal(gzwrite(z, head, sizeof head), sizeof head);
+    assert_int_equal(gzwrite(z, zeros, 12 * COUNT), 12 * COUNT);
+    assert_int_equal(gzclose(z), Z_OK);
+    Samples *s;
+    Preprocess p = {.scale = 1, .memory = process_resident() + (8 << 20)};
+    const size_t before = process_peak_resident();
+    assert_int_equal(samples_read(&s, f->a, path, &p, f->g, &f->d), -1);
+    assert_non_null(strstr(f->message, "MiB, which is what --memory leaves"));
+    assert_true(process_peak_resident() < before + (4 << 20));
+    p.memory = process_resident() + (32 << 20);
+    assert_int_equal(samples_read(&s, f->a, path, &p, f->g, &f->d), 0);
+    assert_int_equal(s->count, COUNT);
+    assert_true(process_peak_resident() < before + (18 << 20)); /* once */
+}
+
 static void test_npz(void **state)
 {
     Fixture *f = *state;
@@ -311,13 +336,12 @@ static void test_stamp(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {TEST(test_records),        TEST(test_pieces),
-                                       TEST(test_large_files),    TEST(test_idx),
-                                       TEST(test_gzip),           TEST(test_npz),
-                                       TEST(test_single_numbers), TEST(test_batch_axes),
-                                       TEST(test_npy_damage),     TEST(test_preprocess),
-                                       TEST(test_conversion),     TEST(test_npz_bomb),
-                                       TEST(test_bfloat16),       TEST(test_nothing),
-                                       TEST(test_stamp)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_records),    TEST(test_pieces),         TEST(test_large_files),
+        TEST(test_idx),        TEST(test_gzip),           TEST(test_gzip_and_memory),
+        TEST(test_npz),        TEST(test_single_numbers), TEST(test_batch_axes),
+        TEST(test_npy_damage), TEST(test_preprocess),     TEST(test_conversion),
+        TEST(test_npz_bomb),   TEST(test_bfloat16),       TEST(test_nothing),
+        TEST(test_stamp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,6 +80,15 @@ static void gather(const Samples *s, int64_t i, float *x)
     samples_gather(s, 0, &i, 1, DT_F32, x);
 }
 
+/* What decoding takes is known without decoding: pixels, and their rows as floats of the input's
+ * width. */
+static void test_room(void **state)
+{
+    Fixture *f = *state;
+    const Samples *s = read_ok(f, MODEL(3, 2, 3), put_png(f, "r.png", 400, 300), "scale=1");
+    assert_int_equal(s->inputs[0].room, 400 * 300 * 3 + 400 * 3 * 3 * sizeof(float));
+}
+
 static void test_layouts(void **state)
 {
     Fixture *f = *state;
@@ -202,7 +211,7 @@ static void test_broken(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {TEST(test_layouts), TEST(test_resizing), TEST(test_classes),
-                                       TEST(test_broken)};
+    const struct CMUnitTest tests[] = {TEST(test_room), TEST(test_layouts), TEST(test_resizing),
+                                       TEST(test_classes), TEST(test_broken)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

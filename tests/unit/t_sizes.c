@@ -31,7 +31,8 @@ static void keep(void *ctx, Severity sev, const char *text)
 static int set_up(Setup *s, const char *shape)
 {
     *s = (Setup){.diag = {.sink = keep, .ctx = s}};
-    s->c = (Context){.arena = arena_new(), .diag = &s->diag, .opt.shape = shape};
+    s->c = (Context){
+        .arena = arena_new(), .diag = &s->diag, .opt = {.shape = shape, .memory = (size_t)1 << 40}};
     char text[512], zeros[256] = "0.0";
     for (int k = 1; k < 24; k++) strcat(zeros, ", 0.0");
     snprintf(text, sizeof text, "%.*s%s%s", (int)(strstr(net, "1.0") - net), net, zeros,
@@ -82,7 +83,17 @@ static void colors_last(void **state)
 
 static void wrong_shapes(void **state)
 {
-    static const char *const wrong[] = {"x=1x4x96x80", "x=1x3x96", "y=1x3x96x80", "x=1x3x0x80"};
+    static const char *const wrong[] = {"x=1x4x96x80",
+                                        "x=1x3x96",
+                                        "y=1x3x96x80",
+                                        "x=1x3x0x80",
+                                        "x=1x3x-9x80",
+                                        "x=1x3x9x",
+                                        "x=1x3x1e9x80",
+                                        "x=1000000000x3x8x8",
+                                        "x=99999999999999999999x3x8x8",
+                                        "x=1x3x90000000x90000000",
+                                        "x=90000000x3x90000000x90000000"};
     (void)state;
     for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
         Setup s;
@@ -90,6 +101,21 @@ static void wrong_shapes(void **state)
         assert_non_null(strstr(s.said, "--shape"));
         arena_free(s.c.arena);
     }
+}
+
+/* The message names the bound. */
+static void huge_shapes(void **state)
+{
+    (void)state;
+    Setup s;
+    assert_int_equal(set_up(&s, "x=1000000000x3x8x8"), -1);
+    assert_non_null(
+        strstr(s.said, "a dimension of input 'x' is 1000000000, the most is 100000000"));
+    arena_free(s.c.arena);
+    assert_int_equal(set_up(&s, "x=1x3x90000000x90000000"), -1);
+    assert_non_null(strstr(s.said, "has more than the "));
+    assert_non_null(strstr(s.said, "1099511627776 bytes that --memory allows"));
+    arena_free(s.c.arena);
 }
 
 /* Small networks get all that is wanted; a sample of 38 GFLOPs gets what takes minutes. */
@@ -101,12 +127,19 @@ static void work_is_bounded(void **state)
     assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 8192);
     assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 312, 0);
     arena_free(s.c.arena);
-    assert_int_equal(set_up(&s, "x=1x3x20000x40000"), 0); /* 38.4 GFLOPs */
-    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 104);
+    assert_int_equal(set_up(&s, "x=1x3x20000x40000"), 0);                /* 38.4 GFLOPs */
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 64); /* and 6.4 G elements */
     assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 10), 10);
-    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 20, 0);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 1, 0);
     arena_free(s.c.arena);
-    assert_int_equal(set_up(&s, "x=1x3x2000000x4000000"), 0);
+    assert_int_equal(set_up(&s, "x=1x3x1000x1000"), 0); /* 48 MFLOPs, 8 M elements: 560 MFLOPs */
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 7142);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 3120), 1395, 0);
+    s.c.opt.made_up = true;
+    assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 1785);
+    assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 3120), 46, 0);
+    arena_free(s.c.arena);
+    assert_int_equal(set_up(&s, "x=1x3x24000x48000"), 0);
     assert_int_equal(samples_affordable(s.c.graph, &s.c.opt, 8192), 64);
     assert_float_equal(steps_affordable(s.c.graph, &s.c.opt, 128, 312), 1, 0);
     arena_free(s.c.arena);
@@ -127,7 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shards_of_few_samples), cmocka_unit_test(open_dimensions),
         cmocka_unit_test(colors_last),           cmocka_unit_test(wrong_shapes),
-        cmocka_unit_test(work_is_bounded),
+        cmocka_unit_test(work_is_bounded),       cmocka_unit_test(huge_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

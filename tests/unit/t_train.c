@@ -11,6 +11,7 @@
 
 #include "passes/checkpoint.h"
 #include "passes/train/train_graph.h"
+#include "passes/train/train_recipe.h"
 #include "tests/unit/small_net.h"
 
 static int warnings;
@@ -424,6 +425,28 @@ static void options_are_bounded(void **state)
     arena_free(a);
 }
 
+/* A batch that was typed is no more than there are samples, or the usual one. */
+static void batch_is_clamped(void **state)
+{
+    static const struct {
+        int64_t batch, count, want;
+    } cases[] = {{100000, 64, 128}, {100000, 300, 304}, {256, 300, 256}, {96, 64, 96}};
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = small_context(a, &d, true);
+    Samples few = *c.data;
+    c.data = &few;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        TrainRecipe r;
+        few.count = cases[k].count;
+        c.opt.batch = (int)cases[k].batch;
+        assert_int_equal(train_recipe(&r, &c, ""), 0);
+        assert_int_equal(r.setup.batch, cases[k].want);
+    }
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +463,7 @@ int main(void)
         cmocka_unit_test(a_moving_range_stays_inside_its_clip),
         cmocka_unit_test(a_stopped_run_goes_on),
         cmocka_unit_test(options_are_bounded),
+        cmocka_unit_test(batch_is_clamped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
