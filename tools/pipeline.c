@@ -105,12 +105,42 @@ int pipeline_prepare(ehap *e)
 
 static const char *const budget_name[] = {"flops", "params", "channels"};
 
+/* What the part in front has to keep for the whole to keep the fraction asked for: what is set
+ * aside behind it has been compressed, and may have been too fixed to give its part. Its figures
+ * are of the shapes that are known there (others count as 1), as in the report. No more is taken
+ * than twice over. */
+static double keep_in_front(const ehap *e)
+{
+    const Context *c = &e->c;
+    const double keep = c->opt.keep;
+    if (!e->tail || c->opt.budget == BUDGET_CHANNELS) return keep;
+    const bool flops = c->opt.budget == BUDGET_FLOPS;
+    const double front = (double)(flops ? graph_flops_at(c->original, &c->opt)
+                                        : graph_params(c->original)),
+                 before = (double)(flops ? e->apart.flops : e->apart.params),
+                 after =
+                     (double)(flops ? graph_flops(e->tail->nodes) : graph_params(e->tail->nodes)),
+                 left = (keep * (front + before) - after) / fmax(front, 1);
+    return fmin(keep, fmax(keep / 2, left));
+}
+
+static void remark_front(const ehap *e, double keep)
+{
+    if (keep < e->c.opt.keep)
+        diag_remark(
+            e->c.diag,
+            "what lies behind %s gives less than its part: in front of it %.1f %% of %s stay",
+            e->tail->first, 100 * keep, budget_name[e->c.opt.budget]);
+}
+
 /* One round's share of the way: what remains shrinks by the same factor each time. */
 static int prune_round(ehap *e, int round, int rounds)
 {
     Context *c = &e->c;
-    double keep = pow(c->opt.keep, (double)(round + 1) / rounds);
+    const double all = keep_in_front(e);
+    double keep = pow(all, (double)(round + 1) / rounds);
     int status = e->scores ? EHAP_OK : run(e, "sensitivity", "");
+    if (round == 0) remark_front(e, all);
     if (status == EHAP_OK)
         status =
             run(e, "allocate", arena_printf(e->arena, "%s=%.9g", budget_name[c->opt.budget], keep));

@@ -100,6 +100,23 @@ def unknown_operators(work):
     pruned("of unknown shape", model([odd("x", "n"), *c], wc), ["b/conv1"], work)
 
 
+def one_budget(work):
+    """What is behind can lose nothing: what is in front makes up for it, down to half of what was asked."""
+    for behind, least, most in ((1, 0.5, 0.6), (12, 0.5, 0.6), (60, 0.65, 0.75)):
+        nodes, weights = chain("f/", "x", "m", 3)
+        nodes.append(odd("m", "n0"))
+        for k in range(behind):
+            nodes.append(helper.make_node("Conv", [f"n{k}", f"w{k}"], ["y" if k + 1 == behind else f"n{k + 1}"], f"fixed{k}"))
+            weights.append(weight(f"w{k}", 8, 8, 1, 1))
+        onnx.save(model(nodes, weights, [info("n0")]), f"{work}/m.onnx")
+        keep = ",".join(f"fixed{k}" for k in range(behind))
+        rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--params", "0.6", "--align", "1", "--keep", keep)
+        check(f"{behind} layers behind are kept", rc == 0 and "gives less than its part" in text, text)
+        count = lambda path: sum(int(np.prod(w.dims)) for w in onnx.load(path).graph.initializer)
+        share = count(f"{work}/p.onnx") / count(f"{work}/m.onnx")
+        check(f"one budget over {behind} layers behind", least <= share <= most, f"{share:.3f} {text}")
+
+
 def nothing(work):
     onnx.save(model([odd("x", "y")], []), f"{work}/m.onnx")
     if os.path.exists(f"{work}/p.onnx"):
@@ -186,6 +203,7 @@ def preserved(work):
 
 with tempfile.TemporaryDirectory() as work:
     unknown_operators(work)
+    one_budget(work)
     nothing(work)
     structure(work)
     preserved(work)
