@@ -201,6 +201,12 @@ static int make_input(SampleInput *in, Context *c, const Value *v, int axis, int
         in->data = make_number(c, v);
         return 0;
     }
+    if (dtype == DT_U8 && planes_of(&planes, &in->type)) { /* 0 to 255 is what it expects */
+        uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
+        make_drawings(bytes, &planes, DRAW_SCENES, &c->opt, 0, count);
+        in->data = bytes;
+        return 0;
+    }
     if (whole) {
         in->data =
             make_integers(c->arena, dtype, n * count, indices_of(c->original, v), c->opt.seed);
@@ -450,7 +456,7 @@ int synthesize(Samples **out, Context *c, int64_t count)
     s->source = "smooth noise";
     for (int k = 0; k < g->ninputs; k++)
         TRY(make_input(&s->inputs[k], c, g->inputs[k], axes[k], s->count));
-    bool image = g->ninputs == 1 && s->inputs[0].type.dtype == DT_U8 &&
-                 planes_of(&planes, &s->inputs[0].type);
+    bool image = g->ninputs == 1 && dtype_is_float(g->inputs[0]->type.dtype) &&
+                 s->inputs[0].type.dtype == DT_U8 && planes_of(&planes, &s->inputs[0].type);
     return image ? choose_drawings(c, s) : 0;
 }

@@ -153,6 +153,35 @@ static void made_samples(void **state)
     arena_free(a);
 }
 
+/* Images of bytes are drawn as they are; other bytes, and integers of any size, are numbers. */
+static void made_integers(void **state)
+{
+    static const char *const nets[] = {
+        "g (uint8[N,3,16,16] x) => (y) { t = Cast <to = 1> (x) y = Relu (t) }",
+        "g (uint8[N,5] x) => (y) { t = Cast <to = 1> (x) y = Relu (t) }",
+        "g (int32[N,5] x) => (y) { t = Cast <to = 1> (x) y = Relu (t) }",
+        "g (int8[N,3,16,16] x) => (y) { t = Cast <to = 1> (x) y = Relu (t) }",
+        "g (bool[N,4] x) => (y) { t = Cast <to = 1> (x) y = Relu (t) }",
+    };
+    static const float least[] = {200, 50, 50, 50, 1}, most[] = {255, 99, 99, 99, 1};
+    (void)state;
+    for (size_t k = 0; k < sizeof nets / sizeof *nets; k++) {
+        Arena *a = arena_new();
+        Diag d = diag_stderr("net");
+        Graph *g = parse(a, nets[k]);
+        Context c = {.arena = a, .graph = g, .original = g, .diag = &d, .opt = {.device = "cpu"}};
+        Samples *s;
+        Rows y;
+        float top = -1;
+        assert_int_equal(sizes_choose(&c), 0);
+        assert_int_equal(synthesize(&s, &c, 40), 0);
+        assert_int_equal(forward_rows(&y, a, g, NULL, s, 40, NULL, &c.opt, &d), 0);
+        for (int64_t i = 0; i < 40 * y.row; i++) top = y.x[i] > top ? y.x[i] : top;
+        assert_in_range((int)top, (int)least[k], (int)most[k]);
+        arena_free(a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +189,7 @@ int main(void)
         cmocka_unit_test(rows_along_any_axis),
         cmocka_unit_test(numbers_that_differ),
         cmocka_unit_test(made_samples),
+        cmocka_unit_test(made_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
