@@ -176,10 +176,12 @@ static bool sums_up(Op op)
 /* How many elements a mean is over, removed lanes included; 0: not known. */
 static int64_t terms(const Lanes *l, const Value *x, const bool *mask)
 {
-    int64_t count = 1;
-    for (int axis = 0; axis < x->type.rank; axis++)
-        if (mask[axis]) count *= lanes_size(l, x, axis) > 0 ? lanes_size(l, x, axis) : 0;
-    return count;
+    size_t count = 1;
+    for (int axis = 0; axis < x->type.rank; axis++) {
+        const int64_t size = mask[axis] ? lanes_size(l, x, axis) : 1;
+        if (size < 1 || !mul_ok(count, (size_t)size, &count)) return 0;
+    }
+    return count <= INT64_MAX ? (int64_t)count : 0;
 }
 
 /* Axes that remain pass. A sum over lanes is the same without those that are zero; so is a mean,
