@@ -119,26 +119,22 @@ int64_t batch_outer(const Type *t, int axis)
     return outer;
 }
 
+static void move_runs(char *to, size_t to_step, const char *from, size_t from_step, int64_t runs,
+                      size_t bytes)
+{
+    for (int64_t k = 0; k < runs; k++, to += to_step, from += from_step) memcpy(to, from, bytes);
+}
+
 void batch_get(void *part, const void *tensor, int64_t outer, int64_t i, int64_t n, size_t bytes)
 {
-    if (outer < 1) {
-        memcpy(part, tensor, bytes);
-        return;
-    }
-    const size_t inner = bytes / (size_t)outer;
-    for (int64_t o = 0; o < outer; o++)
-        memcpy((char *)part + (size_t)o * inner, (const char *)tensor + (size_t)(o * n + i) * inner,
-               inner);
+    if (outer < 1) outer = n = 1, i = 0;
+    const size_t run = bytes / (size_t)outer;
+    move_runs(part, run, (const char *)tensor + (size_t)i * run, (size_t)n * run, outer, run);
 }
 
 void batch_put(void *tensor, const void *part, int64_t outer, int64_t i, int64_t n, size_t bytes)
 {
-    if (outer < 1) {
-        memcpy(tensor, part, bytes);
-        return;
-    }
-    const size_t inner = bytes / (size_t)outer;
-    for (int64_t o = 0; o < outer; o++)
-        memcpy((char *)tensor + (size_t)(o * n + i) * inner, (const char *)part + (size_t)o * inner,
-               inner);
+    if (outer < 1) outer = n = 1, i = 0;
+    const size_t run = bytes / (size_t)outer;
+    move_runs((char *)tensor + (size_t)i * run, (size_t)n * run, part, run, outer, run);
 }
