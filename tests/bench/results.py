@@ -50,8 +50,8 @@ def ours(model, criterion, folder):
     r = json.load(open(report))
     acc = r["accuracy"]
     stages = [percent(acc.get(k)) for k in ("input", "pruned", "reconstructed", "trained")]
-    probes = r["scoring"]["probes"]
-    return (f"| {model} | {criterion}{f', {probes} probes' if probes else ''} | " + " | ".join(stages) +
+    label = f"{criterion}, {r['scoring']['probes']} probes" if "ehap" in criterion else criterion
+    return (f"| {model} | {label} | " + " | ".join(stages) +
             f" | **{percent(judged['accuracy'])}** | {r['output']['flops'] / r['input']['flops']:.3f} |"
             f" {r['output']['params'] / r['input']['params']:.3f} |"
             f" {r['seconds']:.0f} | {r['peak_rss_bytes'] / 2**20:.0f} |")
