@@ -64,7 +64,7 @@ static int check_opaque(Check *c, const Node *n)
     if (!standard && !domain_imported(c, domain))
         return node_error(c->e.d, n, "the model imports no opset of domain '%s'", domain);
     Node legal;
-    TRY(legalise_node(&c->e, n, &legal));
+    TRY(legalize_node(&c->e, n, &legal));
     for (int k = 0; k < n->nattrs; k++) {
         Bytes b;
         if (n->attrs[k].kind == ATTR_OPAQUE) TRY(emit_body(&c->e, n, n->attrs[k].s, &b));
@@ -83,7 +83,7 @@ static int check_known(Check *c, const Node *n)
                           "it has %d inputs and %d outputs, which this op never has, or one "
                           "that it needs is missing",
                           n->nin, n->nout);
-    return legalise_node(&c->e, n, &legal);
+    return legalize_node(&c->e, n, &legal);
 }
 
 /* Ops whose tensor inputs are all of one type. */

@@ -239,7 +239,7 @@ static char **names_of(Emit *e, Value *const *v, int n)
 /* *legal receives the node as it is written. */
 static int emit_node(Emit *e, const Node *node, Node *legal, Onnx__NodeProto **out)
 {
-    TRY(legalise_node(e, node, legal));
+    TRY(legalize_node(e, node, legal));
     const Node n = *legal;
     Onnx__NodeProto *p = MAKE(e, Onnx__NodeProto, ONNX__NODE_PROTO__INIT);
     *out = p;

@@ -30,9 +30,9 @@ int emit_model(Emit *e, Onnx__ModelProto **out);
 
 /* Whether n has the inputs and outputs that its op must have. */
 bool has_arity(const Node *n);
-/* legalise.c: *out becomes n as the opset that is written has it; an error if it has no such
+/* legalize.c: *out becomes n as the opset that is written has it; an error if it has no such
  * form. The lists of *out are its own. */
-int legalise_node(Emit *e, const Node *n, Node *out);
+int legalize_node(Emit *e, const Node *n, Node *out);
 /* The opset that all nodes of the graph can be written at, at least e->opset. */
 int64_t needed_opset(Emit *e);
 /* Whether a node that is only carried keeps its meaning at the opset that is written. */

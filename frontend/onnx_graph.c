@@ -1,6 +1,6 @@
 /* GraphProto to Graph.
  *
- * First every name is declared with its value, so that helpers made while normalising nodes can
+ * First every name is declared with its value, so that helpers made while normalizing nodes can
  * never take a name that the file uses further down. Then nodes are put in topological order (the
  * file's own where that is one) and imported one by one, each with the types of its inputs known.
  */

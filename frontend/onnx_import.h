@@ -61,7 +61,7 @@ int body_captures(Import *im, Onnx__NodeProto *n, Captures *out);
 
 /* onnx_node.c: the operator of the default domain; OP_Opaque: it is none that we know. */
 Op standard_op(const char *op_type, int64_t opset);
-/* Makes a node, normalises it and appends it to the graph. */
+/* Makes a node, normalizes it and appends it to the graph. */
 int import_node(Import *im, const Onnx__NodeProto *proto, const Captures *captures);
 /* An initializer or Constant that the IR cannot hold, as an opaque Constant node. */
 int import_opaque_constant(Import *im, const char *name, Onnx__AttributeProto *value);

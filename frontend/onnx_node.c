@@ -106,14 +106,14 @@ static int plain_attr(Import *im, const char *what, const Onnx__AttributeProto *
     }
 }
 
-static int internalise(void *ctx, ProtobufCMessage *t)
+static int internalize(void *ctx, ProtobufCMessage *t)
 {
-    return tensor_internalise(ctx, (Onnx__TensorProto *)t);
+    return tensor_internalize(ctx, (Onnx__TensorProto *)t);
 }
 
 static int verbatim_attr(Import *im, Onnx__AttributeProto *p, Attr *a)
 {
-    TRY(wire_each(&p->base, &onnx__tensor_proto__descriptor, internalise, &im->files));
+    TRY(wire_each(&p->base, &onnx__tensor_proto__descriptor, internalize, &im->files));
     *a = (Attr){.name = a->name, .kind = ATTR_OPAQUE, .s = wire_pack(im->g->arena, &p->base)};
     return 0;
 }

@@ -85,9 +85,9 @@ static void import_props(Import *im, const Onnx__ModelProto *m)
     }
 }
 
-static int internalise(void *ctx, ProtobufCMessage *t)
+static int internalize(void *ctx, ProtobufCMessage *t)
 {
-    return tensor_internalise(ctx, (Onnx__TensorProto *)t);
+    return tensor_internalize(ctx, (Onnx__TensorProto *)t);
 }
 
 static int import_info(Import *im, Onnx__ModelProto *m)
@@ -104,7 +104,7 @@ static int import_info(Import *im, Onnx__ModelProto *m)
     import_props(im, m);
     TRY(inline_functions(im, m));
     for (size_t i = 0; i < m->n_functions; i++)
-        TRY(wire_each(&m->functions[i]->base, &onnx__tensor_proto__descriptor, internalise,
+        TRY(wire_each(&m->functions[i]->base, &onnx__tensor_proto__descriptor, internalize,
                       &im->files));
     info->extra = model_extra(im, m);
     info->graph_extra = graph_extra(im, m->graph);

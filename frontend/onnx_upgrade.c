@@ -1,4 +1,4 @@
-/* Opset normalisation: nodes of opset 7 and later in the form of opset 18.
+/* Opset normalization: nodes of opset 7 and later in the form of opset 18.
  *
  * Most of it is attributes that became inputs, listed in ir/opset.def. The rest are the rules
  * below, each with the opset until which it applies. */
@@ -120,7 +120,7 @@ static int flat_softmax(Import *im, Node *n, Node **after)
     return 0;
 }
 
-/* Training-mode normalisation, and the per-activation kind of opset 8, stay as they are. */
+/* Training-mode normalization, and the per-activation kind of opset 8, stay as they are. */
 static int batch_norm(Import *im, Node *n, Node **after)
 {
     (void)im;

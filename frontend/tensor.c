@@ -90,7 +90,7 @@ static int external_bytes(TensorFiles *f, const Onnx__TensorProto *t, const char
     return 0;
 }
 
-int tensor_internalise(TensorFiles *f, Onnx__TensorProto *t)
+int tensor_internalize(TensorFiles *f, Onnx__TensorProto *t)
 {
     Bytes b;
     if (t->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL) return 0;

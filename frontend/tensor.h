@@ -27,7 +27,7 @@ int64_t tensor_files_bytes(const TensorFiles *f); /* of all files opened */
 int tensor_read(TensorFiles *f, const Onnx__TensorProto *t, const char *what, Type *type,
                 const void **data);
 /* Moves external bytes of a tensor that stays a TensorProto into its raw_data. */
-int tensor_internalise(TensorFiles *f, Onnx__TensorProto *t);
+int tensor_internalize(TensorFiles *f, Onnx__TensorProto *t);
 /* A known element type that the IR computes shapes and bytes of, else DT_NONE. */
 DType tensor_dtype(int32_t onnx);
 

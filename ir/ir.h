@@ -1,6 +1,6 @@
 /* The graph: SSA values, nodes in topological order, one arena.
  *
- * Operators are ONNX's in their newest form that our reader normalises to (opset 18:
+ * Operators are ONNX's in their newest form that our reader normalizes to (opset 18:
  * reductions take axes as an input, Split has num_outputs), plus a few of our own in the
  * domain "ehap" (ops.def). Constants are values with data. What we do not understand is an
  * OP_Opaque node, kept verbatim.

@@ -41,7 +41,7 @@ typedef struct Samples {
     int ninputs;
     const int32_t *labels; /* NULL: unlabelled */
     int nclasses;
-    const char *source; /* "cifar (20000 images)", "synthesised from BatchNormalization" … */
+    const char *source; /* "cifar (20000 images)", "synthesized from BatchNormalization" … */
 } Samples;
 
 /* Sample i of an input, as stored: where it lies, or made in `room`, which holds one. */

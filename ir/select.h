@@ -1,4 +1,4 @@
-/* Arguments of Slice and Pad, read and normalised once for shape inference, channels and
+/* Arguments of Slice and Pad, read and normalized once for shape inference, channels and
  * kernels. */
 #ifndef EHAP_IR_SELECT_H
 #define EHAP_IR_SELECT_H

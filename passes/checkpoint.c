@@ -116,13 +116,13 @@ static void put_report(Text *t, const Report *r)
         put_int(t, r->layers[k].after);
         put_string(t, r->layers[k].pinned_by);
     }
-    put_int(t, r->nquantised);
-    for (int k = 0; k < r->nquantised; k++) {
-        put_string(t, r->quantised[k].node);
-        put_double(t, r->quantised[k].sqnr);
-        put_double(t, r->quantised[k].own);
-        put_double(t, r->quantised[k].cost);
-        put_int(t, r->quantised[k].in_float);
+    put_int(t, r->nquantized);
+    for (int k = 0; k < r->nquantized; k++) {
+        put_string(t, r->quantized[k].node);
+        put_double(t, r->quantized[k].sqnr);
+        put_double(t, r->quantized[k].own);
+        put_double(t, r->quantized[k].cost);
+        put_int(t, r->quantized[k].in_float);
     }
 }
 
@@ -151,10 +151,10 @@ static void take_report(Source *s, Report *r)
         l->after = take_int(s);
         l->pinned_by = take_string(s);
     }
-    r->nquantised = take_count(s, 32);
-    r->quantised = NEW_ARRAY(s->a, QuantReport, r->nquantised);
-    for (int k = 0; k < r->nquantised; k++) {
-        QuantReport *q = &r->quantised[k];
+    r->nquantized = take_count(s, 32);
+    r->quantized = NEW_ARRAY(s->a, QuantReport, r->nquantized);
+    for (int k = 0; k < r->nquantized; k++) {
+        QuantReport *q = &r->quantized[k];
         q->node = take_string(s);
         q->sqnr = take_double(s);
         q->own = take_double(s);

@@ -1,5 +1,5 @@
 /* Storage in half precision, FP16 or BF16. A node is narrow (works on F16) if it moves a large
- * tensor, and wide (F32) if it normalises or sums (softmax, the loss, reductions), if it is the
+ * tensor, and wide (F32) if it normalizes or sums (softmax, the loss, reductions), if it is the
  * product that only a sum reads, or if it works element by element on what is wide already: sums
  * per channel, scales. Tensors below 1/64 of the largest stay F32: they cost nothing. Casts stand
  * where the two meet; kernels accumulate in F32 either way. */

@@ -164,7 +164,7 @@ int measure_moments(Moments *out, Arena *a, const Graph *g, int n, Value *const 
     return 0;
 }
 
-/* ---- normalisations ----------------------------------------------------------------- */
+/* ---- normalizations ----------------------------------------------------------------- */
 
 /* y = g (x - mu) / sqrt(var + e) + b  with (mu, var) <- (m, v):
  * g' = g r, b' = b + g (m - mu) / sqrt(var + e), r = sqrt((v + e) / (var + e)). A channel that

@@ -83,12 +83,12 @@ typedef struct LayerReport {
     const char *pinned_by; /* NULL: prunable */
 } LayerReport;
 
-/* What quantisation costs a product, by passes/quant/sqnr.c. */
+/* What quantization costs a product, by passes/quant/sqnr.c. */
 typedef struct QuantReport {
     const char *node;
-    double sqnr;   /* dB, all products quantised */
+    double sqnr;   /* dB, all products quantized */
     double own;    /* dB, by its own grids and those between it and the products before it */
-    double cost;   /* relative error of the outputs with it alone quantised, < 0: not asked */
+    double cost;   /* relative error of the outputs with it alone quantized, < 0: not asked */
     bool in_float; /* kept there */
 } QuantReport;
 
@@ -112,8 +112,8 @@ typedef struct Report {
     int npasses, cap_passes;
     LayerReport *layers;
     int nlayers;
-    QuantReport *quantised;
-    int nquantised;
+    QuantReport *quantized;
+    int nquantized;
     double proof_max_diff; /* of the latest remove-channels; < 0: none ran */
     StageReport stage[STAGES];
     bool labelled; /* else accuracy is the agreement with the original */

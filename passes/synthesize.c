@@ -263,7 +263,7 @@ typedef struct Choice {
     uint8_t *bytes;   /* of the samples */
     Planes planes;
     Node **norms;  /* BatchNormalizations of the original */
-    Value **input; /* what they normalise */
+    Value **input; /* what they normalize */
     int nnorms;
     DrawStyle style;
     int preset;

@@ -15,7 +15,7 @@ float f16_to_f32(uint16_t h)
     const uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = h & 0x7fff;
     if (magnitude >= 0x7c00) /* infinity, NaN */
         return float_of_bits(sign | 0x7f800000u | (magnitude & 0x3ff) << 13);
-    /* Read with a float's bias, the exponent is 112 too small; the product also normalises. */
+    /* Read with a float's bias, the exponent is 112 too small; the product also normalizes. */
     const float f = float_of_bits(magnitude << 13) * 0x1p112f;
     return sign ? -f : f;
 }

@@ -1,5 +1,5 @@
 /* Channels-last or row-major, per value: a union-find over values that element-wise and
- * axis-keeping ops connect; a set with an image of a convolution, pool or batch normalisation in it
+ * axis-keeping ops connect; a set with an image of a convolution, pool or batch normalization in it
  * is channels-last. */
 #include "runtime/layout.h"
 

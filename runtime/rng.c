@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* splitmix64's finaliser: near keys become unrelated ones. */
+/* splitmix64's finalizer: near keys become unrelated ones. */
 static uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;

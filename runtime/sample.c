@@ -54,7 +54,7 @@ static double keys_cubic(double x)
                    : 0;
 }
 
-/* Around the normalised coordinate g in [-1, 1]. */
+/* Around the normalized coordinate g in [-1, 1]. */
 static Taps axis_taps(const GridMode *m, double g, int64_t size)
 {
     const double n = (double)size, lo = m->align ? 0 : -0.5, hi = lo + (m->align ? n - 1 : n);

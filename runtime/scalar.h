@@ -23,7 +23,7 @@
 #define SCALAR_FN static inline __attribute__((unused))
 #endif
 
-/* exp in float without a call, so that loops vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, and a
+/* exp in float without a call, so that loops vectorize: x = n ln 2 + r, |r| <= ln 2 / 2, and a
  * polynomial (the coefficients of Cephes). 2 ulp; below e^-86.6, near the end of the normal range,
  * it is 0. */
 SCALAR_FN float scalar_expf(float x)

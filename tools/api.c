@@ -324,11 +324,11 @@ static void remark_growth(ehap *e, const Graph *g, int64_t written)
 {
     bool *seen = NEW_ARRAY(e->arena, bool, g->nvalues);
     int64_t bytes = 0;
-    int quantising = 0;
+    int quantizing = 0;
     if (written <= e->input.bytes + SMALL_GROWTH) return;
     for (int i = 0; i < g->nnodes; i++) {
         const Node *n = g->nodes[i];
-        quantising += n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear;
+        quantizing += n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear;
         for (int k = 0; k < n->nin; k++) {
             const Value *v = n->in[k];
             if (!v || !v->data || seen[v->id]) continue;
@@ -339,7 +339,7 @@ static void remark_growth(ehap *e, const Graph *g, int64_t written)
     diag_remark(&e->diag,
                 "the file is larger than the input: %lld bytes are constants (folded ones among "
                 "them), %lld its %d nodes, of which %d quantize",
-                (long long)bytes, (long long)(written - bytes), g->nnodes, quantising);
+                (long long)bytes, (long long)(written - bytes), g->nnodes, quantizing);
 }
 
 static int do_save(ehap *e, const char *path, const char *unused)

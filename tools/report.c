@@ -140,11 +140,11 @@ static cJSON *all_layers_json(const ehap *e)
     return list;
 }
 
-static cJSON *quantised_json(const Report *r)
+static cJSON *quantized_json(const Report *r)
 {
     cJSON *list = cJSON_CreateArray();
-    for (int i = 0; i < r->nquantised; i++) {
-        const QuantReport *q = &r->quantised[i];
+    for (int i = 0; i < r->nquantized; i++) {
+        const QuantReport *q = &r->quantized[i];
         cJSON *o = cJSON_CreateObject();
         cJSON_AddStringToObject(o, "node", q->node);
         cJSON_AddNumberToObject(o, "sqnr_db", q->sqnr);
@@ -187,7 +187,7 @@ int report_write(ehap *e, const char *path)
     if (e->c.data) cJSON_AddStringToObject(root, "data", e->c.data->source);
     cJSON_AddItemToObject(root, "passes", passes_json(r));
     cJSON_AddItemToObject(root, "layers", all_layers_json(e));
-    if (r->nquantised) cJSON_AddItemToObject(root, "quantized", quantised_json(r));
+    if (r->nquantized) cJSON_AddItemToObject(root, "quantized", quantized_json(r));
     cJSON_AddNumberToObject(root, "seconds", process_seconds() - e->start);
     cJSON_AddNumberToObject(root, "peak_rss_bytes", (double)process_peak_resident());
     char *text = cJSON_Print(root);
@@ -227,9 +227,9 @@ void report_print(ehap *e, FILE *to)
     print_stages(to, r, r->labelled ? "top-1 accuracy" : "agreement with the original", false);
     print_stages(to, r, "error of the outputs", true);
     const QuantReport *worst = NULL;
-    for (int i = 0; i < r->nquantised; i++)
-        if (!r->quantised[i].in_float && (!worst || r->quantised[i].sqnr < worst->sqnr))
-            worst = &r->quantised[i];
+    for (int i = 0; i < r->nquantized; i++)
+        if (!r->quantized[i].in_float && (!worst || r->quantized[i].sqnr < worst->sqnr))
+            worst = &r->quantized[i];
     if (worst)
         fprintf(to, "  least signal to quantization noise: %.1f dB at '%s'\n", worst->sqnr,
                 worst->node);

@@ -1,4 +1,4 @@
-/* Products of 8-bit integers: with 32-bit results (MatMulInteger, ConvInteger), requantised
+/* Products of 8-bit integers: with 32-bit results (MatMulInteger, ConvInteger), requantized
  * (QLinearMatMul, QLinearConv); and DynamicQuantizeLinear. */
 #include "ir/ops/common.h"
 #include "ir/ops/products.h"

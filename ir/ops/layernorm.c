@@ -1,4 +1,4 @@
-/* Normalisation of each sample by its own mean and variance: LayerNormalization and
+/* Normalization of each sample by its own mean and variance: LayerNormalization and
  * RMSNormalization over the last axes, InstanceNormalization over the image of a channel,
  * GroupNormalization over the images of a group of channels, MeanVarianceNormalization over any
  * axes.
@@ -13,7 +13,7 @@
 
 /* ---- shapes and costs --------------------------------------------------------------- */
 
-/* Scale and bias have (or broadcast to) the shape of the normalised axes; mean and deviation
+/* Scale and bias have (or broadcast to) the shape of the normalized axes; mean and deviation
  * have 1 there. */
 int infer_layernorm(Node *n, Diag *d)
 {
@@ -225,7 +225,7 @@ int jvp_groupnorm(Ad *ad, const Node *n, Value *const *dx, Value **dy)
 
 /* The axes in the mask are pinned: the mean and the variance are over all of their lanes, and count
  * those that are zero. */
-static void lanes_normalised(Lanes *l, const Node *n, const bool *mask)
+static void lanes_normalized(Lanes *l, const Node *n, const bool *mask)
 {
     const Value *x = n->in[0];
     for (int axis = 0; axis < x->type.rank; axis++) {
@@ -242,7 +242,7 @@ void rule_lanes_layernorm(Lanes *l, const Node *n)
     bool mask[MAX_RANK];
     for (int axis = 0; axis < MAX_RANK; axis++)
         mask[axis] = axis >= (from < 0 ? from + rank : from);
-    lanes_normalised(l, n, mask);
+    lanes_normalized(l, n, mask);
 }
 
 /* x / sqrt(mean(x^2) + epsilon) scale, the mean being over the axes from `axis` on. With a fraction
@@ -284,7 +284,7 @@ void rule_lanes_mvn(Lanes *l, const Node *n)
     Diag quiet = {0};
     bool mask[MAX_RANK];
     if (n->in[0]->type.rank < 0 || variance_axes(n, n->in[0]->type.rank, mask, &quiet) < 0) return;
-    lanes_normalised(l, n, mask);
+    lanes_normalized(l, n, mask);
 }
 
 /* Channels of one group share a mean, so they stay or go together; groups are independent. */

@@ -1,4 +1,4 @@
-/* Batch normalisation (inference and training), softmax. */
+/* Batch normalization (inference and training), softmax. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"

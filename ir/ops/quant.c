@@ -1,4 +1,4 @@
-/* Quantisation: QuantizeLinear, DequantizeLinear and their float simulation. */
+/* Quantization: QuantizeLinear, DequantizeLinear and their float simulation. */
 #include "ir/ad.h"
 #include "ir/lanes.h"
 #include "ir/ops/common.h"

@@ -6,7 +6,7 @@
 #include "ir/ad.h"
 #include "passes/passes.h"
 
-/* ---- what is quantised already ------------------------------------------------------ */
+/* ---- what is quantized already ------------------------------------------------------ */
 
 static bool integer_bounds(DType t, int *lo, int *hi)
 {

@@ -91,7 +91,7 @@ void least_squares_add(LeastSquares *q, const float *part, int64_t rows)
     q->rows += rows;
 }
 
-/* Copies the lower triangle of the x products above the diagonal, where the factorisation does not
+/* Copies the lower triangle of the x products above the diagonal, where the factorization does not
  * come, and the diagonal apart. */
 static double *keep_products(LeastSquares *q, Arena *scratch)
 {

@@ -20,7 +20,7 @@ size_t least_squares_bytes(const LeastSquares *q); /* of a part */
 void least_squares_part(const LeastSquares *q, const float *rows, int64_t n, float *part);
 void least_squares_add(LeastSquares *q, const float *part, int64_t rows);
 
-/* Minimises sum |W x - t|^2 + lambda |W - w0|^2 with lambda = ridge times the mean diagonal of the
+/* Minimizes sum |W x - t|^2 + lambda |W - w0|^2 with lambda = ridge times the mean diagonal of the
  * x products; the last column (the constant 1 of an intercept) goes free when `intercept`.
  * w [targets, columns] holds w0 and receives the solution. `mean` and `variance` (per target;
  * may be NULL) receive those of W x without its intercept over the rows. Returns false, w

@@ -66,7 +66,7 @@ int correct_biases(Context *c, const Graph *plain, Graph *g, const QuantReport *
     Node **node = NEW_ARRAY(a, Node *, g->nnodes), **twin = NEW_ARRAY(a, Node *, g->nnodes);
     Value **x = NEW_ARRAY(a, Value *, g->nnodes);
     const Uses uses = graph_uses(g, a);
-    const int products = quantised_products(plain, g, node, twin);
+    const int products = quantized_products(plain, g, node, twin);
     int n = 0;
     for (int k = 0; k < products; k++) {
         if (q[k].own >= below || !can_correct(node[k], twin[k])) continue;

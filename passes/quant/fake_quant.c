@@ -20,15 +20,15 @@ typedef struct GridNodes {
     float least, most;
 } GridNodes;
 
-typedef struct Quantiser {
+typedef struct Quantizer {
     Placement p;
     Arena *scratch;
     GridKind kind;
     int weight_max;
     const Known *known; /* NULL: nothing */
     GridNodes *grid;    /* by root id */
-    Value **quantised;  /* of constants, by id: their FakeQuant */
-} Quantiser;
+    Value **quantized;  /* of constants, by id: their FakeQuant */
+} Quantizer;
 
 static bool is_float_const(const Value *v)
 {
@@ -75,7 +75,7 @@ static Value *fake_quant(Graph *g, Value *v, const GridNodes *grid, int axis, in
     return q;
 }
 
-static Value *quantise_weight(Quantiser *q, Value *w, int axis)
+static Value *quantize_weight(Quantizer *q, Value *w, int axis)
 {
     Graph *g = q->p.g;
     int64_t n = w->type.dim[axis];
@@ -91,7 +91,7 @@ static Value *quantise_weight(Quantiser *q, Value *w, int axis)
 }
 
 /* A constant operand of arithmetic is an activation that never changes. */
-static Value *quantise_constant(Quantiser *q, Value *v)
+static Value *quantize_constant(Quantizer *q, Value *v)
 {
     const float *x = v->data;
     int64_t n = type_count(&v->type);
@@ -107,20 +107,20 @@ static Value *quantise_constant(Quantiser *q, Value *v)
     return fake_quant(q->p.g, v, &grid, -1, q->kind.qmin, q->kind.qmax);
 }
 
-static void quantise_operands(Quantiser *q, Node *n, bool arithmetic)
+static void quantize_operands(Quantizer *q, Node *n, bool arithmetic)
 {
     int axis = quant_weight_axis(n);
     bool weighted = target_role(q->p.target, n->op) == QUANT_WEIGHTED;
     for (int k = 0; k < n->nin; k++) {
-        Value *v = n->in[k], **done = v ? &q->quantised[v->id] : NULL;
+        Value *v = n->in[k], **done = v ? &q->quantized[v->id] : NULL;
         bool weight = weighted && k == 1 && axis >= 0;
         if (!is_float_const(v) || !(weight || arithmetic)) continue;
-        if (!*done) *done = weight ? quantise_weight(q, v, axis) : quantise_constant(q, v);
+        if (!*done) *done = weight ? quantize_weight(q, v, axis) : quantize_constant(q, v);
         n->in[k] = *done;
     }
 }
 
-static void quantise_output(Quantiser *q, Rewrite *r, Value *v)
+static void quantize_output(Quantizer *q, Rewrite *r, Value *v)
 {
     if (!v || !q->p.grid[v->id]) return;
     const GridNodes *grid = &q->grid[placement_root(&q->p, v)];
@@ -128,14 +128,14 @@ static void quantise_output(Quantiser *q, Rewrite *r, Value *v)
 }
 
 /* The inputs become those of the grids, but where n wants the values from before. */
-static void map_inputs(const Quantiser *q, const Rewrite *r, Node *n)
+static void map_inputs(const Quantizer *q, const Rewrite *r, Node *n)
 {
     for (int k = 0; k < n->nin; k++)
         if (n->in[k] && !relative_operand(&q->p.relative, n, k))
             n->in[k] = rewrite_value(r, n->in[k]);
 }
 
-static void place(Quantiser *q)
+static void place(Quantizer *q)
 {
     Graph *g = q->p.g;
     bool *integer = NEW_ARRAY(q->scratch, bool, g->nnodes);
@@ -145,14 +145,14 @@ static void place(Quantiser *q)
         arithmetic[i] = integer[i] && placement_role(&q->p, g->nodes[i]) == QUANT_ARITH;
     }
     Rewrite r = rewrite_begin(g);
-    for (int i = 0; i < g->ninputs; i++) quantise_output(q, &r, g->inputs[i]);
+    for (int i = 0; i < g->ninputs; i++) quantize_output(q, &r, g->inputs[i]);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i];
         map_inputs(q, &r, n);
         g->at = n;
-        if (integer[i]) quantise_operands(q, n, arithmetic[i]);
+        if (integer[i]) quantize_operands(q, n, arithmetic[i]);
         node_append(g, n);
-        for (int o = 0; o < n->nout; o++) quantise_output(q, &r, n->out[o]);
+        for (int o = 0; o < n->nout; o++) quantize_output(q, &r, n->out[o]);
     }
     g->at = NULL;
     rewrite_end(&r);
@@ -230,7 +230,7 @@ static Range clip_of(const Sources *s, int k)
 }
 
 /* The grid that all sources of grid k are on already, where the target can have it. */
-static bool one_known_grid(const Quantiser *q, const Sources *s, int k, Range clip, Grid *out)
+static bool one_known_grid(const Quantizer *q, const Sources *s, int k, Range clip, Grid *out)
 {
     bool found = false;
     for (int i = 0; i < s->groups.n; i++) {
@@ -247,7 +247,7 @@ static bool one_known_grid(const Quantiser *q, const Sources *s, int k, Range cl
     return found;
 }
 
-static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
+static GridNodes settle_grid(Quantizer *q, const Sources *s, int k, Range range)
 {
     Range clip = clip_of(s, k);
     GridKind kind = q->kind;
@@ -271,7 +271,7 @@ static GridNodes settle_grid(Quantiser *q, const Sources *s, int k, Range range)
 
 /* Widens the ranges by those of the sources that are known; error: one is neither known nor
  * measured. */
-static int take_known(Range *range, const Quantiser *q, Context *c, const Sources *s)
+static int take_known(Range *range, const Quantizer *q, Context *c, const Sources *s)
 {
     int missing = 0;
     const char *names = "";
@@ -295,7 +295,7 @@ static int take_known(Range *range, const Quantiser *q, Context *c, const Source
 }
 
 /* Ranges from samples where there are any; known ones count before those. */
-static int find_ranges(Range *range, const Quantiser *q, Context *c, const Sources *s)
+static int find_ranges(Range *range, const Quantizer *q, Context *c, const Sources *s)
 {
     if (!q->known) return calibrate(range, c, q->p.g, &s->groups, CALIBRATION_SAMPLES, q->kind);
     if (c->data) {
@@ -307,7 +307,7 @@ static int find_ranges(Range *range, const Quantiser *q, Context *c, const Sourc
     return take_known(range, q, c, s);
 }
 
-static int find_grids(Quantiser *q, Context *c)
+static int find_grids(Quantizer *q, Context *c)
 {
     Sources s = find_sources(&q->p, q->scratch);
     Range *range = NEW_ARRAY(q->scratch, Range, s.groups.groups);
@@ -333,7 +333,7 @@ static int check_graph(Context *c)
 {
     for (int i = 0; i < c->graph->nnodes; i++) {
         const Node *n = c->graph->nodes[i];
-        if (n->op == OP_FakeQuant) return node_error(c->diag, n, "the graph is quantised already");
+        if (n->op == OP_FakeQuant) return node_error(c->diag, n, "the graph is quantized already");
     }
     return 0;
 }
@@ -341,13 +341,13 @@ static int check_graph(Context *c)
 int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude, const Known *known)
 {
     Arena *scratch = arena_new();
-    Quantiser q = {.p = placement_new(c->graph, t, exclude, scratch),
+    Quantizer q = {.p = placement_new(c->graph, t, exclude, scratch),
                    .scratch = scratch,
                    .kind = {t->activation_min, t->activation_max, t->symmetric, t->least_scale},
                    .weight_max = (1 << (bits - 1)) - 1,
                    .known = known};
     q.grid = NEW_ARRAY(scratch, GridNodes, q.p.n);
-    q.quantised = NEW_ARRAY(scratch, Value *, q.p.n);
+    q.quantized = NEW_ARRAY(scratch, Value *, q.p.n);
     int status = find_grids(&q, c);
     if (status == 0) place(&q);
     arena_free(scratch);
@@ -364,5 +364,5 @@ int pass_fake_quant(Context *c, const char *opt)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);
     TRY(check_graph(c));
     remark_small_convolutions(c, t);
-    return quantise_measured(c, t, bits);
+    return quantize_measured(c, t, bits);
 }

@@ -7,14 +7,14 @@
 
 enum { CALIBRATION_SAMPLES = 1024 };
 
-/* Lays c->graph, which has no quantisation, out for the target, with weights of `bits`; nodes in
+/* Lays c->graph, which has no quantization, out for the target, with weights of `bits`; nodes in
  * the list `exclude` stay in float. known NULL: ranges are measured on c->data. Else grids and
  * ranges are those known, to the bit where the target can have them; others are measured if
  * there is c->data. Error: a range is not to be had. */
 int place_fake_quant(Context *c, const Target *t, int bits, const char *exclude,
                      const Known *known);
 
-/* How many bytes of a tensor's name the names of what quantises it repeat: whole characters of the
+/* How many bytes of a tensor's name the names of what quantizes it repeat: whole characters of the
  * first 64. TensorFlow Lite's exports name a tensor by all that was fused into it, hundreds of
  * bytes, which each pair of nodes would repeat ten times. */
 int name_head(const char *name);

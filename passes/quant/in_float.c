@@ -1,7 +1,7 @@
 /* Which layers integers would spoil, found by measuring.
  *
  * Where a layer's own grids leave its output less than HEALTHY_SQNR above their noise, its bias is
- * corrected. It stays in float if that leaves less than LEAST_SQNR, or if, quantised alone, it
+ * corrected. It stays in float if that leaves less than LEAST_SQNR, or if, quantized alone, it
  * moves the network's outputs by more than --quant-drop. All of them go back to float at once. */
 #include <string.h>
 
@@ -49,7 +49,7 @@ static int place_and_measure(QuantReport **q, int *n, Context *c, const Target *
     TRY(place_fake_quant(c, t, bits, c->opt.exclude, NULL));
     Node **node = NEW_ARRAY(c->arena, Node *, c->graph->nnodes),
          **twin = NEW_ARRAY(c->arena, Node *, c->graph->nnodes);
-    *n = quantised_products(plain, c->graph, node, twin);
+    *n = quantized_products(plain, c->graph, node, twin);
     *q = NEW_ARRAY(c->arena, QuantReport, *n);
     for (int k = 0; k < *n; k++) (*q)[k] = (QuantReport){.node = node_label(node[k]), .cost = -1};
     TRY(measure_sqnr(*q, c, plain, c->graph, true));
@@ -60,22 +60,22 @@ static int place_and_measure(QuantReport **q, int *n, Context *c, const Target *
     return measure_sqnr(*q, c, plain, c->graph, true);
 }
 
-int quantise_measured(Context *c, const Target *t, int bits)
+int quantize_measured(Context *c, const Target *t, int bits)
 {
     Report *r = &c->report;
     QuantReport *again;
     int n;
     const Graph *plain = graph_clone(c->graph, c->arena, NULL);
-    TRY(place_and_measure(&r->quantised, &r->nquantised, c, t, bits, plain));
-    if (c->opt.quant_drop > 0) TRY(measure_costs(r->quantised, r->nquantised, c, plain, c->graph));
-    const char *list = too_costly(c, r->quantised, r->nquantised);
-    if (list == c->opt.exclude) return measure_sqnr(r->quantised, c, plain, c->graph, false);
+    TRY(place_and_measure(&r->quantized, &r->nquantized, c, t, bits, plain));
+    if (c->opt.quant_drop > 0) TRY(measure_costs(r->quantized, r->nquantized, c, plain, c->graph));
+    const char *list = too_costly(c, r->quantized, r->nquantized);
+    if (list == c->opt.exclude) return measure_sqnr(r->quantized, c, plain, c->graph, false);
     c->opt.exclude = list;
     c->graph = graph_clone(plain, c->arena, NULL);
     TRY(place_and_measure(&again, &n, c, t, bits, plain));
     TRY(measure_sqnr(again, c, plain, c->graph, false));
-    for (int k = 0, at = 0; k < r->nquantised && at < n; k++)
-        if (strcmp(r->quantised[k].node, again[at].node) == 0)
-            r->quantised[k].sqnr = again[at++].sqnr;
+    for (int k = 0, at = 0; k < r->nquantized && at < n; k++)
+        if (strcmp(r->quantized[k].node, again[at].node) == 0)
+            r->quantized[k].sqnr = again[at++].sqnr;
     return 0;
 }

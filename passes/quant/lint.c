@@ -32,7 +32,7 @@ static bool commutes(const Lint *l, const Node *n)
 }
 
 /* The DequantizeLinear that v comes from, through what commutes; NULL: v is a float. */
-static const Node *dequantiser(const Lint *l, const Value *v)
+static const Node *dequantizer(const Lint *l, const Value *v)
 {
     while (v && v->def && v->def->op != OP_DequantizeLinear && commutes(l, v->def))
         v = v->def->in[0];
@@ -91,14 +91,14 @@ static double most_of(DType t)
 /* The only reader of v, or NULL. */
 /* The QuantizeLinear that takes v, through what commutes, where nothing else does. On failure
  * *other is what does (NULL: a graph output, or nobody). Several on one grid are one. */
-static const Node *quantiser(const Lint *l, const Value *v, const Node **other)
+static const Node *quantizer(const Lint *l, const Value *v, const Node **other)
 {
     const Node *q = NULL;
     *other = NULL;
     for (int k = 0; k < l->uses.n[v->id]; k++) {
         const Node *n = l->uses.at[v->id][k], *found = NULL;
         if (n && n->op == OP_QuantizeLinear) found = n;
-        if (n && !found && commutes(l, n)) found = quantiser(l, n->out[0], other);
+        if (n && !found && commutes(l, n)) found = quantizer(l, n->out[0], other);
         if (!found || (q && !same_grid(q, found))) {
             if (n && !*other) *other = n;
             return NULL;
@@ -135,11 +135,11 @@ static bool is_data(const Node *n, int k)
            !(n->op == OP_Resize && k >= 1) && k < (n->op == OP_Gemm || n->op == OP_Conv ? 2 : 64);
 }
 
-static const char *inputs_dequantised(const Lint *l, const Node *n)
+static const char *inputs_dequantized(const Lint *l, const Node *n)
 {
     for (int k = 0; k < n->nin; k++) {
         if (!is_data(n, k)) continue;
-        const Node *dq = dequantiser(l, n->in[k]);
+        const Node *dq = dequantizer(l, n->in[k]);
         if (!dq)
             return arena_printf(l->a, "its input '%s' does not come from a DequantizeLinear",
                                 n->in[k]->name);
@@ -153,18 +153,18 @@ static const char *inputs_dequantised(const Lint *l, const Node *n)
  * one node reads it. */
 static const char *rewritten(const Lint *l, const Node *n)
 {
-    if (!l->t->int8_to_uint8 || grid_type(l, dequantiser(l, n->in[0])) != DT_I8) return NULL;
+    if (!l->t->int8_to_uint8 || grid_type(l, dequantizer(l, n->in[0])) != DT_I8) return NULL;
     return arena_printf(l->a, "its input '%s' is int8 and several nodes read it: uint8 is wanted",
                         n->in[0]->name);
 }
 
-static const char *weight_dequantised(const Lint *l, const Node *n)
+static const char *weight_dequantized(const Lint *l, const Node *n)
 {
     const Value *w = n->in[1];
     if (quant_weight_axis(n) < 0) return NULL;
     const Node *dq = w->def && w->def->op == OP_DequantizeLinear ? w->def : NULL;
     if (!dq) return arena_printf(l->a, "its weight '%s' is not dequantized", w->name);
-    DType x = grid_type(l, dequantiser(l, n->in[0])), t = grid_type(l, dq);
+    DType x = grid_type(l, dequantizer(l, n->in[0])), t = grid_type(l, dq);
     if (!l->t->output_grids && t != DT_I8)
         return arena_printf(l->a, "its weight is %s, not int8", dtype_name(t));
     if (x == DT_I8 && t != DT_I8)
@@ -177,7 +177,7 @@ static const char *types_agree(const Lint *l, const Node *n)
 {
     DType first = DT_NONE;
     for (int k = 0; k < n->nin; k++) {
-        const Node *dq = is_data(n, k) ? dequantiser(l, n->in[k]) : NULL;
+        const Node *dq = is_data(n, k) ? dequantizer(l, n->in[k]) : NULL;
         if (!dq) continue;
         DType t = grid_type(l, dq);
         if (first && t != first)
@@ -193,7 +193,7 @@ static const char *types_agree(const Lint *l, const Node *n)
 static const char *second_factor(const Lint *l, const Node *n)
 {
     const Node *dq =
-        l->t->constant_factor && quant_weight_axis(n) < 0 ? dequantiser(l, n->in[1]) : NULL;
+        l->t->constant_factor && quant_weight_axis(n) < 0 ? dequantizer(l, n->in[1]) : NULL;
     if (!dq || zero_of(l, dq) == 0) return NULL;
     return arena_printf(l->a, "'%s', the second of two activations, has zero point %g: 0 is wanted",
                         n->in[1]->name, zero_of(l, dq));
@@ -210,7 +210,7 @@ static const char *bias_fits(const Lint *l, const Node *n)
     const Node *dq = b->def && b->def->op == OP_DequantizeLinear ? b->def : NULL;
     if (!dq) return arena_printf(l->a, "its bias '%s' is computed in float", b->name);
     if (l->t->symmetric) return "its bias is int32, where TensorRT takes float";
-    const Node *w = n->in[1]->def, *x = dequantiser(l, n->in[0]);
+    const Node *w = n->in[1]->def, *x = dequantizer(l, n->in[0]);
     const Value *s = dq->in[1], *sw = w->in[1];
     if (!value_scalar(x->in[1], &sx) || !value_is_const(s) || !value_is_const(sw)) return NULL;
     const float *p = s->data, *q = sw->data;
@@ -224,7 +224,7 @@ static const char *bias_fits(const Lint *l, const Node *n)
     return NULL;
 }
 
-static const char *not_quantised(const Lint *l, const Value *v, const Node *other)
+static const char *not_quantized(const Lint *l, const Value *v, const Node *other)
 {
     if (!other && l->uses.n[v->id] == 0) return "nobody reads it";
     if (!other) return arena_printf(l->a, "its output '%s' is a graph output", v->name);
@@ -253,17 +253,17 @@ static const char *types_differ(const Lint *l, const Node *dq, const Node *q)
                         same ? ": int8 with one reader is rewritten, with several it stays" : "");
 }
 
-static const char *output_quantised(const Lint *l, const Node *n)
+static const char *output_quantized(const Lint *l, const Node *n)
 {
     const Node *other, *clip = only_reader(&l->uses, n->out[0]);
     if (!l->t->output_grids || delivers_float(l, n)) return NULL;
     if (!clip || target_role(l->t, clip->op) != QUANT_ABSORBED) clip = NULL;
     const Value *v = clip ? clip->out[0] : n->out[0];
-    const Node *q = quantiser(l, v, &other);
+    const Node *q = quantizer(l, v, &other);
     if (!q && clip)
         return arena_printf(l->a, "%s after it: %s", node_op_name(clip),
-                            not_quantised(l, v, other));
-    if (!q) return not_quantised(l, v, other);
+                            not_quantized(l, v, other));
+    if (!q) return not_quantized(l, v, other);
     if (clip && l->t->tight_relu && !is_redundant(l, clip, q)) {
         double zero = zero_of(l, q);
         if (zero != least_of(grid_type(l, q)) && clip->op == OP_Relu)
@@ -274,7 +274,7 @@ static const char *output_quantised(const Lint *l, const Node *n)
         return arena_printf(l->a, "%s after it is not absorbed because its Q reaches beyond it",
                             node_op_name(clip));
     }
-    const Node *dq = dequantiser(l, n->in[0]);
+    const Node *dq = dequantizer(l, n->in[0]);
     if (!dq || grid_type(l, dq) == grid_type(l, q)) return NULL;
     return types_differ(l, dq, q);
 }
@@ -284,7 +284,7 @@ static const char *result_wanted(const Lint *l, const Node *n)
 {
     const Node *other;
     if (l->t->output_grids || n->op == OP_Concat) return NULL;
-    return quantiser(l, n->out[0], &other) ? NULL : not_quantised(l, n->out[0], other);
+    return quantizer(l, n->out[0], &other) ? NULL : not_quantized(l, n->out[0], other);
 }
 
 static const char *one_scale(const Lint *l, const Node *n)
@@ -292,7 +292,7 @@ static const char *one_scale(const Lint *l, const Node *n)
     const Node *first = NULL;
     if (n->op != OP_Concat || l->t->output_grids) return NULL;
     for (int k = 0; k < n->nin; k++) {
-        const Node *dq = dequantiser(l, n->in[k]);
+        const Node *dq = dequantizer(l, n->in[k]);
         if (!first) first = dq;
         if (!same_grid(first, dq))
             return arena_printf(l->a, "'%s' and '%s' are on different scales", n->in[0]->name,
@@ -304,39 +304,39 @@ static const char *one_scale(const Lint *l, const Node *n)
 /* What moves elements must come out on the grid that went in. */
 static const char *same_in_and_out(const Lint *l, const Node *n)
 {
-    const Node *dq = dequantiser(l, n->in[0]), *other;
+    const Node *dq = dequantizer(l, n->in[0]), *other;
     if (commutes(l, n) && only_reader(&l->uses, n->out[0]) == NULL) return NULL;
     for (int o = 0; o < n->nout; o++) {
-        const Node *q = n->out[o] ? quantiser(l, n->out[o], &other) : NULL;
+        const Node *q = n->out[o] ? quantizer(l, n->out[o], &other) : NULL;
         if (!n->out[o] || (!q && commutes(l, n))) continue;
-        if (!q) return not_quantised(l, n->out[o], other);
+        if (!q) return not_quantized(l, n->out[o], other);
         if (!same_grid(dq, q)) return "its output is on another grid than its input";
         if (grid_type(l, dq) != grid_type(l, q)) return types_differ(l, dq, q);
     }
     return NULL;
 }
 
-/* A sum in the epilogue of one operand's product wants the others dequantised. */
-static const char *shortcut_dequantised(const Lint *l, const Node *n)
+/* A sum in the epilogue of one operand's product wants the others dequantized. */
+static const char *shortcut_dequantized(const Lint *l, const Node *n)
 {
     for (int k = 0; k < n->nin; k++) {
         const Value *v = n->in[k];
         bool product = v->def && target_role(l->t, v->def->op) == QUANT_WEIGHTED;
         if (value_is_const(behind_grid(v))) continue; /* a bias */
-        if (!product && !dequantiser(l, v))
+        if (!product && !dequantizer(l, v))
             return arena_printf(l->a, "its shortcut '%s' does not come from a DequantizeLinear",
                                 v->name);
     }
     return NULL;
 }
 
-static Rule *const product_rules[] = {wide_enough,        inputs_dequantised, rewritten,
-                                      weight_dequantised, types_agree,        second_factor,
-                                      bias_fits,          output_quantised,   NULL};
-static Rule *const arith_rules[] = {inputs_dequantised, types_agree,   one_scale,
-                                    output_quantised,   result_wanted, NULL};
-static Rule *const move_rules[] = {inputs_dequantised, same_in_and_out, NULL};
-static Rule *const residual_rules[] = {shortcut_dequantised, NULL};
+static Rule *const product_rules[] = {wide_enough,        inputs_dequantized, rewritten,
+                                      weight_dequantized, types_agree,        second_factor,
+                                      bias_fits,          output_quantized,   NULL};
+static Rule *const arith_rules[] = {inputs_dequantized, types_agree,   one_scale,
+                                    output_quantized,   result_wanted, NULL};
+static Rule *const move_rules[] = {inputs_dequantized, same_in_and_out, NULL};
+static Rule *const residual_rules[] = {shortcut_dequantized, NULL};
 
 static Rule *const *rules_of(const Lint *l, const Node *n)
 {
@@ -376,7 +376,7 @@ static bool takes_part(const Lint *l, const Node *n)
     if (!n->nout || !n->out[0] || n->out[0]->type.dtype != DT_F32 || !node_in(n, 0)) return false;
     if (!behind_grid(n->in[0]) || value_is_const(behind_grid(n->in[0]))) return false;
     if (n->op == OP_Resize && quant_role(l->t, n) == QUANT_FLOAT) return false;
-    if (role == QUANT_WEIGHTED) return quant_weight_axis(n) >= 0 || dequantiser(l, n->in[0]);
+    if (role == QUANT_WEIGHTED) return quant_weight_axis(n) >= 0 || dequantizer(l, n->in[0]);
     if (role == QUANT_RESIDUAL) {
         for (int k = 0; k < n->nin; k++)
             if (n->in[k]->def && target_role(l->t, n->in[k]->def->op) == QUANT_WEIGHTED &&
@@ -385,7 +385,7 @@ static bool takes_part(const Lint *l, const Node *n)
         return false;
     }
     for (int k = 0; k < n->nin; k++)
-        if (is_data(n, k) && !value_is_const(behind_grid(n->in[k])) && dequantiser(l, n->in[k]))
+        if (is_data(n, k) && !value_is_const(behind_grid(n->in[k])) && dequantizer(l, n->in[k]))
             return true;
     return false;
 }

@@ -85,7 +85,7 @@ static void mark_integer(Placement *p)
     }
 }
 
-/* The product that a sum is the epilogue of, through a normalisation at most: the operand that
+/* The product that a sum is the epilogue of, through a normalization at most: the operand that
  * needs no grid; -1: none. */
 static int epilogue_operand(const Placement *p, const Node *sum)
 {

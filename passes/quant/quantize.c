@@ -3,7 +3,7 @@
  * An activation x gets q = QuantizeLinear(x), x' = DequantizeLinear(q); constants are stored as
  * integers behind a DequantizeLinear alone. The bias b of a product of x (scale s_x) and w (scales
  * s_w[c]) is stored as int32 at scale s_x s_w[c], the scale of the integer accumulator, so that
- * runtimes add it there. Names follow ONNX Runtime's own quantiser. */
+ * runtimes add it there. Names follow ONNX Runtime's own quantizer. */
 #include <math.h>
 #include <string.h>
 
@@ -87,7 +87,7 @@ static Value *convert(Graph *g, Op op, const char *of, Value *x, Value *scale, V
 }
 
 /* clamp(round(x / scale[c]) + zero[c]) as bytes; the slices c are along `axis`. */
-static void *quantised_bytes(Graph *g, const Node *fq, int axis, int64_t qmin, int64_t qmax)
+static void *quantized_bytes(Graph *g, const Node *fq, int axis, int64_t qmin, int64_t qmax)
 {
     const Value *v = fq->in[0];
     const float *x = v->data, *scale = fq->in[1]->data, *zero = fq->in[2]->data;
@@ -126,7 +126,7 @@ static Value *lower_fake_quant(Graph *g, const Node *fq, Value **zeros)
     if (value_is_const(x)) {
         Type t = type_of(zero->type.dtype, x->type.rank, x->type.dim);
         q = value_const(g, arena_printf(g->arena, "%s_quantized", name), t,
-                        quantised_bytes(g, fq, axis, qmin, qmax));
+                        quantized_bytes(g, fq, axis, qmin, qmax));
         mapped_forget(x->data, (size_t)type_bytes(&x->type));
     } else {
         q = convert(g, OP_QuantizeLinear, name, x, scale, zero, axis);

@@ -1,4 +1,4 @@
-/* Reads grids off a quantised graph and its metadata. The metadata holds, a line each, what the
+/* Reads grids off a quantized graph and its metadata. The metadata holds, a line each, what the
  * nodes cannot say: who it was laid out for, the grids of values that this target needs none for,
  * and the exact biases, of which the file has integers:
  *
@@ -195,7 +195,7 @@ static double element(const Value *v, int64_t i)
     }
 }
 
-/* The name that a constant had before it was quantised: ours and ONNX Runtime's suffix goes. */
+/* The name that a constant had before it was quantized: ours and ONNX Runtime's suffix goes. */
 static const char *float_name(Arena *a, const char *name)
 {
     static const char suffix[] = "_quantized";
@@ -219,7 +219,7 @@ static const float *exact_bias(const Strip *s, const char *name, const Value *q,
 }
 
 /* scale[c] (q - zero[c]) of a constant q, as a constant. */
-static Value *dequantised(Strip *s, const Node *dq, int axis)
+static Value *dequantized(Strip *s, const Node *dq, int axis)
 {
     const Value *q = dq->in[0], *z = node_in(dq, 2);
     const char *name = float_name(s->a, q->name);
@@ -329,7 +329,7 @@ static Value *with_limits(Strip *s, Value *v, const Node *q)
     return *done;
 }
 
-/* The float value that stands for the result of dequantising; NULL: the node stays. */
+/* The float value that stands for the result of dequantizing; NULL: the node stays. */
 static Value *float_of(Strip *s, const Rewrite *r, const Node *n)
 {
     int axis, lo, hi;
@@ -345,7 +345,7 @@ static Value *float_of(Strip *s, const Rewrite *r, const Node *n)
     bool stored = value_is_const(q);
     if (stored && q->type.dtype != DT_I32 && type_bounds(q->type.dtype, &lo, &hi) < 0) return NULL;
     if (!has_plain_grid(n, &q->type, &axis)) return NULL;
-    v = stored ? dequantised(s, n, axis) : rewrite_value(r, q->def->in[0]);
+    v = stored ? dequantized(s, n, axis) : rewrite_value(r, q->def->in[0]);
     const int before = s->known->n;
     note_pair(s, v, n, axis);
     if (!stored && s->known->n > before) {

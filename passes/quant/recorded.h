@@ -1,4 +1,4 @@
-/* Grids that a quantised graph already has, by the names of the float values that are on them, so
+/* Grids that a quantized graph already has, by the names of the float values that are on them, so
  * that they can be laid out anew for another target. */
 #ifndef EHAP_PASSES_QUANT_RECORDED_H
 #define EHAP_PASSES_QUANT_RECORDED_H

@@ -1,4 +1,4 @@
-/* A quantised graph laid out anew for another target, from the grids that it has and those that its
+/* A quantized graph laid out anew for another target, from the grids that it has and those that its
  * metadata records: floats again, placed for the target, integers again. Weights stay on their
  * integers where these fit the target's. */
 #include <string.h>

@@ -102,18 +102,18 @@ static const Node *grid_of(const Node *n, int k)
     return v && v->def && v->def->op == OP_FakeQuant ? v->def : NULL;
 }
 
-static bool is_quantised_product(const Node *n)
+static bool is_quantized_product(const Node *n)
 {
     return quant_weight_axis(n) >= 0 && grid_of(n, 1);
 }
 
 /* Nodes keep their order. */
-int quantised_products(const Graph *plain, const Graph *g, Node **node, Node **twin)
+int quantized_products(const Graph *plain, const Graph *g, Node **node, Node **twin)
 {
     int n = 0, at = 0;
     for (int i = 0; i < g->nnodes && at < plain->nnodes; i++) {
         if (g->nodes[i]->op == OP_FakeQuant) continue;
-        if (is_quantised_product(g->nodes[i])) {
+        if (is_quantized_product(g->nodes[i])) {
             node[n] = g->nodes[i];
             twin[n++] = plain->nodes[at];
         }
@@ -132,7 +132,7 @@ int measure_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g,
 {
     Arena *a = arena_new();
     Node **node = NEW_ARRAY(a, Node *, g->nnodes), **twin = NEW_ARRAY(a, Node *, g->nnodes);
-    const int n = quantised_products(plain, g, node, twin);
+    const int n = quantized_products(plain, g, node, twin);
     Value **v = NEW_ARRAY(a, Value *, n), **w = NEW_ARRAY(a, Value *, n);
     double *signal = NEW_ARRAY(a, double, n), *noise = NEW_ARRAY(a, double, n);
     for (int k = 0; k < n; k++) {
@@ -145,7 +145,7 @@ int measure_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g,
     return status;
 }
 
-/* A clone of g in which only the product `layer`, by its place in the node list, is quantised. */
+/* A clone of g in which only the product `layer`, by its place in the node list, is quantized. */
 static Graph *only_layer(const Graph *g, int layer, Arena *a)
 {
     Graph *q = graph_clone(g, a, NULL);
@@ -189,7 +189,7 @@ int measure_costs(QuantReport *q, int n, Context *c, const Graph *plain, const G
 {
     int k = 0;
     for (int i = 0; i < g->nnodes && k < n; i++) {
-        if (!is_quantised_product(g->nodes[i])) continue;
+        if (!is_quantized_product(g->nodes[i])) continue;
         TRY(layer_cost(&q[k++].cost, c, plain, g, i));
         pass_progress(c, (double)k / n, "cost of '%s'", node_label(g->nodes[i]));
     }

@@ -1,4 +1,4 @@
-/* How the runtimes that serve quantised models want them laid out, as data. */
+/* How the runtimes that serve quantized models want them laid out, as data. */
 #ifndef EHAP_PASSES_QUANT_TARGETS_H
 #define EHAP_PASSES_QUANT_TARGETS_H
 

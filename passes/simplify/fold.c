@@ -69,7 +69,7 @@ int refine_types(Node *n, bool *changed, Diag *d)
 
 /* ---- folding ------------------------------------------------------------------------ */
 
-/* Quantisation of a weight stays visible: it is what the file, or a training pass, wants there. */
+/* Quantization of a weight stays visible: it is what the file, or a training pass, wants there. */
 static bool may_fold(const Node *n, const bool *is_output)
 {
     if (op_info[n->op].flags & OPF_KEEP || n->op == OP_QuantizeLinear ||

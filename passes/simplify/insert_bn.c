@@ -4,7 +4,7 @@
  * in a network that never was folded. Statistics are measured later (reconstruct, train). */
 #include "passes/simplify/simplify.h"
 
-/* Whether nobody normalises the value already, and somebody inside the graph reads it. */
+/* Whether nobody normalizes the value already, and somebody inside the graph reads it. */
 static bool wants_norm(const Value *y, const Uses *uses)
 {
     for (int k = 0; k < uses->n[y->id]; k++) {
@@ -32,7 +32,7 @@ static bool is_plain_conv(const Node *n)
            w->type.rank >= 3 && y->rank == w->type.rank && y->dim[1] == w->type.dim[0];
 }
 
-static Value *normalised(Graph *g, Node *conv)
+static Value *normalized(Graph *g, Node *conv)
 {
     enum { SHARE = 100000 }; /* epsilon = 1 / SHARE */
     const float epsilon = 1.0F / SHARE;
@@ -70,7 +70,7 @@ int pass_insert_bn(Context *c, const char *opt)
         }
         node_append(g, node);
         if (is_plain_conv(node) && wants_norm(node->out[0], &uses))
-            to[node->out[0]->id] = normalised(g, node);
+            to[node->out[0]->id] = normalized(g, node);
     }
     g->at = NULL;
     arena_free(s);

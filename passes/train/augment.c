@@ -1,5 +1,5 @@
 /* Crop and flip, as one gather: out(y, x) = in(reflect(y + dy), reflect(±x + dx)). Reflection
- * needs no fill colour, so it suits any normalisation of the pixels. */
+ * needs no fill colour, so it suits any normalization of the pixels. */
 #include "passes/train/augment.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SGD with Nesterov momentum (Sutskever et al. 2013, in the form that evaluates the gradient at the
  * current point) and AdamW (Loshchilov and Hutter 2019). Learned scales take Adam steps of their
- * logarithm: gradients of a quantiser's scale grow with the number of elements that it rounds, and
- * the normalised step is free of that. */
+ * logarithm: gradients of a quantizer's scale grow with the number of elements that it rounds, and
+ * the normalized step is free of that. */
 #include "passes/train/optimizer.h"
 
 #include <math.h>

@@ -11,8 +11,8 @@ typedef struct Parameter {
     float *data; /* count elements, updated in place */
     float *grad; /* count elements, d loss / d data; clipped in place */
     int64_t count;
-    bool decay;        /* weight decay applies (not to biases, nor to normalisations) */
-    bool positive;     /* a scale: kept > 0 by stepping its logarithm, by the normalised
+    bool decay;        /* weight decay applies (not to biases, nor to normalizations) */
+    bool positive;     /* a scale: kept > 0 by stepping its logarithm, by the normalized
                           (Adam) rule whatever the kind, at a rate of its own */
     float least, most; /* a positive parameter stays within them; 0: no such bound */
     float *m, *v;      /* first and second moments; made by optimizer_init */

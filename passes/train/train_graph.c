@@ -50,7 +50,7 @@ typedef struct Builder {
     Value **extremes;   /* least and largest of each TrainExtreme */
 } Builder;
 
-bool graph_is_fake_quantised(const Graph *g)
+bool graph_is_fake_quantized(const Graph *g)
 {
     for (int i = 0; i < g->nnodes; i++)
         if (g->nodes[i]->op == OP_FakeQuant) return true;
@@ -91,7 +91,7 @@ static bool is_structural(const Node *n, const Value *v)
 }
 
 /* A weight on a grid: the weight is the parameter, the grid's scales follow it. */
-static void add_quantised_weight(Builder *b, const Node *fq)
+static void add_quantized_weight(Builder *b, const Node *fq)
 {
     TrainGraph *t = b->t;
     Value *w = fq->in[0], *scale = fq->in[1];
@@ -155,7 +155,7 @@ static void collect_params(Builder *b)
     for (int i = 0; i < g->nnodes; i++) {
         const Node *n = g->nodes[i];
         if (n->op == OP_FakeQuant) {
-            add_quantised_weight(b, n);
+            add_quantized_weight(b, n);
             add_range(b, n);
             continue;
         }

@@ -32,7 +32,7 @@ typedef struct TrainScale {
     int input, param, axis, qmax;
 } TrainScale;
 
-/* A normalisation in training mode: its outputs are the shard's statistics. */
+/* A normalization in training mode: its outputs are the shard's statistics. */
 typedef struct TrainNorm {
     Value *mean, *variance; /* in the trained graph */
     int mean_output, variance_output;
@@ -73,6 +73,6 @@ typedef struct TrainGraph {
 int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *setup);
 
 /* Whether the graph holds FakeQuant nodes. */
-bool graph_is_fake_quantised(const Graph *g);
+bool graph_is_fake_quantized(const Graph *g);
 
 #endif

@@ -130,7 +130,7 @@ static int choose_steps(TrainRecipe *r, Context *c, const char *opt, double shar
     return 0;
 }
 
-/* With plain descent, networks with normalisations bear higher rates than folded ones. A run of few
+/* With plain descent, networks with normalizations bear higher rates than folded ones. A run of few
  * steps has no time to recover from large ones: the rate falls with their number (docs/results.md).
  */
 static double default_rate(const TrainRecipe *r, bool norms)
@@ -143,14 +143,14 @@ double train_rate(const TrainRecipe *r, const Context *c, bool norms)
 {
     if (r->lr >= 0) return r->lr;
     const double lr = c->opt.lr > 0 ? (double)c->opt.lr : default_rate(r, norms);
-    return graph_is_fake_quantised(c->graph) ? 0.3 * lr : lr;
+    return graph_is_fake_quantized(c->graph) ? 0.3 * lr : lr;
 }
 
 int train_recipe(TrainRecipe *out, Context *c, const char *opt)
 {
     const char *precision = pass_option(c, opt, "precision"),
                *optimizer = pass_option(c, opt, "optimizer");
-    const bool integers = graph_is_fake_quantised(c->graph);
+    const bool integers = graph_is_fake_quantized(c->graph);
     double qat = integers && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE;
     *out = (TrainRecipe){.setup = {.distill = 0.7, .temperature = 1, .hints = 40},
                          .optimizer = OPTIMIZER_ADAMW,

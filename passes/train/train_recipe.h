@@ -22,7 +22,7 @@ typedef struct TrainRecipe {
 
 /* All but the learning rate. Errors: an option's value that does not exist. */
 int train_recipe(TrainRecipe *out, Context *c, const char *opt);
-/* The rate of the steps; `norms`: normalisations are trained. */
+/* The rate of the steps; `norms`: normalizations are trained. */
 double train_rate(const TrainRecipe *r, const Context *c, bool norms);
 
 #endif

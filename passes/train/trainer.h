@@ -11,7 +11,7 @@
 #include "passes/train/train_recipe.h"
 #include "passes/train/train_update.h"
 
-/* Running statistics of one normalisation, kept beside the graph until the end. */
+/* Running statistics of one normalization, kept beside the graph until the end. */
 typedef struct Running {
     float *mean, *variance;         /* the averages */
     float *sum_mean, *sum_variance; /* of this step's shards */

@@ -63,7 +63,7 @@ static bool conv_shape(ConvShape *c, const Prepare *p, const ConvRoles *r)
 static dnnl_data_type_t dnnl_type(DType t) { return t == DT_BF16 ? dnnl_bf16 : dnnl_f32; }
 
 /* The strides of a dense tensor where only axes of size 1 differ from them (what oneDNN
- * recognises), else the tensor's own. */
+ * recognizes), else the tensor's own. */
 static int describe(MemDesc *md, const Tensor *t, bool channels_last)
 {
     dnnl_dims_t dim = {0}, stride = {0};

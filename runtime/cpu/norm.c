@@ -1,7 +1,7 @@
-/* Batch normalisation (inference, training, its gradient), group and layer normalisation, softmax.
+/* Batch normalization (inference, training, its gradient), group and layer normalization, softmax.
  *
- * Batch normalisation is one walk that accumulates per channel in double and one element-wise
- * map with per-channel operands; both are at memory speed in any layout. Layer normalisation
+ * Batch normalization is one walk that accumulates per channel in double and one element-wise
+ * map with per-channel operands; both are at memory speed in any layout. Layer normalization
  * and softmax work line by line in a dense float copy of the line. */
 #include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
@@ -117,7 +117,7 @@ int cpu_groupnorm_prepare(Prepare *p)
     return 0;
 }
 
-/* Instance and group normalisation: sums of x and x^2 per sample and channel, in double, joined
+/* Instance and group normalization: sums of x and x^2 per sample and channel, in double, joined
  * over the channels of a group; then one map. */
 void cpu_groupnorm_run(const Node *n, const void *state, const Tensor *in, const Tensor *out,
                        void *scratch)
@@ -297,7 +297,7 @@ CLONES static double square_sum(const float *x, int64_t n, double mean)
     return sum;
 }
 
-CLONES static void normalise(float *x, const float *scale, const float *bias, int64_t n, float mean,
+CLONES static void normalize(float *x, const float *scale, const float *bias, int64_t n, float mean,
                              float inverse)
 {
     for (int64_t i = 0; i < n; i++) x[i] = (x[i] - mean) * inverse * scale[i] + bias[i];
@@ -326,7 +326,7 @@ void cpu_layernorm_run(const Node *n, const void *state, const Tensor *in, const
             mean += cpu_row_sum(x + i, (int)(count - i < BLOCK ? count - i : BLOCK));
         mean /= (double)count;
         double inverse = 1 / sqrt(square_sum(x, count, mean) / (double)count + eps);
-        normalise(x, scale, bias, count, (float)mean, (float)inverse);
+        normalize(x, scale, bias, count, (float)mean, (float)inverse);
         store_line(&out[0], row * count, 1, x, count);
         if (n->nout > 1 && out[1].data) element_store(&out[1], row, mean);
         if (n->nout > 2 && out[2].data) element_store(&out[2], row, inverse);

@@ -2,7 +2,7 @@
  *
  * For every window the offsets of its taps inside the input are listed in row-major order; an
  * op then works on all channels at a tap at once. In channels-last tensors those are
- * contiguous, and the loops vectorise. The gradients recompute the argmax from x; of equal
+ * contiguous, and the loops vectorize. The gradients recompute the argmax from x; of equal
  * maxima the first tap gets the gradient. */
 #include "ir/simd.h"
 #include "ir/window.h"
@@ -295,7 +295,7 @@ static const struct {
     [OP_MaxPoolPick] = {pick_at_maxima, 1},
 };
 
-/* More than three dimensions, quantised types, or the positions of the maxima: state stays NULL,
+/* More than three dimensions, quantized types, or the positions of the maxima: state stays NULL,
  * reference. */
 static bool use_naive(const Prepare *p)
 {

@@ -1,4 +1,4 @@
-/* Quantisation and its float simulation: element-wise maps with a scale and a zero point per
+/* Quantization and its float simulation: element-wise maps with a scale and a zero point per
  * tensor or per channel. Steps are counted in float, x / scale rounded to nearest even, as ONNX
  * Runtime does, so that training meets the grid of deployment exactly. */
 #include "ir/simd.h"

@@ -221,10 +221,10 @@ static int quant_axis(const Node *n, const Tensor *x)
 
 Tensor map_operand(const Node *n, int i, const Tensor *in, const Tensor *out)
 {
-    const bool quantised = n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear ||
+    const bool quantized = n->op == OP_QuantizeLinear || n->op == OP_DequantizeLinear ||
                            n->op == OP_FakeQuant || n->op == OP_FakeQuantGrad;
     const int images = n->op == OP_FakeQuantGrad ? 2 : 1;
-    if (quantised && i >= images)
+    if (quantized && i >= images)
         return along_axis(&in[i], tensor_count(&in[i]) == 1 ? -1 : quant_axis(n, out), out->rank);
     if (n->op == OP_BatchNormalization && i > 0) return along_axis(&in[i], 1, out->rank);
     return in[i];

@@ -1,4 +1,4 @@
-/* Normalisations in training, layer normalisation, softmax: reductions, then one generated map.
+/* Normalizations in training, layer normalization, softmax: reductions, then one generated map.
  * Sums of squares are taken around the mean that a first pass found, so that floats suffice. */
 #include <math.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static Tensor per_channel(const Tensor *x)
 static size_t rounded(size_t n) { return (n + 63) & ~(size_t)63; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* ---- batch normalisation in training ------------------------------------------------------ */
+/* ---- batch normalization in training ------------------------------------------------------ */
 
 /* Scratch: two vectors, then the partial sums. */
 typedef struct BatchNorm {

@@ -1,4 +1,4 @@
-/* Normalisation over groups of channels or any axes, division by norms, Hardmax. */
+/* Normalization over groups of channels or any axes, division by norms, Hardmax. */
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* Batch and layer normalisation, softmax. */
+/* Batch and layer normalization, softmax. */
 #include "runtime/ref/ref.h"
 
 #include <math.h>

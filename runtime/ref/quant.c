@@ -1,4 +1,4 @@
-/* Quantisation to integers and its simulation in float. Rounding is to nearest, ties to even. */
+/* Quantization to integers and its simulation in float. Rounding is to nearest, ties to even. */
 #include "runtime/ref/ref.h"
 
 #include <math.h>

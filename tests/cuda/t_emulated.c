@@ -318,7 +318,7 @@ static void test_carried_state(void **state)
 
 /* ---- training ---------------------------------------------------------------------------- */
 
-/* Biases before normalisations have a gradient of rounding errors alone, which Adam makes as large
+/* Biases before normalizations have a gradient of rounding errors alone, which Adam makes as large
  * as any other: plain descent there. */
 static const Training trainings[] = {
     {true, false, 48, "optimizer=sgd;lr=0.05;qat=0"},

@@ -5,7 +5,7 @@
 #include "tests/cuda/logged.h"
 
 typedef struct Training {
-    bool norm, quantised;
+    bool norm, quantized;
     int batch;
     const char *options;
 } Training;
@@ -37,7 +37,7 @@ static inline int64_t trained(float *out, const Training *how, const char *devic
         c.progress = poison;
         c.progress_ctx = (void *)(uintptr_t)c.data;
     }
-    if (how->quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
+    if (how->quantized) assert_int_equal(pass_fake_quant(&c, ""), 0);
     forget();
     assert_int_equal(pass_train(&c, how->options), 0);
     for (int i = 0; i < c.graph->nnodes; i++)

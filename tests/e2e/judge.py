@@ -4,7 +4,7 @@ session.x64quantprecision=1: plain AVX2 saturates in int8 products otherwise.
   judge.py accuracy MODEL IMAGES.gz LABELS.gz      top-1 on idx files, Fashion-MNIST preprocessing
   judge.py agree A B IMAGES.gz                     share of equal top-1 answers on idx images
   judge.py records MODEL FILE.bin                  top-1 on CIFAR records
-  judge.py kernels MODEL                           which kernels the optimised graph runs
+  judge.py kernels MODEL                           which kernels the optimized graph runs
   judge.py check MODEL                             onnx.checker
   judge.py same A B                                largest difference of outputs on random input
 Prints one JSON object."""

@@ -1,5 +1,5 @@
 """Whether `ehapc lint` says what runtimes do: a family of small networks, quantized by ehapc for
-each target and by ONNX Runtime's own quantizer, against ONNX Runtime's optimised graph and
+each target and by ONNX Runtime's own quantizer, against ONNX Runtime's optimized graph and
 OpenVINO's executable graph. Usage: lint_agree.py EHAPC [NETWORK...]"""
 import collections
 import os
@@ -172,8 +172,8 @@ def lint(ehapc, model, target):
 
 
 def ort_graph(model, folder):
-    """{node: whether it is an integer kernel} of the optimised graph."""
-    path = os.path.join(folder, "optimised.onnx")
+    """{node: whether it is an integer kernel} of the optimized graph."""
+    path = os.path.join(folder, "optimized.onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = path

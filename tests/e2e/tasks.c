@@ -34,7 +34,7 @@ static void one_number(Graph *g, Value *x)
 static void regressor(Graph *g) { one_number(g, backbone(g)); }
 
 /* A convolution, `raw`, and its BatchNormalization, `normed`. */
-static void normalised(Graph *g)
+static void normalized(Graph *g)
 {
     Value *x = graph_add_input(
         g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 2, NET_SIZE, NET_SIZE)));
@@ -140,7 +140,7 @@ static const struct {
     const char *name;
     void (*make)(Graph *g);
 } tasks[] = {{"regressor", regressor},   {"segmenter", segmenter}, {"detector", detector},
-             {"classifier", classifier}, {"reader", reader},       {"normalised", normalised}};
+             {"classifier", classifier}, {"reader", reader},       {"normalized", normalized}};
 
 int main(int argc, char **argv)
 {

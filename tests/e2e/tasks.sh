@@ -44,10 +44,10 @@ grep -q "the model has no value 'feature'" err || fail "a value that is not ther
 compress 2 detector.onnx -o none.onnx --distill order
 grep -q "'order' is int64, and only floats can be learned" err || fail "an index output"
 # What is folded away is refused before any work, what takes its place is learned from.
-"$tasks" normalised normalised.onnx
-compress 2 normalised.onnx -o none.onnx --distill raw
+"$tasks" normalized normalized.onnx
+compress 2 normalized.onnx -o none.onnx --distill raw
 grep -q "name 'normed' instead" err || fail "a value that is folded away"
-compress 0 normalised.onnx -o normed.onnx --steps 4 --distill normed
+compress 0 normalized.onnx -o normed.onnx --steps 4 --distill normed
 [ ! -e none.onnx ] || fail "a file after an error"
 
 # A quantized model is not quantized again: what would lay it out anew is named.

@@ -85,7 +85,7 @@ static void rows_to_tokens(Maker *m, Value *x)
     add(m, reshape(m, dense(m, x, w * 3), 3, DIMS(0, 3, w)));
 }
 
-static void normalise_rows(Maker *m, Value *x)
+static void normalize_rows(Maker *m, Value *x)
 {
     int64_t c = dim(x, 1);
     add(m, build(m->g, OP_BatchNormalization,
@@ -97,5 +97,5 @@ const Block token_blocks[] = {
     {3, project},        {3, layer_norm},     {3, attention},  {3, mlp},
     {3, recur},          {3, soften},         {3, token_mean}, {3, convolve_tokens},
     {2, connect},        {2, connect},        {2, multiply},   {2, to_image},
-    {2, rows_to_tokens}, {2, normalise_rows}, {0, NULL},
+    {2, rows_to_tokens}, {2, normalize_rows}, {0, NULL},
 };

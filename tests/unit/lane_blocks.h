@@ -1,5 +1,5 @@
 /* More of lane_nets.h: blocks as exporters write them (attention in its packed forms, pixel
- * shuffle, normalisation by groups, shapes that are only known when the network runs). */
+ * shuffle, normalization by groups, shapes that are only known when the network runs). */
 #ifndef EHAP_TESTS_LANE_BLOCKS_H
 #define EHAP_TESTS_LANE_BLOCKS_H
 
@@ -84,11 +84,11 @@ static inline void net_response_norm(Graph *g)
     classify(g, binary(g, OP_Add, a, y));
 }
 
-/* A stream of 6 that is written to twice and normalised between. */
-static inline void stream_with(Graph *g, Value *(*normalised)(Graph *g, Value *x))
+/* A stream of 6 that is written to twice and normalized between. */
+static inline void stream_with(Graph *g, Value *(*normalized)(Graph *g, Value *x))
 {
     Value *x = product(g, tokens(g, 4, 3), "in", 6);
-    Value *h = relu(g, product(g, normalised(g, x), "h", 5));
+    Value *h = relu(g, product(g, normalized(g, x), "h", 5));
     graph_add_output(g, product(g, binary(g, OP_Add, x, product(g, h, "back", 6)), "out", 3));
 }
 
@@ -120,7 +120,7 @@ static inline Value *layer_norm_parts(Graph *g, Value *x)
 
 static inline void net_layer_norm_parts(Graph *g) { stream_with(g, layer_norm_parts); }
 
-/* The stream is normalised, the hidden layer of the block is not. */
+/* The stream is normalized, the hidden layer of the block is not. */
 static inline void net_transformer_mlp(Graph *g)
 {
     Value *x = product(g, tokens(g, 4, 5), "in", 6), *scale = weight(g, "scale", 1, D(6));
@@ -212,7 +212,7 @@ static inline void net_group_scales(Graph *g)
     classify(g, relu(g, conv(g, a, "b", 5, 3, 1, 1)));
 }
 
-/* What torch.nn.GroupNorm was exported to: [N, C, H, W] -> [N, G, -1], normalised, and back to the
+/* What torch.nn.GroupNorm was exported to: [N, C, H, W] -> [N, G, -1], normalized, and back to the
  * shape that x has when the network runs; then a scale and a shift for each channel. */
 static inline void net_group_norm_reshaped(Graph *g)
 {

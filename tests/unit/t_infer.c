@@ -118,7 +118,7 @@ static const Case cases[] = {
     {OP_AveragePoolGrad, "f 1,4,4,4", "input_shape=1,4,8,8;kernel_shape=2,2;strides=2,2",
      "f 1,4,8,8"},
 
-    /* normalisations and reductions */
+    /* normalizations and reductions */
     {OP_BatchNormalization, "f N,8,4,4|f 8|f 8|f 8|f 8", "", "f N,8,4,4"},
     {OP_BatchNormalization, "f N,8,4,4|f 8|f 8|f 7|f 8", "",
      "error: parameter 'x3' has 7 elements"},
@@ -203,7 +203,7 @@ static const Case cases[] = {
     {OP_SliceGrad, "f 2,4|=1|=4|=1", "shape=2,10", "error: dy has 4 on axis 1, the slice has 3"},
     {OP_GatherGrad, "f 5,2,3,7|i 2,3", "axis:1;dim:9", "f 5,9,7"},
 
-    /* quantisation, random numbers */
+    /* quantization, random numbers */
     {OP_QuantizeLinear, "f N,3,8|f |y ", "", "y N,3,8"},
     {OP_QuantizeLinear, "f N,3,8|f 3|z 3", "axis:1", "z N,3,8"},
     {OP_QuantizeLinear, "f N,3,8|f 4", "axis:1", "error: scale 'x1' has 4 elements, needs 3"},

@@ -1,4 +1,4 @@
-/* Optimisers, learning rates and image variations. */
+/* Optimizers, learning rates and image variations. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,8 +10,8 @@
 #include "passes/train/augment.h"
 #include "passes/train/optimizer.h"
 
-/* Minimises sum_k (k + 1) (x_k - 3)^2 / 2 from 0. */
-static double minimise(OptimizerKind kind, double lr, int steps, bool positive)
+/* Minimizes sum_k (k + 1) (x_k - 3)^2 / 2 from 0. */
+static double minimize(OptimizerKind kind, double lr, int steps, bool positive)
 {
     Arena *a = arena_new();
     float x[4] = {1, 1, 1, 1}, g[4];
@@ -31,9 +31,9 @@ static double minimise(OptimizerKind kind, double lr, int steps, bool positive)
 static void all_rules_find_the_minimum(void **state)
 {
     (void)state;
-    assert_true(minimise(OPTIMIZER_SGD, 0.05, 300, false) < 1e-3);
-    assert_true(minimise(OPTIMIZER_ADAMW, 0.05, 600, false) < 1e-2);
-    assert_true(minimise(OPTIMIZER_SGD, 0.01, 800, true) < 0.1); /* steps of the logarithm */
+    assert_true(minimize(OPTIMIZER_SGD, 0.05, 300, false) < 1e-3);
+    assert_true(minimize(OPTIMIZER_ADAMW, 0.05, 600, false) < 1e-2);
+    assert_true(minimize(OPTIMIZER_SGD, 0.01, 800, true) < 0.1); /* steps of the logarithm */
 }
 
 static void bad_gradients_change_nothing(void **state)

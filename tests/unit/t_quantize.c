@@ -209,13 +209,13 @@ static void costly_layers_stay_in_float(void **state)
     Arena *a = arena_new();
     Diag d = {0};
     double limit = 0;
-    int kept = 0, quantised = 0;
+    int kept = 0, quantized = 0;
     Context c = small_context(a, &d, false);
     c.opt.quant_drop = 1e9;
     assert_int_equal(pass_fake_quant(&c, ""), 0);
-    assert_int_equal(c.report.nquantised, 3);
+    assert_int_equal(c.report.nquantized, 3);
     for (int k = 0; k < 3; k++) {
-        const QuantReport *q = &c.report.quantised[k];
+        const QuantReport *q = &c.report.quantized[k];
         assert_true(q->sqnr > 20 && q->sqnr < 60 && q->cost > 0 && !q->in_float);
         limit += q->cost / 3;
     }
@@ -223,15 +223,15 @@ static void costly_layers_stay_in_float(void **state)
     c.opt.quant_drop = limit;
     assert_int_equal(pass_fake_quant(&c, ""), 0);
     for (int k = 0; k < 3; k++) {
-        assert_true(c.report.quantised[k].in_float == (c.report.quantised[k].cost > limit));
-        kept += c.report.quantised[k].in_float;
+        assert_true(c.report.quantized[k].in_float == (c.report.quantized[k].cost > limit));
+        kept += c.report.quantized[k].in_float;
     }
     assert_true(kept == 1 || kept == 2);
     for (int i = 0; i < c.graph->nnodes; i++) {
         const Node *n = c.graph->nodes[i];
-        quantised += n->op == OP_FakeQuant && value_is_const(n->in[0]);
+        quantized += n->op == OP_FakeQuant && value_is_const(n->in[0]);
     }
-    assert_int_equal(quantised, 3 - kept);
+    assert_int_equal(quantized, 3 - kept);
     arena_free(a);
 }
 
@@ -288,10 +288,10 @@ static void noisy_layers_stay_in_float(void **state)
         Context c = small_context(a, &d, false);
         c.opt.least_sqnr = least[i];
         assert_int_equal(pass_fake_quant(&c, ""), 0);
-        assert_int_equal(c.report.nquantised, 3);
+        assert_int_equal(c.report.nquantized, 3);
         for (int k = 0; k < 3; k++) {
-            assert_true(c.report.quantised[k].own > 20);
-            assert_true(c.report.quantised[k].in_float == (i == 1));
+            assert_true(c.report.quantized[k].own > 20);
+            assert_true(c.report.quantized[k].in_float == (i == 1));
         }
         assert_true((strstr(ops_of(a, c.graph), "FakeQuant") == NULL) == (i == 1));
     }

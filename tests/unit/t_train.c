@@ -139,17 +139,17 @@ static void integer_outputs_are_ignored_aloud(void **state)
 static void threads_do_not_change_a_byte(void **state)
 {
     (void)state;
-    for (int quantised = 0; quantised < 2; quantised++) {
+    for (int quantized = 0; quantized < 2; quantized++) {
         Arena *a = arena_new();
         Diag d = diag_stderr("test");
         float *w[2];
         int64_t n[2];
         for (int k = 0; k < 2; k++) {
-            Context c = small_context(a, &d, !quantised);
+            Context c = small_context(a, &d, !quantized);
             c.opt.threads = 1 + k;
             c.opt.steps = 6;
-            if (quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
-            assert_int_equal(pass_train(&c, quantised ? "ranges=moving-average" : "qat=0"), 0);
+            if (quantized) assert_int_equal(pass_fake_quant(&c, ""), 0);
+            assert_int_equal(pass_train(&c, quantized ? "ranges=moving-average" : "qat=0"), 0);
             w[k] = weights_of(a, c.graph, &n[k]);
         }
         assert_int_equal(n[0], n[1]);
@@ -343,16 +343,16 @@ static void stop_at_half(void *ctx, const char *pass, double fraction, const cha
     if (fraction > 0.5) trap(TRAP_INTERNAL, "killed");
 }
 
-/* Trains with the state left in dir; `quantised`: ranges on their way are part of it; `stop`: dies
+/* Trains with the state left in dir; `quantized`: ranges on their way are part of it; `stop`: dies
  * half way. */
-static float *train_in_folder(Arena *a, Diag *d, const char *dir, bool quantised, bool stop,
+static float *train_in_folder(Arena *a, Diag *d, const char *dir, bool quantized, bool stop,
                               int64_t *n)
 {
     Context c = small_context(a, d, true);
     Trap t;
     c.opt.steps = 20;
     c.opt.ranges = "moving-average";
-    if (quantised) assert_int_equal(pass_fake_quant(&c, ""), 0);
+    if (quantized) assert_int_equal(pass_fake_quant(&c, ""), 0);
     c.checkpoint = dir;
     c.checkpoint_key = 7;
     if (stop) c.progress = stop_at_half;
@@ -394,16 +394,16 @@ static void check_state(Arena *a, Diag *d, const char *dir, const float *want, i
 static void a_stopped_run_goes_on(void **state)
 {
     (void)state;
-    for (int quantised = 0; quantised < 2; quantised++) {
+    for (int quantized = 0; quantized < 2; quantized++) {
         Arena *a = arena_new();
         Diag d = {.sink = count_warnings};
         int64_t n, m;
         char whole[] = "/tmp/ehapc-test-XXXXXX", parts[] = "/tmp/ehapc-test-XXXXXX";
         assert_non_null(mkdtemp(whole));
         assert_non_null(mkdtemp(parts));
-        const float *want = train_in_folder(a, &d, whole, quantised, false, &n);
-        assert_null(train_in_folder(a, &d, parts, quantised, true, &m));
-        const float *got = train_in_folder(a, &d, parts, quantised, false, &m);
+        const float *want = train_in_folder(a, &d, whole, quantized, false, &n);
+        assert_null(train_in_folder(a, &d, parts, quantized, true, &m));
+        const float *got = train_in_folder(a, &d, parts, quantized, false, &m);
         assert_int_equal(n, m);
         assert_memory_equal(want, got, (size_t)n * sizeof(float));
         check_state(a, &d, parts, want, n);

@@ -186,7 +186,7 @@ static int quantize(Emit *e, Node *n)
 {
     DType t = n->op == OP_QuantizeLinear ? n->out[0]->type.dtype : n->in[0]->type.dtype;
     if (e->opset < 21 && (t == DT_U16 || t == DT_I16))
-        return too_old(e, n, "16-bit quantisation", 21);
+        return too_old(e, n, "16-bit quantization", 21);
     if (e->opset < 13 && type_count(&n->in[1]->type) != 1)
         return too_old(e, n, "a scale per channel", 13);
     return 0;
@@ -343,7 +343,7 @@ int check_carried(Emit *e, const Node *n, const char *op_type,
 
 static bool attr_of(const void *ctx, const char *attr) { return node_attr(ctx, attr) != NULL; }
 
-static int legalise_carried(Emit *e, const Node *n)
+static int legalize_carried(Emit *e, const Node *n)
 {
     const char *domain = n->domain ? n->domain : "";
     if (*domain && strcmp(domain, "ai.onnx") != 0) return 0;
@@ -352,12 +352,12 @@ static int legalise_carried(Emit *e, const Node *n)
 
 /* ---- the whole ---------------------------------------------------------------------- */
 
-int legalise_node(Emit *e, const Node *n, Node *out)
+int legalize_node(Emit *e, const Node *n, Node *out)
 {
     *out = *n;
     out->in = arena_memdup(e->a, n->in, (size_t)n->nin * sizeof *n->in);
     out->attrs = arena_memdup(e->a, n->attrs, (size_t)n->nattrs * sizeof *n->attrs);
-    if (n->op == OP_Opaque) return legalise_carried(e, n);
+    if (n->op == OP_Opaque) return legalize_carried(e, n);
     for (size_t k = 0; k < sizeof since / sizeof *since; k++)
         if (since[k].op == n->op && e->opset < since[k].opset)
             return too_old(e, n, "this op", since[k].opset);
@@ -390,7 +390,7 @@ int64_t needed_opset(Emit *e)
         probe.opset = needed;
         for (int k = 0; k < e->g->nnodes; k++)
             if (e->g->nodes[k]->op != OP_Opaque && has_arity(e->g->nodes[k]))
-                legalise_node(&probe, e->g->nodes[k], &out);
+                legalize_node(&probe, e->g->nodes[k], &out);
     } while (needed > probe.opset);
     return needed;
 }
