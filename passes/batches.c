@@ -215,7 +215,7 @@ static int plan(Session *s, const Samples *samples, bool *smaller, ShardBuilder 
     for (;; s->shard /= 2) {
         made = (ShardGraph){0};
         *smaller = open && s->shard % 2 == 0;
-        TRY(make(&made, ctx, s->shard));
+        TRY(make(&made, ctx, s->shard, s->arena, d));
         ProgramOptions po = {
             .device = o->device, .stage = made.stage, .lane_stage = made.lane_stage};
         s->g = made.g;
@@ -267,6 +267,7 @@ int session_open(Session **out, Arena *a, const Graph *model, const Samples *sam
     Session *s = *out = NEW(a, Session);
     bool smaller;
     arena_defer(a, release_session, s);
+    s->arena = a;
     s->shard = shard_size(model, samples, most);
     for (;; s->shard /= 2) {
         TRY(plan(s, samples, &smaller, make, ctx, model, o, d));

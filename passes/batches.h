@@ -24,6 +24,7 @@ int shard_specialize_mapped(Graph **out, const Graph *g, Arena *a, const Samples
 
 /* A compiled graph and its instances. Released with the arena, or earlier by session_close. */
 typedef struct Session {
+    Arena *arena;
     const Graph *g;
     int64_t shard; /* samples */
     Program *program;
@@ -36,7 +37,7 @@ typedef struct Session {
     _Atomic(Instance *) *owner; /* of each slot */
 } Session;
 
-/* Makes the graph to run on shards of so many samples, and says what memory goes with it. */
+/* What to run on shards, and what memory goes with it. */
 typedef struct ShardGraph {
     Graph *g;
     const uint8_t *stage; /* of its inputs; NULL: 0 */
@@ -44,7 +45,8 @@ typedef struct ShardGraph {
     size_t result_bytes;  /* of ShardJob; 0: reduce reads outputs */
     size_t each, shared;  /* that the caller will allocate per thread, and once */
 } ShardGraph;
-typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard);
+/* Makes it, in `a`, for so many samples. */
+typedef int ShardBuilder(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d);
 
 /* Samples at a time, of n: SHARD_SAMPLES, or, where there are fewer, the smallest power of two that
  * holds them, as a shard is filled up with repeats. */
@@ -107,16 +109,18 @@ void *feed_buffer(Feed *f, Instance *inst, int k);
  * sample, in feed order), or one-hot labels when NULL. Rows beyond feed_rows are zero. */
 void feed_bind_targets(Feed *f, int64_t shard, Instance *inst, int k, int axis, const float *soft);
 
-/* Which axis of an output runs over the samples of a shard: the one in which `one_more`, its type
- * at shards of one sample more, differs; -1: none. NULL: the model takes no other shard; the first
- * then. */
-int output_axis(const Type *t, const Type *one_more, int64_t shard);
+/* For each output of the session's graph the axis that runs over the samples of a shard: the one
+ * that differs in the graph that `make` gives for one sample more; -1: none. Where it gives none,
+ * as the model fixes its batch, the first. An array in `a`. */
+int *output_axes(Arena *a, const Session *s, ShardBuilder *make, void *ctx);
+/* Elements of the largest output of g. */
+int64_t largest_output(const Graph *g);
 
 /* What a value is for each of n samples. */
 typedef struct Rows {
     float *x;    /* by sample */
     int64_t row; /* elements of each */
-    int axis;    /* of the value in a batch: output_axis */
+    int axis;    /* of the value in a batch, as output_axes has it */
 } Rows;
 /* Runs g over n samples and stores value `of` (a float value of g; NULL: graph_logits) in out,
  * allocated in `a`. Soft labels come from here. */

@@ -105,11 +105,9 @@ static int tally_shard(void *ctx, int64_t shard, Instance *inst)
 }
 
 typedef struct Pair {
-    Arena *arena;
     const Graph *g, *reference; /* NULL: none, or its answers are known */
     bool compared;
     const Samples *samples;
-    Diag *d;
 } Pair;
 
 /* Makes its logits and, if all, every float output the outputs of p. */
@@ -125,22 +123,21 @@ static void look_at(Graph *p, bool all)
 }
 
 /* g's outputs in question, and the reference's behind them, as outputs of one graph. */
-static int side_by_side(ShardGraph *out, void *ctx, int64_t shard)
+static int side_by_side(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     const Pair *pair = ctx;
-    Diag *d = pair->d;
-    TRY(shard_specialize(&out->g, pair->g, pair->arena, pair->samples, shard, d));
+    TRY(shard_specialize(&out->g, pair->g, a, pair->samples, shard, d));
     Graph *p = out->g, *r;
     look_at(p, pair->compared);
     const int n = p->noutputs;
     if (pair->reference) {
-        TRY(shard_specialize(&r, pair->reference, pair->arena, pair->samples, shard, d));
+        TRY(shard_specialize(&r, pair->reference, a, pair->samples, shard, d));
         look_at(r, true);
-        Value **ref = NEW_ARRAY(pair->arena, Value *, r->noutputs);
+        Value **ref = NEW_ARRAY(a, Value *, r->noutputs);
         graph_inline(p, r, p->inputs, ref);
         for (int o = 0; o < r->noutputs; o++) graph_add_output(p, ref[o]);
     }
-    simplify_dce(p, pair->arena);
+    simplify_dce(p, a);
     const Value *y = p->outputs[0];
     if (y->type.dtype != DT_F32 || (pair->samples->labels && y->type.rank < 2))
         return diag_error(d, "output '%s' is no float tensor of [batch, classes]", y->name);
@@ -161,27 +158,19 @@ static float *answers_kept(Answers *known, int64_t n)
 }
 
 /* Where the samples' rows are in each output. */
-static void find_rows(Tally *t, Arena *a, const Graph *g, const Pair *pair)
+static void find_rows(Tally *t, Arena *a, const Session *session, Pair *pair)
 {
-    Diag quiet = {0};
-    Pair other = *pair;
-    ShardGraph more = {0};
-    other.arena = arena_new();
-    other.d = &quiet;
-    other.reference = NULL;
-    const bool open = side_by_side(&more, &other, t->shard + 1) == 0;
+    const int *axis = output_axes(a, session, side_by_side, pair);
     t->at = NEW_ARRAY(a, int64_t, t->n + 1);
     t->outer = NEW_ARRAY(a, int64_t, t->n);
     for (int o = 0; o < t->n; o++) {
-        const Type *y = &g->outputs[o]->type;
-        const int axis = output_axis(y, open ? &more.g->outputs[o]->type : NULL, t->shard);
-        t->at[o + 1] = t->at[o] + type_count(y) / (axis < 0 ? 1 : t->shard);
-        t->outer[o] = batch_outer(y, axis);
+        const Type *y = &session->g->outputs[o]->type;
+        t->at[o + 1] = t->at[o] + type_count(y) / (axis[o] < 0 ? 1 : t->shard);
+        t->outer[o] = batch_outer(y, axis[o]);
     }
-    arena_free(other.arena);
 }
 
-static Tally tally_new(Arena *a, const Session *session, const Pair *pair)
+static Tally tally_new(Arena *a, const Session *session, Pair *pair)
 {
     const Graph *g = session->g;
     const bool reference = pair->reference != NULL;
@@ -191,16 +180,11 @@ static Tally tally_new(Arena *a, const Session *session, const Pair *pair)
                .reference = reference,
                .shard = session->shard,
                .n = reference ? g->noutputs / 2 : g->noutputs};
-    int64_t largest = 0;
-    find_rows(&t, a, g, pair);
-    for (int o = 0; o < t.n; o++) {
-        const int64_t size = type_count(&g->outputs[o]->type);
-        largest = size > largest ? size : largest;
-    }
+    find_rows(&t, a, session, pair);
     t.row = t.at[t.n];
     t.classes = t.outer[0] == 1 && logits->rank > 1 && logits->dim[1] > 0 ? logits->dim[1] : 1;
     t.inner = t.at[1] / t.classes;
-    t.buffer = NEW_ARRAY(a, float, largest);
+    t.buffer = NEW_ARRAY(a, float, largest_output(g));
     t.y = NEW_ARRAY(a, float, session->shard *t.row);
     t.ref = NEW_ARRAY(a, float, session->shard *t.row);
     t.signal = NEW_ARRAY(a, double, t.n);
@@ -222,7 +206,7 @@ static int evaluate_in(Arena *a, Eval *out, const Graph *g, const Graph *referen
     Session *session;
     const bool compared = reference != NULL;
     if (known && known->complete) reference = NULL;
-    Pair pair = {a, g, reference, compared, s, d};
+    Pair pair = {g, reference, compared, s};
     TRY(session_open(&session, a, g, s, shard_for(s->count), side_by_side, &pair, o, d));
     Tally t = tally_new(a, session, &pair);
     t.feed = feed_new(a, session, s, s->count, NULL);

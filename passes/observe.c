@@ -4,15 +4,35 @@
 #include <math.h>
 #include <string.h>
 
+#include "ir/batch.h"
 #include "passes/batches.h"
 
 typedef struct Watcher {
+    const Graph *g;
+    int n;
+    Value *const *v;
+    const Samples *samples;
+    const Observer *by;
     Session *session;
     Feed *feed;
-    const Observer *by;
+    const int *axis; /* of each value: output_axes */
     int64_t largest; /* elements of one value */
     float *x;        /* per thread two values */
 } Watcher;
+
+/* Moves the first `rows` samples of a shard together, at the front of x; their type. */
+static Type without_repeats(const Watcher *w, int o, int64_t rows, float *x)
+{
+    Type t = w->session->g->outputs[o]->type;
+    const int axis = w->axis[o];
+    const int64_t shard = w->session->shard, outer = batch_outer(&t, axis);
+    if (rows == shard || axis < 0) return t;
+    const int64_t whole = type_count(&t) / outer, part = whole / shard * rows;
+    for (int64_t k = 1; k < outer; k++)
+        memmove(x + k * part, x + k * whole, (size_t)part * sizeof *x);
+    t.dim[axis] = t.dim[axis] / shard * rows;
+    return t;
+}
 
 static int see_shard(void *ctx, int64_t shard, Instance *inst)
 {
@@ -26,7 +46,8 @@ static int see_shard(void *ctx, int64_t shard, Instance *inst)
     for (int o = 0; o < g->noutputs; o++) {
         float *here = x + o % 2 * w->largest;
         instance_read(inst, o, here);
-        w->by->see(w->by->ctx, o, &g->outputs[o]->type, here, before, part);
+        const Type t = without_repeats(w, o, feed_rows(w->feed, shard), here);
+        w->by->see(w->by->ctx, o, &t, here, before, part);
         before = here;
     }
     return 0;
@@ -40,45 +61,29 @@ static int add_shard(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-typedef struct Outputs {
-    Arena *arena;
-    const Graph *g;
-    int n;
-    Value *const *v;
-    const Samples *samples;
-    int64_t limit;
-    Watcher *watcher;
-    Diag *d;
-} Outputs;
-
 /* g with the values as its outputs, at the shard's batch. */
-static int with_outputs(ShardGraph *out, void *ctx, int64_t shard)
+static int with_outputs(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
-    const Outputs *o = ctx;
+    const Watcher *w = ctx;
     Value **map;
-    Graph *copy = graph_clone(o->g, o->arena, &map);
+    Graph *copy = graph_clone(w->g, a, &map);
     copy->noutputs = 0;
-    for (int i = 0; i < o->n; i++) graph_add_output(copy, map[o->v[i]->id]);
-    TRY(simplify_dce(copy, o->arena));
-    TRY(shard_specialize(&out->g, copy, o->arena, o->samples, shard, o->d));
-    o->watcher->largest = 1;
-    for (int i = 0; i < o->n; i++) {
-        const int64_t size = type_count(&out->g->outputs[i]->type);
-        if (size > o->watcher->largest) o->watcher->largest = size;
-    }
-    out->result_bytes = o->watcher->by->bytes;
-    out->each = 2 * (size_t)o->watcher->largest * sizeof(float);
+    for (int i = 0; i < w->n; i++) graph_add_output(copy, map[w->v[i]->id]);
+    TRY(simplify_dce(copy, a));
+    TRY(shard_specialize(&out->g, copy, a, w->samples, shard, d));
+    out->result_bytes = w->by->bytes;
+    out->each = 2 * (size_t)largest_output(out->g) * sizeof(float);
     return 0;
 }
 
-static int observe_in(Arena *a, Outputs *outputs, const Options *o, Diag *d, size_t *bytes)
+static int observe_in(Arena *a, Watcher *w, int64_t n, const Options *o, Diag *d, size_t *bytes)
 {
-    Watcher *w = outputs->watcher;
-    TRY(session_open(&w->session, a, outputs->g, outputs->samples, shard_for(outputs->limit),
-                     with_outputs, outputs, o, d));
+    TRY(session_open(&w->session, a, w->g, w->samples, shard_for(n), with_outputs, w, o, d));
     if (bytes && w->session->bytes > *bytes) *bytes = w->session->bytes;
+    w->axis = output_axes(a, w->session, with_outputs, w);
+    w->largest = largest_output(w->session->g);
     w->x = NEW_ARRAY(a, float, 2 * w->largest * w->session->threads);
-    w->feed = feed_new(a, w->session, outputs->samples, outputs->limit, NULL);
+    w->feed = feed_new(a, w->session, w->samples, n, NULL);
     return session_run(w->session, feed_shards(w->feed), see_shard, add_shard, w);
 }
 
@@ -87,11 +92,10 @@ int observe(const Graph *g, int n, Value *const *v, const Samples *s, int64_t li
 {
     if (n == 0) return 0;
     if (!s || s->count == 0) return diag_error(d, "no samples to run through the network");
-    Watcher w = {.by = by};
+    Watcher w = {.g = g, .n = n, .v = v, .samples = s, .by = by};
     Arena *a = arena_new();
     const int64_t most = samples_affordable(g, o, limit);
-    Outputs outputs = {a, g, n, v, s, s->count < most ? s->count : most, &w, d};
-    int status = observe_in(a, &outputs, o, d, bytes);
+    int status = observe_in(a, &w, s->count < most ? s->count : most, o, d, bytes);
     arena_free(a);
     return status;
 }

@@ -4,8 +4,8 @@
 
 #include "passes/passes.h"
 
-/* What looks at values. `see` gets v[i]'s elements x, row-major, of `type` (batch first; rows that
- * fill up the last shard are repeated samples), and those of v[i - 1] (NULL for the first), and
+/* What looks at values. `see` gets v[i]'s elements x, row-major, of `type` (of as many samples as
+ * there are in the shard: the last may have fewer), and those of v[i - 1] (NULL for the first), and
  * notes in `part`, `bytes` bytes that are zero before a shard's first value, what it wants of the
  * shard; several threads call it at once, each with a part of its own. `add` takes the parts in the
  * order of shards, one at a time. */

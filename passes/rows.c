@@ -4,11 +4,36 @@
 #include "ir/batch.h"
 #include "passes/batches.h"
 
-int output_axis(const Type *t, const Type *one_more, int64_t shard)
+/* one_more: the type at shards of one sample more; NULL: there is none. */
+static int output_axis(const Type *t, const Type *one_more, int64_t shard)
 {
     for (int k = 0; one_more && k < t->rank && k < one_more->rank; k++)
         if (t->dim[k] != one_more->dim[k] && t->dim[k] % shard == 0) return k;
     return !one_more && t->rank > 0 && t->dim[0] % shard == 0 ? 0 : -1;
+}
+
+int *output_axes(Arena *a, const Session *s, ShardBuilder *make, void *ctx)
+{
+    Diag quiet = {0};
+    ShardGraph more = {0};
+    Arena *scratch = arena_new();
+    const bool open = make(&more, ctx, s->shard + 1, scratch, &quiet) == 0;
+    int *axis = NEW_ARRAY(a, int, s->g->noutputs);
+    for (int o = 0; o < s->g->noutputs; o++)
+        axis[o] =
+            output_axis(&s->g->outputs[o]->type, open ? &more.g->outputs[o]->type : NULL, s->shard);
+    arena_free(scratch);
+    return axis;
+}
+
+int64_t largest_output(const Graph *g)
+{
+    int64_t largest = 0;
+    for (int o = 0; o < g->noutputs; o++) {
+        const int64_t size = type_count(&g->outputs[o]->type);
+        if (size > largest) largest = size;
+    }
+    return largest;
 }
 
 void softmax_rows(float *x, int64_t n, int64_t classes)
@@ -24,12 +49,10 @@ void softmax_rows(float *x, int64_t n, int64_t classes)
 
 /* Which rows of what. */
 typedef struct RowsOf {
-    Arena *arena;
     const Graph *g;
     const Value *of;
     const Samples *samples;
     int64_t n;
-    Diag *d;
     Feed *feed;
     Rows *out;
     int64_t outer, shard;
@@ -46,10 +69,10 @@ static int keep_rows(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
+static int build_forward(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     const RowsOf *f = ctx;
-    TRY(shard_specialize(&out->g, f->g, f->arena, f->samples, shard, f->d));
+    TRY(shard_specialize(&out->g, f->g, a, f->samples, shard, d));
     Graph *p = out->g;
     Value *y = f->of ? graph_computed(p, f->of->name) : NULL, *logits = graph_logits(p);
     p->noutputs = 0;
@@ -57,33 +80,19 @@ static int build_forward(ShardGraph *out, void *ctx, int64_t shard)
     const Type *t = &p->outputs[0]->type;
     const int64_t row = (type_count(t) + shard - 1) / shard;
     out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float);
-    return simplify_dce(p, f->arena);
-}
-
-/* Where the rows are in the output. */
-static int axis_of_rows(const RowsOf *f, const Type *t)
-{
-    Diag quiet = {0};
-    RowsOf other = *f;
-    ShardGraph more = {0};
-    other.arena = arena_new();
-    other.d = &quiet;
-    const bool open = build_forward(&more, &other, f->shard + 1) == 0;
-    const int axis = output_axis(t, open ? &more.g->outputs[0]->type : NULL, f->shard);
-    arena_free(other.arena);
-    return axis;
+    return simplify_dce(p, a);
 }
 
 int forward_rows(Rows *out, Arena *a, const Graph *g, const Value *of, const Samples *s, int64_t n,
                  const int64_t *index, const Options *o, Diag *d)
 {
     Session *session;
-    RowsOf f = {.arena = a, .g = g, .of = of, .samples = s, .n = n, .d = d, .out = out};
+    RowsOf f = {.g = g, .of = of, .samples = s, .n = n, .out = out};
     TRY(session_open(&session, a, g, s, 0, build_forward, &f, o, d));
     const Type *t = &session->g->outputs[0]->type;
     const int64_t total = type_count(t);
     f.shard = session->shard;
-    out->axis = axis_of_rows(&f, t);
+    out->axis = *output_axes(a, session, build_forward, &f);
     out->row = out->axis < 0 ? total : total / f.shard;
     out->x = NEW_ARRAY(a, float, n * out->row);
     f.outer = batch_outer(t, out->axis);

@@ -354,9 +354,10 @@ static void advance(Step *s)
         memcpy(p->done[k], s->done[k], (size_t)p->side[k]->nnodes * sizeof(bool));
 }
 
-static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     Step *s = ctx;
+    (void)a, (void)d; /* the step has both */
     if (shard != s->prefix->shard) start_over(s->prefix, shard);
     TRY(specialize(s));
     size_t more = 0;

@@ -364,18 +364,18 @@ static size_t bytes_remembered(const Trainer *t)
            sizeof *t->order * (size_t)t->c->data->count;
 }
 
-static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     Trainer *t = ctx;
     t->recipe.setup.shard = shard;
-    const int errors = t->c->diag->errors;
-    int status = train_graph_build(&t->t, t->c, t->arena, &t->recipe.setup);
-    *t->nothing = status < 0 && t->c->diag->errors == errors;
+    const int errors = d->errors;
+    int status = train_graph_build(&t->t, t->c, a, &t->recipe.setup);
+    *t->nothing = status < 0 && d->errors == errors;
     TRY(status);
     *out = (ShardGraph){.g = t->t.g, .shared = bytes_remembered(t)};
     if (!t->resident) return 0;
     const int64_t shards = t->recipe.setup.batch / shard;
-    TRY(train_update_build(&t->update, &t->t, t->arena, &t->optimizer, shards, NORM_MOMENTUM));
+    TRY(train_update_build(&t->update, &t->t, a, &t->optimizer, shards, NORM_MOMENTUM));
     out->stage = t->update.stage;
     out->result_bytes = ranks_count() > 1;     /* none: not the outputs */
     for (int k = 0; k < t->update.nstate; k++) /* the snapshot */

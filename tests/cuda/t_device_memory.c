@@ -45,9 +45,10 @@ static void test_out_of_memory(void **state)
     arena_free(a);
 }
 
-static int build_exp(ShardGraph *out, void *ctx, int64_t shard)
+static int build_exp(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
-    Graph *g = graph_new(ctx, "shard");
+    Graph *g = graph_new(a, "shard");
+    (void)ctx, (void)d;
     Value *x = graph_add_input(g, "x", TYPE(DT_F32, shard, 1000));
     graph_add_output(g, build(g, OP_Exp, IN(x), NO_ATTRS));
     *out = (ShardGraph){.g = g};
@@ -67,7 +68,7 @@ static void test_shards_shrink(void **state)
     Session *s;
     setenv("EHAP_EMULATED_BYTES", "300000", 1);
     assert_int_equal(
-        session_open(&s, a, model, NULL, shard_for_device(&o, 300), build_exp, a, &o, &d), 0);
+        session_open(&s, a, model, NULL, shard_for_device(&o, 300), build_exp, NULL, &o, &d), 0);
     unsetenv("EHAP_EMULATED_BYTES");
     assert_int_equal(s->shard, 32);
     assert_int_equal(s->threads, 1);

@@ -10,6 +10,7 @@
 #include "ir/batch.h"
 #include "ir/text.h"
 #include "passes/batches.h"
+#include "passes/observe.h"
 #include "passes/synthesize.h"
 
 /* A graph of such inputs and outputs that computes nothing in particular. */
@@ -130,6 +131,34 @@ static void numbers_that_differ(void **state)
     arena_free(a);
 }
 
+/* What fills up the last shard is not seen, whatever axis the samples lie along. */
+static void every_sample_is_observed_once(void **state)
+{
+    static const char net[] = "g (float[N,2,3] x) => (y) {"
+                              " t = Neg (x)"
+                              " y = Transpose <perm = [2, 1, 0]> (t)"
+                              "}";
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("net");
+    const Graph *g = parse(a, net);
+    Value *const seen[] = {g->nodes[0]->out[0], g->nodes[1]->out[0]};
+    float x[COUNT * 6];
+    double sum[2] = {0};
+    for (int i = 0; i < COUNT * 6; i++) {
+        x[i] = (float)(i * i % 37);
+        sum[i / 3 % 2] -= (double)x[i];
+    }
+    SampleInput in = {.type = type_of(DT_F32, 2, (int64_t[]){2, 3}), .data = x, .channel_axis = -1};
+    const Samples set = {.count = COUNT, .ninputs = 1, .inputs = &in};
+    const Options o = {.device = "cpu", .threads = 2};
+    Moments m[2];
+    assert_int_equal(measure_moments(m, a, g, 2, seen, &set, COUNT, &o, &d), 0);
+    for (int k = 0; k < 2; k++)
+        for (int c = 0; c < 2; c++) assert_float_equal(m[k].mean[c], sum[c] / (3 * COUNT), 1e-12);
+    arena_free(a);
+}
+
 /* Without data: states are made along their axis, numbers as what they are compared with. */
 static void made_samples(void **state)
 {
@@ -188,6 +217,7 @@ int main(void)
         cmocka_unit_test(axes),
         cmocka_unit_test(rows_along_any_axis),
         cmocka_unit_test(numbers_that_differ),
+        cmocka_unit_test(every_sample_is_observed_once),
         cmocka_unit_test(made_samples),
         cmocka_unit_test(made_integers),
     };

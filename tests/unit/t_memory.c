@@ -20,10 +20,10 @@ static void remember(void *ctx, Severity sev, const char *text)
     if (sev == SEV_ERROR) snprintf(said, sizeof said, "%s", text);
 }
 
-static int build_small(ShardGraph *out, void *ctx, int64_t shard)
+static int build_small(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
-    Context *c = ctx;
-    return shard_specialize(&out->g, c->graph, c->arena, c->data, shard, c->diag);
+    const Context *c = ctx;
+    return shard_specialize(&out->g, c->graph, a, c->data, shard, d);
 }
 
 static int open_with(Session **s, Context *c, size_t memory, int threads)

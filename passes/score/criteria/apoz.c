@@ -55,17 +55,17 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
     return 0;
 }
 
-static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     Apoz *q = ctx;
     Scoring *s = q->s;
     ScoredLayer *layers;
     s->shard = shard;
-    TRY(shard_specialize(&out->g, s->model, s->arena, s->c->data, shard, s->c->diag));
+    TRY(shard_specialize(&out->g, s->model, a, s->c->data, shard, d));
     Graph *g = out->g;
-    int n = scored_layers(g, s->arena, &layers);
-    Uses u = graph_uses(g, q->s->arena);
-    q->layer = NEW_ARRAY(q->s->arena, int, n);
+    int n = scored_layers(g, a, &layers);
+    Uses u = graph_uses(g, a);
+    q->layer = NEW_ARRAY(a, int, n);
     q->noutputs = g->noutputs = 0;
     for (int k = 0; k < n; k++) {
         Value *y = relu_behind(&u, layers[k].gate);
@@ -73,7 +73,7 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
         q->layer[q->noutputs++] = k;
         graph_add_output(g, positive_share(g, y, layers[k].gate_axis));
     }
-    return simplify_dce(g, q->s->arena);
+    return simplify_dce(g, a);
 }
 
 int criterion_apoz(Scoring *s)

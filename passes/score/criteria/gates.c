@@ -128,13 +128,13 @@ static int reduce(void *ctx, int64_t shard, Instance *inst)
 
 /* ---- all shards --------------------------------------------------------------------- */
 
-static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     Gates *q = ctx;
     Scoring *s = q->s;
     GradientOptions o = {q->o->cotangent, GRADIENT_GATES, s->precision};
     s->shard = shard;
-    TRY(gradient_build(&q->h, s->model, s->arena, shard, &o, s->c->diag));
+    TRY(gradient_build(&q->h, s->model, a, shard, &o, d));
     for (int k = 0; k < q->h.nlayers; k++) {
         int64_t count = type_count(&q->h.g->outputs[q->h.out_layer[k]]->type);
         if (count > q->widest) q->widest = count;

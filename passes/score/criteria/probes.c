@@ -241,9 +241,10 @@ static int run_rounds(Probes *q)
     return 0;
 }
 
-static int build_shard(ShardGraph *out, void *ctx, int64_t shard)
+static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag *d)
 {
     Probes *q = ctx;
+    (void)a, (void)d; /* the scoring has both */
     q->s->shard = shard;
     TRY(q->make(&q->h, q->s));
     const size_t channels = (size_t)q->channels;
