@@ -213,7 +213,8 @@ Value *loss_cross_entropy(Graph *g, Value *logits, Value *target, double total);
 /* Sum over the batch of squared differences, times 1/total. */
 Value *loss_mse(Graph *g, Value *y, Value *target, double total);
 
-/* The classifier's logits: the value before a final Softmax, else the first float output. */
+/* The classifier's logits: the value before a final Softmax, else the first float output. It is F32
+ * where one of the outputs is; NULL: none is float at all. */
 Value *graph_logits(const Graph *g);
 
 /* fold.c, cse.c, dce.c, usable by any pass on any graph: what the passes of the same names do. */

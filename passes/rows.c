@@ -74,9 +74,13 @@ static int build_forward(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Di
     const RowsOf *f = ctx;
     TRY(shard_specialize(&out->g, f->g, a, f->samples, shard, d));
     Graph *p = out->g;
-    Value *y = f->of ? graph_computed(p, f->of->name) : NULL, *logits = graph_logits(p);
+    Value *y = f->of ? graph_computed(p, f->of->name) : NULL;
+    if (!y) y = graph_logits(p);
+    if (!y) return diag_error(d, "the model has no float output");
+    if (y->type.dtype != DT_F32)
+        return diag_error(d, "value '%s' is %s, not float", y->name, dtype_name(y->type.dtype));
     p->noutputs = 0;
-    graph_add_output(p, y ? y : logits);
+    graph_add_output(p, y);
     const Type *t = &p->outputs[0]->type;
     const int64_t row = (type_count(t) + shard - 1) / shard;
     out->shared = (size_t)(f->n * row + type_count(t)) * sizeof(float);

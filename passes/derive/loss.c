@@ -19,16 +19,18 @@ Value *loss_mse(Graph *g, Value *y, Value *target, double total)
     return sum_all(g, build(g, OP_Mul, IN(e, e), NO_ATTRS), 1 / total);
 }
 
+/* Whether n copies its operand as floats: integers and half precision end at their Cast. */
+static bool copies_floats(const Node *n)
+{
+    return n->op == OP_Identity || (n->op == OP_Cast && n->in[0]->type.dtype == DT_F32);
+}
+
 /* Through what leaves the order of the classes alone. */
 static Value *before_softmax(Value *v)
 {
-    while (v->def && (v->def->op == OP_Identity || v->def->op == OP_Cast ||
-                      v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax)) {
-        bool last = v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax;
-        v = v->def->in[0];
-        if (last) break;
-    }
-    return v;
+    while (v->def && copies_floats(v->def)) v = v->def->in[0];
+    const bool softmax = v->def && (v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax);
+    return softmax ? v->def->in[0] : v;
 }
 
 Value *graph_logits(const Graph *g)

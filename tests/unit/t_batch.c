@@ -131,6 +131,63 @@ static void numbers_that_differ(void **state)
     arena_free(a);
 }
 
+/* Logits are read as floats: what is behind the Cast of something else, not before it. */
+static void logits_are_floats(void **state)
+{
+    static const struct {
+        const char *net;
+        float want[3]; /* of x = 0 1 2 … by sample */
+        int64_t row;
+    } cases[] = {
+        {"g (float[N,3] x) => (y) { k = ArgMax <axis = 1, keepdims = 0> (x) y = Cast <to = 1> (k) "
+         "}",
+         {2},
+         1},
+        {"g (float[N,3] x) => (y) { h = Cast <to = 10> (x) t = Neg (h) y = Cast <to = 1> (t) }",
+         {-0.0F, -1, -2},
+         3},
+        {"g (float[N,3] x) => (y) { t = Neg (x) p = Softmax (t) y = Identity (p) }",
+         {-0.0F, -1, -2},
+         3},
+    };
+    (void)state;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        Arena *a = arena_new();
+        Diag d = diag_stderr("net");
+        const Graph *g = parse(a, cases[k].net);
+        float x[COUNT * 3];
+        for (int i = 0; i < COUNT * 3; i++) x[i] = (float)i;
+        SampleInput in = {
+            .type = type_of(DT_F32, 1, (int64_t[]){3}), .data = x, .channel_axis = -1};
+        const Samples set = {.count = COUNT, .ninputs = 1, .inputs = &in};
+        const Options o = {.device = "cpu", .threads = 2};
+        Rows rows;
+        assert_int_equal(forward_rows(&rows, a, g, NULL, &set, COUNT, NULL, &o, &d), 0);
+        assert_int_equal(rows.row, cases[k].row);
+        for (int i = 0; i < rows.row; i++) assert_float_equal(rows.x[i], cases[k].want[i], 0);
+        Eval ev;
+        assert_int_equal(evaluate(&ev, g, g, NULL, &set, &o, &d), 0);
+        assert_float_equal(ev.error, 0, 0);
+        arena_free(a);
+    }
+}
+
+static void rows_of_doubles_are_refused(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    const Graph *g = parse(a, "g (double[N,3] x) => (y) { y = Neg (x) }");
+    const Options o = {.device = "cpu"};
+    double x[COUNT * 3] = {0};
+    SampleInput in = {.type = type_of(DT_F64, 1, (int64_t[]){3}), .data = x, .channel_axis = -1};
+    const Samples set = {.count = COUNT, .ninputs = 1, .inputs = &in};
+    Rows rows;
+    assert_int_equal(forward_rows(&rows, a, g, NULL, &set, COUNT, NULL, &o, &d), -1);
+    assert_int_equal(d.errors, 1);
+    arena_free(a);
+}
+
 /* What fills up the last shard is not seen, whatever axis the samples lie along. */
 static void every_sample_is_observed_once(void **state)
 {
@@ -217,6 +274,8 @@ int main(void)
         cmocka_unit_test(axes),
         cmocka_unit_test(rows_along_any_axis),
         cmocka_unit_test(numbers_that_differ),
+        cmocka_unit_test(logits_are_floats),
+        cmocka_unit_test(rows_of_doubles_are_refused),
         cmocka_unit_test(every_sample_is_observed_once),
         cmocka_unit_test(made_samples),
         cmocka_unit_test(made_integers),
