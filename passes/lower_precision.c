@@ -235,8 +235,8 @@ int pass_lower_precision(Context *c, const char *opt)
     const char *name = pass_option(c, opt, "storage");
     DType storage = name ? precision_named(name) : DT_F16;
     if (storage == DT_NONE)
-        return diag_error(c->diag, "lower-precision: storage is '%s', it must be fp16 or bf16",
-                          name);
+        return diag_error(c->diag,
+                          "lower-precision: storage is '%s', it must be fp32, fp16 or bf16", name);
     Arena *scratch = arena_new();
     int status = lower_precision(c->graph, scratch, storage, c->diag);
     arena_free(scratch);

@@ -13,8 +13,8 @@
 
 const Pass passes[] = {
 #define SAMPLES 1
-#define PASS(pass_name, function, runs, text)                                                      \
-    {.name = pass_name, .help = text, .samples = runs, .run = function},
+#define PASS(pass_name, function, runs, text, known)                                               \
+    {.name = pass_name, .help = text, .options = known, .samples = runs, .run = function},
 #include "passes/passes.def"
 #undef PASS
     {0},
@@ -86,11 +86,14 @@ static bool test_asks(const char *variable, const char *pass)
 
 static int run_guarded(Context *c, const Pass *p, const char *opt)
 {
+    const Pass *outer = c->running;
     if (c->depth++ == 0) keep_safe(c);
+    c->running = p;
     if (test_asks("EHAPC_TEST_STOP", p->name)) raise(SIGSTOP);
     int status = p->run(c, opt);
     if (test_asks("EHAPC_TEST_TRAP", p->name))
         trap(TRAP_INTERNAL, "pass '%s': a test's trap", p->name);
+    c->running = outer;
     c->depth--;
     return status;
 }
@@ -149,6 +152,34 @@ static size_t item_length(const char *s)
     return n;
 }
 
+/* Length of the first of "a=1;b=2". */
+static size_t option_length(const char *s) { return strcspn(s, ";"); }
+
+/* Whether the pass lists an option whose name is key[n]. */
+static bool has_option(const Pass *p, const char *key, size_t n)
+{
+    for (const char *s = p->options; s && *s;) {
+        if (strncmp(s, key, n) == 0 && s[n] == '=') return true;
+        s += option_length(s);
+        s += *s == ';';
+    }
+    return false;
+}
+
+static int check_options(Context *c, const Pass *p, const char *opt)
+{
+    for (const char *s = opt; *s;) {
+        const size_t length = option_length(s), key = strcspn(s, "=;");
+        if (length && (key == length || !has_option(p, s, key))) {
+            diag_error(c->diag, "pass '%s' has no option '%.*s'", p->name, (int)length, s);
+            if (*p->options) diag_note(c->diag, "it takes %s", p->options);
+            return -1;
+        }
+        s += length + (s[length] == ';');
+    }
+    return 0;
+}
+
 /* "name{options}" into its parts. */
 static int split_item(Context *c, const char *s, size_t n, const Pass **pass, const char **opt)
 {
@@ -163,7 +194,7 @@ static int split_item(Context *c, const char *s, size_t n, const Pass **pass, co
         *opt = arena_printf(c->arena, "%.*s", (int)(end - length) - 2, name + length + 1);
     name[length] = 0;
     *pass = pass_find(name);
-    return *pass ? 0 : unknown_pass(c, name);
+    return *pass ? check_options(c, *pass, *opt) : unknown_pass(c, name);
 }
 
 int pipeline_parse(Context *c, const char *text, PassCall **calls)
@@ -190,8 +221,10 @@ int pass_run_pipeline(Context *c, const char *pipeline)
 const char *pass_option(Context *c, const char *opt, const char *key)
 {
     size_t n = strlen(key);
+    if (c->running && !has_option(c->running, key, n))
+        trap(TRAP_INTERNAL, "passes.def does not list option '%s' of '%s'", key, c->running->name);
     for (const char *s = opt; *s;) {
-        size_t length = strcspn(s, ";");
+        size_t length = option_length(s);
         if (length > n && strncmp(s, key, n) == 0 && s[n] == '=')
             return arena_printf(c->arena, "%.*s", (int)(length - n - 1), s + n + 1);
         s += length + (s[length] == ';');
@@ -199,10 +232,15 @@ const char *pass_option(Context *c, const char *opt, const char *key)
     return NULL;
 }
 
+/* Whom messages name. */
+static const char *running_name(const Context *c)
+{
+    return c->running ? c->running->name : "the pass";
+}
+
 static int bad_number(Context *c, const char *key, const char *kind, double least, double most)
 {
-    const Report *r = &c->report;
-    const char *pass = r->npasses ? r->passes[r->npasses - 1].name : "the pass";
+    const char *pass = running_name(c);
     return isfinite(most) ? diag_error(c->diag, "%s: %s must be a %s from %.10g to %.10g", pass,
                                        key, kind, least, most)
                           : diag_error(c->diag, "%s: %s must be a %s of at least %.10g", pass, key,
@@ -234,6 +272,18 @@ int pass_int(int64_t *x, Context *c, const char *opt, const char *key, int64_t l
     return 0;
 }
 
+int pass_choice(int *k, Context *c, const char *opt, const char *key, const char *const *names)
+{
+    const char *text = pass_option(c, opt, key), *all = "";
+    if (!text) return 0;
+    for (int i = 0; names[i]; i++) {
+        if (strcmp(text, names[i]) == 0) return *k = i, 0;
+        all = arena_printf(c->arena, "%s%s%s", all, i ? ", " : "", names[i]);
+    }
+    return diag_error(c->diag, "%s: %s is '%s', it must be one of %s", running_name(c), key, text,
+                      all);
+}
+
 void pass_progress(Context *c, double fraction, const char *fmt, ...)
 {
     char text[256];
@@ -242,6 +292,5 @@ void pass_progress(Context *c, double fraction, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    const char *pass = c->report.npasses ? c->report.passes[c->report.npasses - 1].name : "";
-    c->progress(c->progress_ctx, pass, fraction, text);
+    c->progress(c->progress_ctx, c->running ? c->running->name : "", fraction, text);
 }

@@ -152,16 +152,18 @@ typedef struct Context {
     void *progress_ctx;
     size_t peak_bytes; /* the running pass notes the largest plan here */
     /* Going on after an interruption (checkpoint.h); pass_run keeps all of it. */
-    const char *checkpoint;  /* folder that receives the state after every pass; NULL: none */
-    uint64_t checkpoint_key; /* tells runs apart */
-    int done, skip;          /* passes done; those still to come that an earlier process did */
-    int depth;               /* passes that are running */
-    struct Context *safe;    /* as it was before the running pass, for the dump of a crash */
+    const char *checkpoint;     /* folder that receives the state after every pass; NULL: none */
+    uint64_t checkpoint_key;    /* tells runs apart */
+    int done, skip;             /* passes done; those still to come that an earlier process did */
+    int depth;                  /* passes that are running */
+    const struct Pass *running; /* the innermost; NULL: none */
+    struct Context *safe;       /* as it was before the running pass, for the dump of a crash */
 } Context;
 
 typedef struct Pass {
     const char *name, *help;
-    bool samples; /* runs the network on c->data */
+    const char *options; /* "steps=N;lr=R": all that it knows, with what they take */
+    bool samples;        /* runs the network on c->data */
     /* opt: the text between braces in --passes "name{…}", "" if none. -1 after an error,
      * STATUS_NOTHING when there was nothing to remove. */
     int (*run)(Context *c, const char *opt);
@@ -178,16 +180,20 @@ typedef struct PassCall {
     const char *opt;
 } PassCall;
 /* "canonicalize,allocate{flops=0.5}": the number of calls, in the context's arena; -1 after an
- * error. */
+ * error, as of an option that its pass does not know. */
 int pipeline_parse(Context *c, const char *text, PassCall **calls);
 /* All of it in order, if all of it can be parsed. */
 int pass_run_pipeline(Context *c, const char *pipeline);
-/* The value of key in "a=1;b=2", or NULL; copied into the arena. */
+/* The value of key in "a=1;b=2", or NULL; copied into the arena. Within pass_run the pass must list
+ * the key in passes.def. */
 const char *pass_option(Context *c, const char *opt, const char *key);
 /* The number behind key, within [least, most], whole for pass_int (below 2^31); without the key *x
  * stays what it is. Error: it is none. */
 int pass_number(double *x, Context *c, const char *opt, const char *key, double least, double most);
 int pass_int(int64_t *x, Context *c, const char *opt, const char *key, int64_t least);
+/* The place of key's value among names, which end with NULL; without the key *k stays what it is.
+ * Error: it is none of them. */
+int pass_choice(int *k, Context *c, const char *opt, const char *key, const char *const *names);
 void pass_progress(Context *c, double fraction, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -93,10 +93,27 @@ static int cmd_run(Command *c)
     return ehap_infer(c->e, c->data, c->out);
 }
 
+/* "{a=N;b=F}", broken where lines get long. */
+static void print_pass_options(const char *s)
+{
+    enum { INDENT = 19, WIDTH = 100 };
+    int at = printf("%*s{", INDENT, "");
+    while (*s) {
+        const int n = (int)strcspn(s, ";") + 1; /* with what ends it */
+        if (at + n > WIDTH) at = printf("\n%*s", INDENT + 1, "") - 1;
+        at += printf("%.*s%c", n - 1, s, s[n - 1] ? ';' : '}');
+        s += n - !s[n - 1];
+    }
+    printf("\n");
+}
+
 static int cmd_passes(Command *c)
 {
     (void)c;
-    for (const Pass *p = passes; p->name; p++) printf("%-18s %s\n", p->name, p->help);
+    for (const Pass *p = passes; p->name; p++) {
+        printf("%-18s %s\n", p->name, p->help);
+        if (*p->options) print_pass_options(p->options);
+    }
     return EHAP_OK;
 }
 

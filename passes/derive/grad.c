@@ -1,8 +1,16 @@
 /* The passes grad and jvp: what autodiff.c does, on the graph at hand, to be seen and tested.
  * `grad,jvp` is a Hessian-vector product. */
-#include <string.h>
-
 #include "passes/derive/hvp.h"
+
+int loss_option(LossKind *loss, Context *c, const char *opt)
+{
+    static const char *const names[] = {
+        [LOSS_CROSS_ENTROPY] = "cross-entropy", [LOSS_MSE] = "mse", NULL};
+    int kind = LOSS_CROSS_ENTROPY;
+    TRY(pass_choice(&kind, c, opt, "loss", names));
+    *loss = (LossKind)kind;
+    return 0;
+}
 
 /* The weights of g that channels are scored by, and a name made of each. */
 static int weights_of(Context *c, Value ***w)
@@ -17,9 +25,10 @@ static int weights_of(Context *c, Value ***w)
 /* Outputs: the loss, then the gradient by each weight that it depends on. Input `target` is new. */
 int pass_grad(Context *c, const char *opt)
 {
-    const char *kind = pass_option(c, opt, "loss");
+    LossKind kind;
     int64_t total = 1;
     Value **w;
+    TRY(loss_option(&kind, c, opt));
     TRY(pass_int(&total, c, opt, "batch", 1));
     Graph *g = graph_with_batch(c->graph, c->arena, total, c->diag);
     if (!g) return -1;
@@ -29,9 +38,8 @@ int pass_grad(Context *c, const char *opt)
         return diag_error(c->diag, "the model has no float output to take a loss of");
     int n = weights_of(c, &w);
     Value *target = graph_add_input(g, "target", z->type);
-    Value *loss = kind && strcmp(kind, "mse") == 0
-                      ? loss_mse(g, z, target, (double)total)
-                      : loss_cross_entropy(g, z, target, (double)total);
+    Value *loss = kind == LOSS_MSE ? loss_mse(g, z, target, (double)total)
+                                   : loss_cross_entropy(g, z, target, (double)total);
     Value **grad = NEW_ARRAY(c->arena, Value *, n);
     TRY(ad_grad(g, loss, n, w, grad, c->diag));
     g->outputs = NULL;

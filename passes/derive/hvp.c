@@ -433,15 +433,20 @@ bool hvp_overflowed(const float *x, int64_t n)
 /* The program that scoring runs, for reading. */
 int pass_hvp(Context *c, const char *opt)
 {
-    const char *probe = pass_option(c, opt, "probe"), *loss = pass_option(c, opt, "loss"),
-               *precision = pass_option(c, opt, "precision");
+    static const char *const probes[] = {[PROBE_WEIGHT] = "weight", [PROBE_GATE] = "gate", NULL};
+    const char *precision = pass_option(c, opt, "precision");
     int64_t n = 1;
+    int probe = PROBE_WEIGHT;
+    HvpOptions o = {.precision = precision ? precision_named(precision) : DT_F32};
     Hvp h;
+    if (o.precision == DT_NONE)
+        return diag_error(c->diag, "hvp: precision is '%s', it must be fp32, fp16 or bf16",
+                          precision);
     TRY(pass_int(&n, c, opt, "batch", 1));
-    HvpOptions o = {.total = (double)n};
-    if (probe && strcmp(probe, "gate") == 0) o.probe = PROBE_GATE;
-    if (loss && strcmp(loss, "mse") == 0) o.loss = LOSS_MSE;
-    if (precision) o.precision = precision_named(precision);
+    TRY(pass_choice(&probe, c, opt, "probe", probes));
+    TRY(loss_option(&o.loss, c, opt));
+    o.probe = (ProbeKind)probe;
+    o.total = (double)n;
     TRY(hvp_build(&h, c->graph, c->arena, n, &o, c->diag));
     c->graph = h.g;
     return 0;

@@ -45,6 +45,8 @@ int scored_layers(const Graph *g, Arena *a, ScoredLayer **out);
 Graph *graph_with_batch(const Graph *model, Arena *a, int64_t batch, Diag *d);
 
 typedef enum LossKind { LOSS_CROSS_ENTROPY, LOSS_MSE } LossKind;
+/* {loss=…} of the passes; cross entropy without it. */
+int loss_option(LossKind *loss, Context *c, const char *opt);
 
 /* EHAP: v is +-1 per weight. GATE: v = s_c * w with one sign s_c per channel, so that
  * v_c' (Hv)_c estimates the curvature along the channel's own gate. */

@@ -16,14 +16,14 @@ static int range_mode(RangeMode *mode, Context *c, const char *opt)
 {
     static const char *const names[] = {[RANGES_LEARNED] = "learned",
                                         [RANGES_MOVING_AVERAGE] = "moving-average",
-                                        [RANGES_FIXED] = "fixed"};
-    const char *name = pass_option(c, opt, "ranges");
-    if (!name) name = c->opt.ranges ? c->opt.ranges : names[RANGES_LEARNED];
-    for (int k = 0; k <= RANGES_FIXED; k++) {
-        *mode = (RangeMode)k;
-        if (strcmp(name, names[k]) == 0) return 0;
-    }
-    return diag_error(c->diag, "ranges are learned, moving-average or fixed, not '%s'", name);
+                                        [RANGES_FIXED] = "fixed",
+                                        NULL};
+    int k = RANGES_LEARNED;
+    while (c->opt.ranges && names[k] && strcmp(c->opt.ranges, names[k]) != 0) k++;
+    if (!names[k]) return diag_error(c->diag, "there are no ranges '%s'", c->opt.ranges);
+    TRY(pass_choice(&k, c, opt, "ranges", names));
+    *mode = (RangeMode)k;
+    return 0;
 }
 
 /* Whether a float phase has had its part of the budget. */
@@ -148,19 +148,19 @@ double train_rate(const TrainRecipe *r, const Context *c, bool norms)
 
 int train_recipe(TrainRecipe *out, Context *c, const char *opt)
 {
-    const char *precision = pass_option(c, opt, "precision"),
-               *optimizer = pass_option(c, opt, "optimizer");
+    static const char *const optimizers[] = {
+        [OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAMW] = "adamw", NULL};
+    int optimizer = OPTIMIZER_ADAMW;
+    const char *precision = pass_option(c, opt, "precision");
     const bool integers = graph_is_fake_quantized(c->graph);
     double qat = integers && !trained_before(c) ? 1 : DEFAULT_QAT_SHARE;
     *out = (TrainRecipe){.setup = {.distill = 0.7, .temperature = 1, .hints = 40},
-                         .optimizer = OPTIMIZER_ADAMW,
                          .lr = -1,
                          .range_lr = 1e-3,
                          .range_momentum = RANGE_PAST,
                          .state_every = STATE_EVERY};
-    if (optimizer && strcmp(optimizer, "sgd") == 0) out->optimizer = OPTIMIZER_SGD;
-    if (optimizer && strcmp(optimizer, "adamw") != 0 && out->optimizer != OPTIMIZER_SGD)
-        return diag_error(c->diag, "train: optimizer is '%s', it must be adamw or sgd", optimizer);
+    TRY(pass_choice(&optimizer, c, opt, "optimizer", optimizers));
+    out->optimizer = (OptimizerKind)optimizer;
     if (!precision) precision = c->opt.train_precision;
     out->setup.precision = precision_for(precision, PRECISION_TRAINING, c->opt.device);
     if (out->setup.precision == DT_NONE)

@@ -73,23 +73,78 @@ static void test_pipeline(void **state)
     (void)state;
     assert_int_equal(pass_run_pipeline(&c, ""), 0);
     assert_int_equal(c.report.npasses, 0);
-    assert_int_equal(pass_run_pipeline(&c, "cse , dce{x=1,2;y=3}, canonicalize"), 0);
+    assert_int_equal(pass_run_pipeline(&c, "cse , dce{}, canonicalize"), 0);
     assert_int_equal(c.report.npasses, 3);
     assert_string_equal(c.report.passes[0].name, "cse");
     assert_string_equal(c.report.passes[1].name, "dce");
     assert_true(c.report.passes[2].seconds >= 0);
     assert_int_equal(c.graph->nnodes, 1);
     PassCall *calls;
-    assert_int_equal(pipeline_parse(&c, "cse{x=train},train{steps=1}", &calls), 2);
+    assert_int_equal(pipeline_parse(&c, "grad{loss=train},train{steps=1}", &calls), 2);
     assert_false(calls[0].pass->samples);
     assert_true(calls[1].pass->samples);
     assert_string_equal(calls[1].opt, "steps=1");
+    assert_int_equal(pipeline_parse(&c, "train{lr=1e-3;;qat=0.5;}", &calls), 1);
     /* Nothing runs if the line is wrong anywhere. */
     assert_int_equal(pass_run_pipeline(&c, "cse,nonsense"), -1);
     assert_int_equal(pass_run_pipeline(&c, "cse,dce{"), -1);
     assert_int_equal(pass_run_pipeline(&c, "dce}"), -1);
     assert_int_equal(c.report.npasses, 3);
     assert_int_equal(d.errors, 3);
+    arena_free(a);
+}
+
+/* Options that a pass does not know, or that are not key=value, are refused before anything runs.
+ */
+static void test_unknown_options(void **state)
+{
+    static const char *const bad[] = {"cse,dce{x=1}",         "cse,train{step=1}",
+                                      "cse,train{steps}",     "cse,train{steps=1;ste=2}",
+                                      "cse,train{=1}",        "cse,allocate{ flops=0.5}",
+                                      "cse,hvp{batch=2;lr=}", "cse,train{steps=1,lr=2}"};
+    (void)state;
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        Arena *a = arena_new();
+        Diag d = {0};
+        Context c = context(a, &d);
+        if (pass_run_pipeline(&c, bad[k]) != -1) fail_msg("%s is taken", bad[k]);
+        assert_int_equal(c.report.npasses, 0);
+        assert_int_equal(d.errors, 1);
+        arena_free(a);
+    }
+}
+
+static int ask(Context *c, const char *opt)
+{
+    static const char *const names[] = {"zero", "one", NULL};
+    int k = 7;
+    TRY(pass_choice(&k, c, opt, "which", names));
+    return k == 0 ? -1 : 0;
+}
+
+/* A choice is one of its names; the table has to list what a pass asks for. */
+static void test_choices(void **state)
+{
+    const Pass p = {.name = "ask", .options = "which=zero|one", .run = ask};
+    const Pass unlisted = {.name = "ask", .options = "whichever=zero|one", .run = ask};
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = context(a, &d);
+    Trap t;
+    (void)state;
+    assert_int_equal(pass_run(&c, &p, ""), 0);
+    assert_int_equal(pass_run(&c, &p, "which=one"), 0);
+    assert_int_equal(pass_run(&c, &p, "which=zero"), -1);
+    assert_int_equal(d.errors, 0);
+    assert_int_equal(pass_run(&c, &p, "which=two"), -1);
+    assert_int_equal(d.errors, 1);
+    assert_null(c.running);
+    if (trap_enter(&t) == 0) {
+        pass_run(&c, &unlisted, "");
+        trap_leave(&t);
+        fail_msg("an unlisted option is read");
+    }
+    assert_string_equal(t.message, "passes.def does not list option 'which' of 'ask'");
     arena_free(a);
 }
 
@@ -188,6 +243,7 @@ static void test_table(void **state)
     for (const Pass *p = passes; p->name; p++) {
         assert_ptr_equal(pass_find(p->name), p);
         assert_true(strlen(p->help) > 10);
+        assert_non_null(p->options);
     }
 }
 
@@ -218,10 +274,11 @@ static void test_specialize(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),  cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_pipeline), cmocka_unit_test(test_dumps),
-        cmocka_unit_test(test_verify),   cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_table),    cmocka_unit_test(test_specialize),
+        cmocka_unit_test(test_options),         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_pipeline),        cmocka_unit_test(test_dumps),
+        cmocka_unit_test(test_verify),          cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_unknown_options), cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_table),           cmocka_unit_test(test_specialize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
