@@ -389,10 +389,8 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
 
 static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Preprocess *pre)
 {
-    size_t n;
-    const char *rest = list;
-    for (const char *at; (at = next_name(&rest, &n));)
-        TRY(read_path(ps, arena_printf(ps->arena, "%.*s", (int)n, at)));
+    for (const char *const *path = name_list(ps->arena, list); *path; path++)
+        TRY(read_path(ps, *path));
     if (ps->n == 0) return diag_error(ps->diag, "'%s' names no samples", list);
     return finish(s, a, ps, pre);
 }
@@ -414,15 +412,13 @@ static uint64_t stamp_folder(uint64_t h, Arena *a, const char *path, bool classe
 uint64_t samples_stamp(uint64_t h, const char *list)
 {
     Arena *a = arena_new();
-    size_t n;
-    for (const char *at; (at = next_name(&list, &n));) {
-        const char *path = arena_printf(a, "%.*s", (int)n, at);
-        const char *labels = idx_labels_path(a, path);
-        if (is_folder(path)) {
-            h = stamp_folder(h, a, path, true);
+    for (const char *const *path = name_list(a, list); *path; path++) {
+        const char *labels = idx_labels_path(a, *path);
+        if (is_folder(*path)) {
+            h = stamp_folder(h, a, *path, true);
             continue;
         }
-        h = file_stamp(h, path);
+        h = file_stamp(h, *path);
         if (labels) h = file_stamp(h, labels);
     }
     arena_free(a);

@@ -94,10 +94,42 @@ const char *nearest_name(const char *name, const char *const *candidates)
     return best;
 }
 
-const char *next_name(const char **rest, size_t *n)
+static bool is_special(char c) { return c == ',' || c == '\\'; }
+
+/* Moves *s behind the name that it starts with; the name, in `a`. */
+static const char *first_name(Arena *a, const char **s)
 {
-    const char *name = *rest ? *rest + strspn(*rest, ",") : "";
-    *n = strcspn(name, ",");
-    *rest = name + *n;
-    return *n ? name : NULL;
+    char *name = NEW_ARRAY(a, char, strlen(*s) + 1);
+    for (size_t n = 0; **s && **s != ','; (*s)++) {
+        if (**s == '\\' && is_special((*s)[1])) (*s)++;
+        name[n++] = **s;
+    }
+    return name;
+}
+
+const char *const *name_list(Arena *a, const char *list)
+{
+    size_t commas = 0, n = 0;
+    for (const char *s = list; s && *s; s++) commas += *s == ',';
+    const char **names = NEW_ARRAY(a, const char *, commas + 2);
+    for (const char *s = list; s && *s; s += *s == ',') {
+        const char *name = first_name(a, &s);
+        if (*name) names[n++] = name;
+    }
+    return names;
+}
+
+const char *name_list_add(Arena *a, const char *list, const char *name)
+{
+    Text t = {.arena = a};
+    text_printf(&t, "%s%s", list ? list : "", list ? "," : "");
+    for (; *name; name++) text_printf(&t, is_special(*name) ? "\\%c" : "%c", *name);
+    return t.p;
+}
+
+bool name_listed(const char *const *names, const char *name)
+{
+    for (; *names; names++)
+        if (strcmp(*names, name) == 0) return true;
+    return false;
 }

@@ -72,8 +72,11 @@ bool graph_equal(const Graph *a, const Graph *b, char *why, size_t size);
 /* The candidate nearest to a misspelt name, or NULL if none is near. candidates end with NULL. */
 const char *nearest_name(const char *name, const char *const *candidates);
 
-/* The next of a comma-separated list of names, without empty ones: *n bytes; NULL at the end, or of
- * NULL. */
-const char *next_name(const char **rest, size_t *n);
+/* The names of a comma-separated list, without empty ones; an array that ends with NULL, in `a`. In
+ * the list "\," is a comma of a name and "\\" a backslash. NULL: no names. */
+const char *const *name_list(Arena *a, const char *list);
+/* The list (NULL: none) with one name more, in `a`. */
+const char *name_list_add(Arena *a, const char *list, const char *name);
+bool name_listed(const char *const *names, const char *name);
 
 #endif

@@ -27,7 +27,7 @@ typedef struct Options {
     const char *shape;      /* --shape: "x=1x3x224x224,…" */
     const int64_t *dims; /* by symbol: what open dimensions are taken as (sizes.c); -1: nothing */
     int ndims;
-    const char *keep_nodes, *exclude; /* comma-separated node names */
+    const char *keep_nodes, *exclude; /* node names, as name_list has them */
     const char *attention;   /* "heads": whole ones; NULL, "widths": of all together; "both" */
     const char *distill;     /* values to train on, comma-separated; NULL: the outputs */
     const char *target;      /* a name from targets.c; NULL: "ort" */

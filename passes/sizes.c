@@ -7,6 +7,7 @@
 
 #include "ir/batch.h"
 #include "ir/process.h"
+#include "ir/text.h"
 #include "passes/passes.h"
 
 /* ---- graphs of static shapes -------------------------------------------------------- */
@@ -167,14 +168,15 @@ static int set_shape(Context *c, const Value *v, const char *text, int64_t *dims
 /* "x=1x3x224x224,y=1x80" */
 static int set_shapes(Context *c, int64_t *dims)
 {
-    char *rest = arena_strdup(c->arena, c->opt.shape), *one;
-    while ((one = strsep(&rest, ","))) {
-        char *eq = strrchr(one, '=');
+    for (const char *const *one = name_list(c->arena, c->opt.shape); *one; one++) {
+        const char *eq = strrchr(*one, '=');
+        const size_t n = eq ? (size_t)(eq - *one) : strlen(*one);
         const Value *v = NULL;
-        if (eq) *eq = '\0';
-        for (int i = 0; eq && i < c->graph->ninputs; i++)
-            if (strcmp(c->graph->inputs[i]->name, one) == 0) v = c->graph->inputs[i];
-        if (!v) return diag_error(c->diag, "--shape: the model has no input '%s'", one);
+        for (int i = 0; eq && i < c->graph->ninputs; i++) {
+            const char *name = c->graph->inputs[i]->name;
+            if (strlen(name) == n && memcmp(name, *one, n) == 0) v = c->graph->inputs[i];
+        }
+        if (!v) return diag_error(c->diag, "--shape: the model has no input '%.*s'", (int)n, *one);
         TRY(set_shape(c, v, eq + 1, dims));
     }
     return 0;

@@ -86,10 +86,8 @@ static const char *absorbed(ehap *e, const Value *v)
 /* Before hours of work: what --distill names is there. */
 static int check_distill(ehap *e)
 {
-    const char *rest = e->c.opt.distill;
-    size_t n;
-    for (const char *p; (p = next_name(&rest, &n));) {
-        const char *name = arena_printf(e->arena, "%.*s", (int)n, p);
+    for (const char *const *named = name_list(e->arena, e->c.opt.distill); *named; named++) {
+        const char *name = *named;
         const Value *v = graph_computed(e->c.original, name);
         const char *instead = v ? absorbed(e, v) : NULL;
         if (instead) {

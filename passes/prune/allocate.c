@@ -35,18 +35,16 @@ static bool has_node(const Graph *g, const char *name)
  * weight has nothing to flag: --exclude means it for quantization. */
 static int fix_nodes(Context *c, const Groups *gr, const char *list, bool *fixed)
 {
-    size_t length;
-    for (const char *at; (at = next_name(&list, &length));) {
-        const char *name = arena_printf(c->arena, "%.*s", (int)length, at);
+    for (const char *const *name = name_list(c->arena, list); *name; name++) {
         bool found =
-            has_node(c->graph, name) || has_node(c->original, name) || has_node(c->apart, name);
+            has_node(c->graph, *name) || has_node(c->original, *name) || has_node(c->apart, *name);
         for (int k = 0; k < gr->nlayers; k++) {
             const Node *n = gr->layers[k].node;
-            if (!n->name || strcmp(n->name, name) != 0) continue;
+            if (!n->name || strcmp(n->name, *name) != 0) continue;
             found = true;
             for (int i = gr->first[k]; i < gr->first[k + 1]; i++) fixed[gr->of[i]] = true;
         }
-        if (!found) return diag_error(c->diag, "no node is called '%s'", name);
+        if (!found) return diag_error(c->diag, "no node is called '%s'", *name);
     }
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ir/op.h"
+#include "ir/text.h"
 #include "passes/quant/fake_quant.h"
 #include "passes/quant/sqnr.h"
 
@@ -16,7 +17,7 @@ static const double LEAST_SQNR = 15, HEALTHY_SQNR = 25;
 static void stays_in_float(Context *c, const char **list, QuantReport *q, const char *why)
 {
     q->in_float = true;
-    *list = arena_printf(c->arena, "%s%s%s", *list ? *list : "", *list ? "," : "", q->node);
+    *list = name_list_add(c->arena, *list, q->node);
     diag_remark(c->diag, "'%s' stays in float: %s", q->node, why);
 }
 

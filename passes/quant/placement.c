@@ -23,14 +23,6 @@ static bool is_activation(const Value *v)
     return v && v->type.dtype == DT_F32 && !value_is_const(v);
 }
 
-bool name_listed(const char *list, const char *name)
-{
-    size_t n;
-    for (const char *one; name && (one = next_name(&list, &n));)
-        if (strlen(name) == n && memcmp(one, name, n) == 0) return true;
-    return false;
-}
-
 QuantRole placement_role(const Placement *p, const Node *n)
 {
     bool in_float = name_listed(p->exclude, node_label(n)) || relative_result(&p->relative, n);
@@ -207,7 +199,7 @@ static void mark_grids(Placement *p)
 
 Placement placement_new(Graph *g, const Target *t, const char *exclude, Arena *a)
 {
-    Placement p = {.g = g, .target = t, .exclude = exclude, .n = g->nvalues};
+    Placement p = {.g = g, .target = t, .exclude = name_list(a, exclude), .n = g->nvalues};
     p.uses = graph_uses(g, a);
     p.relative = relative_find(g, a);
     p.leads = NEW_ARRAY(a, bool, p.n);

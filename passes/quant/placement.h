@@ -9,7 +9,7 @@
 typedef struct Placement {
     Graph *g;
     const Target *target;
-    const char *exclude; /* nodes that stay in float, comma-separated; or NULL */
+    const char *const *exclude; /* nodes that stay in float; NULL ends them */
     Uses uses;
     Relative relative;
     bool *leads;    /* by value id: some integer product comes behind it */
@@ -20,6 +20,7 @@ typedef struct Placement {
     uint32_t n;     /* values when the tables were made */
 } Placement;
 
+/* exclude: those nodes as a name_list (ir/text.h); may be NULL. */
 Placement placement_new(Graph *g, const Target *t, const char *exclude, Arena *a);
 
 /* The id that stands for all values on v's grid. */
@@ -30,8 +31,5 @@ bool placement_is_integer(const Placement *p, const Node *n);
 bool placement_is_source(const Placement *p, const Value *v);
 /* As quant_role, but QUANT_FLOAT for excluded nodes and for those whose result no grid suits. */
 QuantRole placement_role(const Placement *p, const Node *n);
-
-/* Whether `name` is in the comma-separated list (NULL: empty). */
-bool name_listed(const char *list, const char *name);
 
 #endif

@@ -360,10 +360,8 @@ static int find_hints(Builder *b, Graph *teacher, Hint *hints)
 static int find_named(Builder *b, Graph *teacher, Hint *hints, int *n)
 {
     const Context *c = b->c;
-    const char *rest = c->opt.distill;
-    size_t length;
-    for (const char *p; (p = next_name(&rest, &length));) {
-        const char *name = arena_printf(b->a, "%.*s", (int)length, p);
+    for (const char *const *named = name_list(b->a, c->opt.distill); *named; named++) {
+        const char *name = *named;
         Value *s = graph_computed(b->t->g, name), *t = graph_computed(teacher, name);
         if (!s || !t) {
             diag_error(c->diag, "--distill: %s has no value '%s'",
@@ -428,8 +426,8 @@ static int build_loss(Builder *b, Value **loss)
     Value *z = graph_logits(g);
     TRY(shard_specialize(&teacher, c->original, b->a, c->data, t->shard, c->diag));
     Value **y = arena_memdup(b->a, g->outputs, sizeof(Value *) * (size_t)n);
-    size_t length, names = 0;
-    for (const char *rest = c->opt.distill; next_name(&rest, &length);) names++;
+    size_t names = 0;
+    for (const char *const *name = name_list(b->a, c->opt.distill); *name; name++) names++;
     Hint *hints = NEW_ARRAY(b->a, Hint, (size_t)g->nnodes + names);
     if (named)
         TRY(find_named(b, teacher, hints, &nhints));

@@ -141,16 +141,30 @@ static void test_external(void **state)
 
 static void lists_of_names_are_split(void **state)
 {
-    size_t n;
-    const char *rest = ",conv1,,b,";
+    static const char *const odd[] = {"a,b", "\\", ",", "a\\,", "\\,b", "c:\\d"};
+    enum { ODD = sizeof odd / sizeof *odd };
+    const char *list = NULL;
+    Arena *a = arena_new();
     (void)state;
-    assert_memory_equal(next_name(&rest, &n), "conv1", 5);
-    assert_int_equal(n, 5);
-    assert_memory_equal(next_name(&rest, &n), "b", 1);
-    assert_int_equal(n, 1);
-    assert_null(next_name(&rest, &n));
-    rest = NULL;
-    assert_null(next_name(&rest, &n));
+    const char *const *names = name_list(a, ",conv1,,b,");
+    assert_string_equal(names[0], "conv1");
+    assert_string_equal(names[1], "b");
+    assert_null(names[2]);
+    assert_true(name_listed(names, "b"));
+    assert_false(name_listed(names, "conv"));
+    assert_null(*name_list(a, NULL));
+    assert_null(*name_list(a, ","));
+    names = name_list(a, "a\\,b,c\\d,e\\\\,\\");
+    assert_string_equal(names[0], "a,b");
+    assert_string_equal(names[1], "c\\d");
+    assert_string_equal(names[2], "e\\");
+    assert_string_equal(names[3], "\\");
+    assert_null(names[4]);
+    for (int k = 0; k < ODD; k++) list = name_list_add(a, list, odd[k]);
+    names = name_list(a, list);
+    for (int k = 0; k < ODD; k++) assert_string_equal(names[k], odd[k]);
+    assert_null(names[ODD]);
+    arena_free(a);
 }
 
 int main(void)
