@@ -336,6 +336,15 @@ static void make_fresh(Step *s)
     }
 }
 
+/* After an error. What heirs took over is still its owner's. */
+static void drop_fresh(Step *s)
+{
+    for (Kept *k = s->fresh, *next; k; k = next) {
+        next = k->next;
+        if (!k->heir_of) arena_free(k->arena);
+    }
+}
+
 /* The cut moves: kept values that no longer cross it are freed unless inherited, new ones join. */
 static void advance(Step *s)
 {
@@ -386,6 +395,7 @@ static int run_step(Step *s, size_t *peak)
     if (s->pub.session->bytes > *peak) *peak = s->pub.session->bytes;
     session_close(s->pub.session);
     if (s->keep && status == 0) advance(s);
+    if (s->keep && status < 0) drop_fresh(s);
     return status;
 }
 

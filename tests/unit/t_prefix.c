@@ -53,6 +53,22 @@ static int reduce(void *ctx, int64_t shard, const PrefixStep *step, Instance *in
     return 0;
 }
 
+static int fail(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
+{
+    (void)ctx, (void)shard, (void)step, (void)inst;
+    return -1;
+}
+
+/* What a node called `name` makes, in both networks. */
+static void outputs_of(Value **v, const Context *c, const char *name)
+{
+    for (int i = 0; i < c->graph->nnodes; i++)
+        if (c->graph->nodes[i]->name && strcmp(c->graph->nodes[i]->name, name) == 0) {
+            v[0] = c->graph->nodes[i]->out[0];
+            v[1] = c->original->nodes[i]->out[0];
+        }
+}
+
 /* Outputs of a, b, c, d one after the other, of a network and of another. */
 static Sums sums_within(size_t limit)
 {
@@ -68,11 +84,7 @@ static Sums sums_within(size_t limit)
     Prefix *p = prefix_new(a, c.graph, c.original, c.data, N, &opt, limit, &d);
     for (s.step = 0; s.step < STEPS; s.step++) {
         Value *v[SIDES];
-        for (int i = 0; i < c.graph->nnodes; i++)
-            if (c.graph->nodes[i]->name && strcmp(c.graph->nodes[i]->name, names[s.step]) == 0) {
-                v[0] = c.graph->nodes[i]->out[0];
-                v[1] = c.original->nodes[i]->out[0];
-            }
+        outputs_of(v, &c, names[s.step]);
         assert_int_equal(prefix_run(p, SIDES, v, (const int[]){0, 1}, &calls, &s, &peak), 0);
         size_t kept = 0;
         for (const Kept *k = p->kept; k; k = k->next) {
@@ -103,8 +115,31 @@ static void the_limit_does_not_show(void **state)
         }
 }
 
+/* A step that fails leaves nothing behind (the leak sanitizer looks). */
+static void errors_leave_nothing(void **state)
+{
+    static const PrefixCalls calls = {plan, begin, take, reduce},
+                             failing = {plan, begin, take, fail};
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = wide_context(a, &d, false);
+    Sums s = {.step = 0};
+    size_t peak = 0;
+    Value *v[SIDES];
+    (void)state;
+    Prefix *p = prefix_new(a, c.graph, c.original, c.data, N, &c.opt, (size_t)1 << 30, &d);
+    outputs_of(v, &c, "a");
+    assert_int_equal(prefix_run(p, SIDES, v, (const int[]){0, 1}, &calls, &s, &peak), 0);
+    assert_non_null(p->kept);
+    outputs_of(v, &c, "d");
+    assert_int_equal(prefix_run(p, SIDES, v, (const int[]){0, 1}, &failing, &s, &peak), -1);
+    prefix_free(p);
+    arena_free(a);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_limit_does_not_show)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_limit_does_not_show),
+                                       cmocka_unit_test(errors_leave_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
