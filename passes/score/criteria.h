@@ -58,24 +58,17 @@ double channel_norm1(const ScoredLayer *l, int64_t c);
 /* |w_c|^2 / numel(w_c) times `scale`, per flat channel. */
 const double *relative_norms(Scoring *s, double scale);
 
-/* Per sample, the gates' gradients summed over the producers of each group (criteria/gates.c),
- * from `passes` backward passes with the given cotangent; each(ctx, shard, rows, x) is called
- * once per shard, in order, with x [rows, groups->n]: the sums of the only pass, or, with
- * `squares`, the squares of the sums added over the passes. */
-typedef void GateSink(void *ctx, int64_t shard, int64_t rows, const float *x);
+/* Scores by the gradients of the groups' gates (criteria/gates.c): every channel gets the mean of
+ * its group's observations and its standard error. An observation is a sample's gradient squared,
+ * added over the passes, times `weight`: their curvature. */
 typedef struct GateOptions {
     CotangentKind cotangent;
-    int passes;
-    bool squares;
+    int passes; /* backward passes, each with a cotangent of its own */
+    double weight;
     const float *targets; /* COTANGENT_LOSS: [n, classes]; NULL: the labels */
-    GateSink *each;
-    void *ctx;
+    bool of_means;        /* instead: the square of the gradient's mean over a shard, of one pass */
 } GateOptions;
-int gates_run(Scoring *s, const GateOptions *o);
-/* Gives every channel the mean of its group's moments and its standard error. */
-void gates_finish(Scoring *s, const Moments *m);
-/* The curvature of the gates: the mean over samples of the squares, times weight. */
-int gates_curvature(Scoring *s, CotangentKind kind, int count, double weight, const float *targets);
+int gates_score(Scoring *s, const GateOptions *o);
 
 /* One-hot rows drawn from the network's own distribution (or its top class), for criteria that
  * need labels where there are none: [n, classes]. */

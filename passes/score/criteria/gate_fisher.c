@@ -33,5 +33,5 @@ int criterion_gate_fisher(Scoring *s)
     if (!s->classifier)
         return diag_error(s->c->diag, "gate-fisher needs an output of [batch, classes]");
     if (!s->c->data->labels) TRY(own_labels(&targets, s, false));
-    return gates_curvature(s, COTANGENT_LOSS, 1, 1, targets);
+    return gates_score(s, &(GateOptions){COTANGENT_LOSS, 1, .weight = 1, .targets = targets});
 }

@@ -18,8 +18,9 @@ int criterion_gate_ggn(Scoring *s)
     const Value *z = graph_logits(s->model);
     int draws = s->probes > 0 ? s->probes : DEFAULT_SIGNS;
     if (!s->classifier || dim_is_sym(z->type.dim[1]) || float_outputs(s->model) > 1)
-        return gates_curvature(s, COTANGENT_OUTPUTS, draws, 1.0 / draws, NULL);
+        return gates_score(s, &(GateOptions){COTANGENT_OUTPUTS, draws, .weight = 1.0 / draws});
     int64_t classes = z->type.dim[1];
-    if (classes <= EXACT_CLASSES) return gates_curvature(s, COTANGENT_CLASS, (int)classes, 1, NULL);
-    return gates_curvature(s, COTANGENT_SIGNS, draws, 1.0 / draws, NULL);
+    if (classes <= EXACT_CLASSES)
+        return gates_score(s, &(GateOptions){COTANGENT_CLASS, (int)classes, .weight = 1});
+    return gates_score(s, &(GateOptions){COTANGENT_SIGNS, draws, .weight = 1.0 / draws});
 }

@@ -18,6 +18,7 @@ typedef struct Gates {
     int *group;          /* per flat channel; -1: not a producer */
     int64_t widest;      /* elements of the largest output */
     float *sums, *layer; /* per thread: [shard, groups], [widest] */
+    Moments *m;          /* per group */
 } Gates;
 
 /* ---- what belongs to what ----------------------------------------------------------- */
@@ -100,7 +101,7 @@ static bool run_passes(const Gates *q, int64_t shard, Instance *inst, float scal
         bind_pass(q, inst, shard, pass);
         for (int stage = pass ? 2 : 0; stage <= 2; stage++) instance_run(inst, stage);
         if (!collect(q, inst, layer, sums)) return false;
-        for (int64_t i = 0; i < size; i++) total[i] += q->o->squares ? sums[i] * sums[i] : sums[i];
+        for (int64_t i = 0; i < size; i++) total[i] += q->o->of_means ? sums[i] : sums[i] * sums[i];
     }
     return true;
 }
@@ -118,10 +119,23 @@ static int work(void *ctx, int64_t shard, Instance *inst)
     return diag_error(q->s->c->diag, "the gradients are infinite or not numbers");
 }
 
+/* Takes in what a shard says of group g: x[r n] for r < rows. */
+static void observe(const GateOptions *o, Moments *m, const float *x, int64_t rows, int64_t n)
+{
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        if (!o->of_means) moments_add(m, o->weight * (double)x[r * n]);
+        sum += (double)x[r * n];
+    }
+    if (o->of_means) moments_add(m, sum / (double)rows * (sum / (double)rows));
+}
+
 static int reduce(void *ctx, int64_t shard, Instance *inst)
 {
-    Gates *q = ctx;
-    q->o->each(q->o->ctx, shard, feed_rows(q->feed, shard), instance_result(inst));
+    const Gates *q = ctx;
+    const float *x = instance_result(inst);
+    const int n = q->s->groups->n;
+    for (int g = 0; g < n; g++) observe(q->o, &q->m[g], x + g, feed_rows(q->feed, shard), n);
     pass_progress(q->s->c, (double)(shard + 1) / (double)feed_shards(q->feed), "scoring");
     return 0;
 }
@@ -147,7 +161,16 @@ static int build_shard(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Diag
     return 0;
 }
 
-int gates_run(Scoring *s, const GateOptions *o)
+static void finish(const Gates *q)
+{
+    const Groups *gr = q->s->groups;
+    for (int c = 0; c < gr->first[gr->nlayers]; c++) {
+        q->s->score[c] = q->m[gr->of[c]].mean;
+        q->s->error[c] = moments_error(&q->m[gr->of[c]]);
+    }
+}
+
+int gates_score(Scoring *s, const GateOptions *o)
 {
     Gates q = {.s = s, .o = o};
     const int64_t most = shard_for_device(&s->c->opt, s->n);
@@ -157,42 +180,11 @@ int gates_run(Scoring *s, const GateOptions *o)
     q.feed = feed_new(s->arena, q.session, s->c->data, s->n, NULL);
     q.sums = NEW_ARRAY(s->arena, float, s->shard * s->groups->n * q.session->threads);
     q.layer = NEW_ARRAY(s->arena, float, q.widest *q.session->threads);
+    q.m = NEW_ARRAY(s->arena, Moments, s->groups->n);
     int status = session_run(q.session, feed_shards(q.feed), work, reduce, &q);
     s->bytes = q.session->bytes;
     s->used = o->passes;
     session_close(q.session);
+    if (status == 0) finish(&q);
     return status;
-}
-
-void gates_finish(Scoring *s, const Moments *m)
-{
-    const Groups *gr = s->groups;
-    for (int c = 0; c < gr->first[gr->nlayers]; c++) {
-        s->score[c] = m[gr->of[c]].mean;
-        s->error[c] = moments_error(&m[gr->of[c]]);
-    }
-}
-
-typedef struct Curvature {
-    int n;
-    double weight;
-    Moments *m;
-} Curvature;
-
-static void observe(void *ctx, int64_t shard, int64_t rows, const float *x)
-{
-    Curvature *v = ctx;
-    (void)shard;
-    for (int64_t r = 0; r < rows; r++)
-        for (int g = 0; g < v->n; g++) moments_add(&v->m[g], v->weight * (double)x[r * v->n + g]);
-}
-
-int gates_curvature(Scoring *s, CotangentKind kind, int count, double weight, const float *targets)
-{
-    Curvature v = {.n = s->groups->n, .weight = weight};
-    v.m = NEW_ARRAY(s->arena, Moments, v.n);
-    GateOptions o = {kind, count, true, targets, observe, &v};
-    TRY(gates_run(s, &o));
-    gates_finish(s, v.m);
-    return 0;
 }
