@@ -12,15 +12,10 @@ import onnx
 import onnxruntime as ort
 from onnx import helper as h, numpy_helper as nh
 
+from checks import check, finish
+
 DATA = "/usr/share/datasets/fashion-mnist"
 MEAN, STD = 0.2860, 0.3530
-failures = []
-
-
-def check(what, good, detail=""):
-    print(f"  {'ok' if good else 'FAIL'} {what}: {detail}", flush=True)
-    if not good:
-        failures.append(what)
 
 
 def images(name, count):
@@ -111,5 +106,4 @@ with tempfile.TemporaryDirectory() as work:
     judge(-1, x, y, [quantize, ("prune", ["prune", "--flops", "0.8"], 0.01, 20),
                      ("job", ["--flops", "0.8", "--steps", "60", "--batch", "64"], 0.01, 20)])
     judge(0, x, y, [("prune", ["prune", "--flops", "0.97", "--align", "1"], 0.01, 15)])
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

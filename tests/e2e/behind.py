@@ -11,17 +11,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from checks import check, finish
+
 ehapc = sys.argv[1]
 rng = np.random.default_rng(0)
-failures = []
 NOTHING = 3
 F = TensorProto.FLOAT
-
-
-def check(what, good, detail=""):
-    print(f"  {'ok' if good else 'FAIL'} {what}" + (f": {detail}" if detail and not good else ""), flush=True)
-    if not good:
-        failures.append(what)
 
 
 def weight(name, *dims):
@@ -207,5 +202,4 @@ with tempfile.TemporaryDirectory() as work:
     nothing(work)
     structure(work)
     preserved(work)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

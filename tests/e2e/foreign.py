@@ -13,6 +13,8 @@ from onnx import helper, numpy_helper, TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from checks import check, finish
+
 TARGETS = ("ort", "tensorrt", "openvino", "qnn", "portable")
 U8, S8 = QuantType.QUInt8, QuantType.QInt8
 VARIANTS = {
@@ -27,7 +29,6 @@ VARIANTS = {
                             extra_options={"ActivationSymmetric": True}),
 }
 ehapc, root = sys.argv[1:3]
-failures = []
 
 
 def gated(path):
@@ -86,12 +87,6 @@ def decibels(y, y0):
     return 10 * np.log10((y0 ** 2).sum() / max(((y - y0) ** 2).sum(), 1e-30))
 
 
-def check(what, good, detail):
-    print(f"  {'ok' if good else 'FAIL'} {what}: {detail}", flush=True)
-    if not good:
-        failures.append(what)
-
-
 def run(*words):
     return subprocess.run([ehapc, *words], capture_output=True, text=True)
 
@@ -134,5 +129,4 @@ with tempfile.TemporaryDirectory() as work:
         for variant, words in VARIANTS.items():
             quantize_static("plain.onnx", "foreign.onnx", Reader(feed), quant_format=QuantFormat.QDQ, **words)
             requantize(f"{os.path.basename(model)}, {variant}", "foreign.onnx", feed, y0, own)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

@@ -12,14 +12,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
 
+from checks import check, finish
+
 rng = np.random.default_rng(0)
-failures = []
-
-
-def check(what, good, detail=""):
-    print(f"  {'ok' if good else 'FAIL'} {what}: {detail}", flush=True)
-    if not good:
-        failures.append(what)
 
 
 class Net:
@@ -156,5 +151,4 @@ with tempfile.TemporaryDirectory() as work:
     for name in NETS:
         print(name, flush=True)
         go(name)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

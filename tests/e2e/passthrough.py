@@ -13,6 +13,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
 
+from checks import check, finish
+
 rng = np.random.default_rng(0)
 WIDTH = 32
 
@@ -211,13 +213,6 @@ INLINED = {"function", "function_default", "function_nested", "function_attribut
 DATA = ["--data", "x.npz", "--batch", "16", "--threads", "2"]
 JOBS = {"prune": ["prune", "--flops", "0.7"], "quantize": ["quantize", "--steps", "4"],
         "job": ["--flops", "0.7", "--steps", "4"]}
-failures = []
-
-
-def check(what, good, detail=""):
-    if not good:
-        failures.append(what)
-    print(f"  {'ok' if good else 'FAIL'} {what}" + (f": {detail}" if detail else ""), flush=True)
 
 
 def ehapc(*words):
@@ -333,5 +328,4 @@ with tempfile.TemporaryDirectory() as work:
             print(name, flush=True)
             go(name, x)
     hostile()
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

@@ -13,6 +13,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
 
+from checks import failures, finish
+
 rng = np.random.default_rng(0)
 
 
@@ -46,7 +48,6 @@ def model(ir_version, opset):
 
 
 JOBS = {"prune": ["prune", "--flops", "0.6"], "job": ["--flops", "0.6", "--steps", "2"]}
-failures = []
 
 
 def same(what, got, want):
@@ -157,5 +158,4 @@ with tempfile.TemporaryDirectory() as work:
                 i.data_location = T.DEFAULT
             for job in JOBS:
                 go(job, source, want, external)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

@@ -11,14 +11,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto as T, helper as h, numpy_helper as nh
 
+from checks import check, finish
+
 rng = np.random.default_rng(0)
-failures = []
-
-
-def check(what, good, detail=""):
-    print(f"  {'ok' if good else 'FAIL'} {what}: {detail}", flush=True)
-    if not good:
-        failures.append(what)
 
 
 def detector(batch):
@@ -107,5 +102,4 @@ with tempfile.TemporaryDirectory() as work:
     os.chdir(work)
     for batch in ("batch", 1):
         go(batch)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+finish()

@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import numpy_helper, TensorProto
 
+import checks
+
 # Per network: sizes of open dimensions, the value of inputs that are no signals.
 ZOO = {
     "zoo/dnsmos_sig_bak_ovr": {},
@@ -40,7 +42,6 @@ LEAST_DB = 12
 ehapc = sys.argv[1]
 root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 models = os.path.join(os.environ.get("EHAP_SHARED", os.path.join(root, "..", "shared")), "models")
-failures = []
 
 
 def session(path):
@@ -85,9 +86,7 @@ def samples(name, s):
 
 
 def check(what, good, detail=""):
-    print(f"  {'ok' if good else 'FAIL'} {what}" + (f": {detail}" if detail else ""), flush=True)
-    if not good:
-        failures.append(f"{name} {what}")
+    checks.check(f"{name} {what}", good, detail)
 
 
 def runs(path, x, want):
@@ -166,5 +165,4 @@ for name in ZOO:
     print(name, flush=True)
     with tempfile.TemporaryDirectory() as work:
         go(name, work)
-print(f"{len(failures)} failures", *failures, sep="\n  ")
-sys.exit(bool(failures))
+checks.finish()
