@@ -21,7 +21,8 @@ demo: all
 check: all
 	cmake --preset dev && cmake --build --preset dev -j $(JOBS)
 	cmake --build --preset release -j $(JOBS) --target bench_kernels roofline
-	if command -v clang; then cmake --preset fuzz && cmake --build --preset fuzz -j $(JOBS) --target fuzzers; fi
+	if command -v clang; then cmake --preset fuzz && \
+	  cmake --build --preset fuzz -j $(JOBS) --target fuzzers; fi
 	ctest --test-dir build/dev -LE slow -j $(JOBS) --output-on-failure
 	ctest --test-dir build/release -j $(JOBS) --output-on-failure
 

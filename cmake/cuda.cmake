@@ -1,6 +1,6 @@
-# The GPU's part of the runtime: a module that the program loads when it is asked for (runtime/load.c),
-# built where CMake finds the CUDA toolkit (12.8 or later) and cuDNN 9. It takes the runtime's symbols
-# from the program, which therefore exports them.
+# The GPU's part of the runtime: a module that the program loads when it is asked for
+# (runtime/load.c), built where CMake finds the CUDA toolkit (12.8 or later) and cuDNN 9. It takes
+# the runtime's symbols from the program, which therefore exports them.
 file(GLOB cuda_sources CONFIGURE_DEPENDS runtime/cuda/*.c)
 set(cuda_driver ${PROJECT_SOURCE_DIR}/runtime/cuda/driver.c
   ${PROJECT_SOURCE_DIR}/runtime/cuda/conv_cudnn.c ${PROJECT_SOURCE_DIR}/runtime/cuda/gemm_cublas.c
@@ -9,9 +9,11 @@ set(cuda_driver ${PROJECT_SOURCE_DIR}/runtime/cuda/driver.c
 list(REMOVE_ITEM cuda_sources ${cuda_driver})
 
 set(cuda_texts ${onnx_gen}/cuda_sources.c)
+set(prelude ${PROJECT_SOURCE_DIR}/runtime/cuda/prelude.h)
+set(scalar ${PROJECT_SOURCE_DIR}/runtime/scalar.h)
 add_custom_command(OUTPUT ${cuda_texts}
   COMMAND ${CMAKE_COMMAND} -DOUTPUT=${cuda_texts}
-    "-DTEXTS=gpu_prelude=${PROJECT_SOURCE_DIR}/runtime/cuda/prelude.h;gpu_scalar=${PROJECT_SOURCE_DIR}/runtime/scalar.h"
+    "-DTEXTS=gpu_prelude=${prelude};gpu_scalar=${scalar}"
     -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
   DEPENDS runtime/cuda/prelude.h runtime/scalar.h cmake/embed.cmake VERBATIM)
 
@@ -35,11 +37,11 @@ if(CUDAToolkit_FOUND)
 endif()
 option(EHAP_CUDA "build the CUDA module where the toolkit and cuDNN are found" ON)
 if(NOT EHAP_CUDA OR NOT CUDAToolkit_FOUND OR NOT CUDNN_INCLUDE_DIR OR NOT CUDNN_LIBRARY)
-  message(STATUS "no CUDA 12.8 with cuDNN, or EHAP_CUDA off: the module for --device cuda is not built")
+  message(STATUS "no CUDA 12.8 with cuDNN, or EHAP_CUDA off: no module for --device cuda")
   return()
 endif()
 
-# 7.0 while the toolkit knows it, 8.0 and 9.0, and the newest as code that later devices can compile.
+# 7.0 while the toolkit knows it, 8.0 and 9.0, and the newest as code for later devices to compile.
 execute_process(COMMAND ${CUDAToolkit_NVCC_EXECUTABLE} --list-gpu-arch OUTPUT_VARIABLE known)
 string(REGEX MATCHALL "[0-9]+" known "${known}")
 list(SORT known COMPARE NATURAL)
@@ -48,7 +50,8 @@ list(GET known -1 newest)
 if(oldest LESS 70)
   set(oldest 70)
 endif()
-set(EHAP_CUDA_ARCHITECTURES ${oldest} 80 90 ${newest} CACHE STRING "compute capabilities to compile for")
+set(EHAP_CUDA_ARCHITECTURES ${oldest} 80 90 ${newest} CACHE STRING
+  "compute capabilities to compile for")
 set(gencode)
 foreach(arch ${EHAP_CUDA_ARCHITECTURES})
   list(APPEND gencode -gencode arch=compute_${arch},code=sm_${arch})
@@ -66,10 +69,13 @@ add_custom_command(OUTPUT ${kernels}
 add_library(ehap_cuda MODULE ${cuda_driver} ${kernels} $<TARGET_OBJECTS:cuda_host>
   $<TARGET_OBJECTS:cuda_text>)
 target_include_directories(ehap_cuda PRIVATE ${PROJECT_SOURCE_DIR})
-target_include_directories(ehap_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
-target_link_libraries(ehap_cuda PRIVATE CUDA::cudart CUDA::cublas CUDA::nvrtc ${CUDNN_LIBRARY} stdc++)
+target_include_directories(ehap_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS}
+  ${CUDNN_INCLUDE_DIR})
+target_link_libraries(ehap_cuda PRIVATE CUDA::cudart CUDA::cublas CUDA::nvrtc ${CUDNN_LIBRARY}
+  stdc++)
 # NCCL adds over the GPUs of several processes; loaded when they are more than one.
-find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV NCCL_ROOT PATH_SUFFIXES include)
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV NCCL_ROOT
+  PATH_SUFFIXES include)
 if(NCCL_INCLUDE_DIR)
   target_compile_definitions(ehap_cuda PRIVATE EHAP_NCCL)
   target_include_directories(ehap_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})

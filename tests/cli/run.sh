@@ -9,7 +9,10 @@
 set -u
 ehapc=$(realpath "$1"); bad_model=$(realpath "$2"); shift 2
 # A command without root's rights; and one that stands still in front of pass $1 until `kill -CONT`.
-nobody() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi; }
+nobody() {
+  if [ "$(id -u)" != 0 ]; then "$@"; return; fi
+  setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
+}
 stopped() {
   local pass=$1 tries=2400; shift
   env --default-signal=INT EHAPC_TEST_STOP="$pass" "$@" & pid=$!
@@ -25,7 +28,8 @@ failed=0; ran=0
 
 # The lines of $2 in order in file $1, "…" skipping any.
 matches() {
-  awk -v want="$2" 'BEGIN { n = split(want, w, "\n"); k = 1; if (want == "") n = 0; any = 0; bad = 0 }
+  awk -v want="$2" '
+    BEGIN { n = split(want, w, "\n"); k = 1; if (want == "") n = 0; any = 0; bad = 0 }
     { while (k <= n && w[k] == "…") { any = 1; k++ }
       if (k <= n && $0 == w[k]) { k++; any = 0 } else if (!any) bad = 1 }
     END { while (k <= n && w[k] == "…") k++; exit bad || k <= n }' "$1"
@@ -36,12 +40,14 @@ check() { # command, exit, out, err
   (cd "$scratch" && ulimit -c 0 && eval "${1/ehapc/"$ehapc"}") >"$scratch/.out" 2>"$scratch/.err"
   local got=$?
   if [ -n "${BLESS:-}" ]; then
-    { echo "\$ $1"; echo "exit $got"; sed 's/^/out /' "$scratch/.out"; sed 's/^/err /' "$scratch/.err"; echo; } >>"$blessed"
+    { echo "\$ $1"; echo "exit $got"
+      sed 's/^/out /' "$scratch/.out"; sed 's/^/err /' "$scratch/.err"; echo; } >>"$blessed"
   elif [ $got != "$2" ] || ! matches "$scratch/.out" "$3" || ! matches "$scratch/.err" "$4"; then
     failed=$((failed + 1))
     echo "FAIL $case: $1"; echo "  exit $got, expected $2"
     sed 's/^/  out /' "$scratch/.out"; sed 's/^/  err /' "$scratch/.err"
-  elif [ $got != 0 ] && { [ -e "$scratch/o.onnx" ] || compgen -G "$scratch/*.tmp" >/dev/null; }; then
+  elif [ $got != 0 ] &&
+       { [ -e "$scratch/o.onnx" ] || compgen -G "$scratch/*.tmp" >/dev/null; }; then
     failed=$((failed + 1))
     echo "FAIL $case: $1: files are left"; ls "$scratch"
   fi

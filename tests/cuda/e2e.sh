@@ -1,7 +1,7 @@
 #!/bin/bash
-# The program on device cuda: Hessian scores agree with the CPU's, in float to 1e-3 of the largest and
-# in half to 3e-2; a whole job writes a model, the same bytes twice under --deterministic; nothing
-# compares its accuracy with that of the CPU's job. Usage: e2e.sh EHAPC ROOT
+# The program on device cuda: Hessian scores agree with the CPU's, in float to 1e-3 of the largest
+# and in half to 3e-2; a whole job writes a model, the same bytes twice under --deterministic;
+# nothing compares its accuracy with that of the CPU's job. Usage: e2e.sh EHAPC ROOT
 set -u
 ehapc=$(realpath "$1") root=$(realpath "$2")
 command -v python3 >/dev/null || { echo "skipped: no python3"; exit 77; }

@@ -9,4 +9,5 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 model=$2/examples/fashion_resnet.onnx
 "$1" "$model" -o "$work/o.onnx"
 "$python" "$here/judge.py" agree "$model" "$work/o.onnx" "$images" | tee "$work/agree.json"
-"$python" -c 'import json, sys; sys.exit(json.load(open(sys.argv[1]))["agreement"] < 0.96)' "$work/agree.json"
+"$python" -c 'import json, sys
+sys.exit(json.load(open(sys.argv[1]))["agreement"] < 0.96)' "$work/agree.json"

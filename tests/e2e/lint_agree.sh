@@ -1,5 +1,6 @@
 #!/bin/bash
-# `ehapc lint` against ONNX Runtime and OpenVINO: lint_agree.py. Usage: lint_agree.sh EHAPC SOURCE_DIR VENV_DIR
+# `ehapc lint` against ONNX Runtime and OpenVINO: lint_agree.py.
+# Usage: lint_agree.sh EHAPC SOURCE_DIR VENV_DIR
 set -euo pipefail
 here=$2/tests/e2e
 python=$("$here/venv.sh" "$3") || exit $?

@@ -10,6 +10,7 @@ fashion=/usr/share/datasets/fashion-mnist
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 fail() { echo "FAIL: $*"; exit 1; }
+show() { cat "$dir/log"; fail "$@"; }
 export OMP_WAIT_POLICY=passive
 run() { # ranks, output, more
     local ranks=$1 out=$2
@@ -21,25 +22,26 @@ run() { # ranks, output, more
 }
 scores() {
     mpirun --allow-run-as-root --oversubscribe --bind-to none -n "$1" "$ehapc" sensitivity \
-        "$root/examples/fashion_resnet.onnx" -o "$2" --threads 1 --criterion ehap --probes 16 --batch 96 \
+        "$root/examples/fashion_resnet.onnx" -o "$2" --threads 1 --criterion ehap \
+        --probes 16 --batch 96 \
         --data $fashion/t10k-images-idx3-ubyte.gz --preprocess scale=1/255,mean=0.2860,std=0.3530 \
         >"$dir/log" 2>&1 || return 1
     sed -E 's/"(seconds|peak_bytes)":[^,]*,//g' "$2" >"$2.x"
 }
 
 for ranks in 1 2 3; do
-    run $ranks "$dir/$ranks.onnx" || { cat "$dir/log"; fail "$ranks ranks: exit $?"; }
+    run $ranks "$dir/$ranks.onnx" || show "$ranks ranks: exit $?"
     cmp "$dir/1.onnx" "$dir/$ranks.onnx" || fail "$ranks ranks write other bytes than one"
-    scores $ranks "$dir/$ranks.json" || { cat "$dir/log"; fail "scores of $ranks ranks"; }
+    scores $ranks "$dir/$ranks.json" || show "scores of $ranks ranks"
     cmp "$dir/1.json.x" "$dir/$ranks.json.x" || fail "$ranks ranks score otherwise than one"
 done
 
 # An error in the input is said once.
 run 2 "$dir/none.onnx" --data "$dir/missing.npz" && fail "a missing file is no error"
-[ "$(grep -c '^error' "$dir/log")" = 1 ] || { cat "$dir/log"; fail "not one error"; }
+[ "$(grep -c '^error' "$dir/log")" = 1 ] || show "not one error"
 
 # A rank that dies takes the run with it; what was finished can be resumed, to the same bytes.
-run 1 "$dir/whole.onnx" --steps 30 || { cat "$dir/log"; fail "30 steps: exit $?"; }
+run 1 "$dir/whole.onnx" --steps 30 || show "30 steps: exit $?"
 run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" &
 for _ in $(seq 600); do
     [ -n "$(ls "$dir/state" 2>/dev/null)" ] && break
@@ -49,7 +51,7 @@ sleep 0.5
 pkill -KILL -n -f "$dir/lost.onnx"
 wait $! && fail "a run that lost a rank ended well"
 [ ! -e "$dir/lost.onnx" ] || fail "a run that lost a rank wrote its output"
-grep -q -i "exited on signal\|error" "$dir/log" || { cat "$dir/log"; fail "nothing said of the lost rank"; }
-run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" || { cat "$dir/log"; fail "resumed: exit $?"; }
+grep -q -i "exited on signal\|error" "$dir/log" || show "nothing said of the lost rank"
+run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" || show "resumed: exit $?"
 cmp "$dir/whole.onnx" "$dir/lost.onnx" || fail "a resumed run writes other bytes"
 echo "ranks agree"

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Interrupted runs. A run that is killed (kill -9) at random moments and continued with --resume ends
-# in the same bytes as one that nobody disturbed; until then the output is the old file, whole. A pass
-# that breaks leaves a state, and the command printed comes to the same place. A signal that asks
-# to stop leaves no temporary file. Usage: resume.sh EHAPC [SEED]
+# Interrupted runs. A run that is killed (kill -9) at random moments and continued with --resume
+# ends in the same bytes as one that nobody disturbed; until then the output is the old file, whole.
+# A pass that breaks leaves a state, and the command printed comes to the same place. A signal that
+# asks to stop leaves no temporary file. Usage: resume.sh EHAPC [SEED]
 set -u
 ehapc=$(realpath "$1"); RANDOM=${2:-1}
 examples=$(realpath "$(dirname "$0")/../../examples")
@@ -27,13 +27,17 @@ killed() { # name, what runs ehapc (or nothing) --, the job
   while [ $status != 0 ]; do
     "${before[@]}" "$ehapc" "$@" out.onnx --resume state > /dev/null 2> err & pid=$!
     ms=$((RANDOM % (200 + 100 * kills)))
-    [ $kills = 20 ] || { sleep $((ms / 1000)).$(printf %03d $((ms % 1000))); kill -9 "$(victim $pid)" 2> /dev/null; }
+    if [ $kills != 20 ]; then
+      sleep $((ms / 1000)).$(printf %03d $((ms % 1000)))
+      kill -9 "$(victim $pid)" 2> /dev/null
+    fi
     wait $pid 2> /dev/null; status=$?
     [ $status = 0 ] && break
     [ $status = 137 ] || [ ${#before[@]} != 0 ] || fail "$name: the resumed run ended with $status"
     kills=$((kills + 1))
     [ $kills -le 20 ] || fail "$name: it does not end"
-    cmp -s out.onnx old || cmp -s out.onnx whole.onnx || fail "$name: a torn output after kill $kills"
+    cmp -s out.onnx old || cmp -s out.onnx whole.onnx ||
+      fail "$name: a torn output after kill $kills"
   done
   cmp out.onnx whole.onnx || fail "$name: other bytes after $kills kills"
   compgen -G "out.onnx*.tmp" > /dev/null && fail "$name: files are left"
@@ -52,7 +56,8 @@ done
 if command -v mpirun > /dev/null && ldd "$ehapc" | grep -q libmpi; then
   for seed in 1 2; do
     RANDOM=$seed
-    killed "3 ranks, seed $seed" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 3 -- "${job[@]}"
+    killed "3 ranks, seed $seed" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 3 -- \
+      "${job[@]}"
   done
 fi
 killed "the job" -- "${job[@]}"

@@ -6,7 +6,8 @@ has() { "$1" -c 'import numpy, onnx, onnxruntime' 2>/dev/null; }
 has "$python" && { echo "$python"; exit 0; }
 python="$1/bin/python"
 has "$python" && { echo "$python"; exit 0; }
-if python3 -m venv "$1" >&2 && "$python" -m pip install -q numpy onnx onnxruntime >&2 && has "$python"
+if python3 -m venv "$1" >&2 && "$python" -m pip install -q numpy onnx onnxruntime >&2 &&
+   has "$python"
 then echo "$python"; exit 0; fi
 echo "skipped: ONNX Runtime is not installed and cannot be fetched" >&2
 exit 77

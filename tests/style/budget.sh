@@ -2,7 +2,8 @@
 # Sources stay small: files of at most 650 lines, functions of at most 60. A function is what
 # clang-format's style leaves between a `{` and a `}` in the first column. Usage: budget.sh ROOT
 cd "${1:?root}" || exit 2
-find ir frontend runtime passes backend tools tests include examples -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null |
+find ir frontend runtime passes backend tools tests include \
+    -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' |
     sort | xargs awk '
     FNR == 1 { if (file) check_file(); file = FILENAME; start = 0 }
     { lines = FNR }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Who may include whom: each folder's sources name, in #include "…", only headers of the folders that
-# its line allows. ir/ stands alone; nothing includes upwards. Usage: layers.sh ROOT
+# Who may include whom: each folder's sources name, in #include "…", only headers of the folders
+# that its line allows. ir/ stands alone; nothing includes upwards. Usage: layers.sh ROOT
 cd "${1:?root}" || exit 2
 status=0
 
@@ -9,7 +9,7 @@ check() { # folder, allowed folders
     shift
     [ -d "$folder" ] || return 0
     for file in $(find "$folder" -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
-        for header in $(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file"); do
+        for header in $(sed -n 's/^ *# *include *"\([^"]*\)".*/\1/p' "$file"); do
             allowed=no
             for prefix in "$@"; do
                 case $header in "$prefix"*) allowed=yes ;; esac
