@@ -6,6 +6,7 @@
 
 #include "ir/process.h"
 #include "passes/batches.h"
+#include "runtime/element.h"
 #include "tools/session.h"
 
 typedef struct Limit {
@@ -75,28 +76,14 @@ static int read_numbered(ehap *e, NamedArray *out, int n, const char *dir, const
     return 0;
 }
 
-static double element(const NamedArray *x, int64_t i)
+static Tensor tensor_of(const NamedArray *x)
 {
-    switch (x->type.dtype) {
-    case DT_F32:
-        return ((const float *)x->data)[i];
-    case DT_F64:
-        return ((const double *)x->data)[i];
-    case DT_F16:
-        return f16_to_f32(((const uint16_t *)x->data)[i]);
-    case DT_I64:
-        return (double)((const int64_t *)x->data)[i];
-    case DT_I32:
-        return ((const int32_t *)x->data)[i];
-    case DT_I8:
-        return ((const int8_t *)x->data)[i];
-    default:
-        return ((const uint8_t *)x->data)[i];
-    }
+    return (Tensor){.dtype = x->type.dtype, .data = (void *)(uintptr_t)x->data};
 }
 
 static int compare(ehap *e, const NamedArray *got, const NamedArray *want)
 {
+    const Tensor g = tensor_of(got), w = tensor_of(want);
     double worst = 0;
     if (!type_equal(&got->type, &want->type)) {
         char a[128], b[128];
@@ -106,13 +93,14 @@ static int compare(ehap *e, const NamedArray *got, const NamedArray *want)
         return EHAP_BAD_INPUT;
     }
     for (int64_t i = 0; i < type_count(&got->type); i++) {
-        double g = element(got, i), w = element(want, i), diff = fabs(g - w);
-        if ((g != g) != (w != w)) diff = INFINITY;
-        if (g == w || (g != g && w != w)) diff = 0;
+        const double x = element_load(&g, i), y = element_load(&w, i);
+        double diff = fabs(x - y);
+        if (isnan(x) != isnan(y)) diff = INFINITY;
+        if (x == y || (isnan(x) && isnan(y))) diff = 0;
         if (diff > worst) worst = diff;
-        if (diff <= 1e-5 + 1e-3 * fabs(w)) continue;
+        if (diff <= 1e-5 + 1e-3 * fabs(y)) continue;
         diag_error(&e->diag, "output '%s' [%lld] is %.9g, expected %.9g", got->name, (long long)i,
-                   g, w);
+                   x, y);
         return EHAP_BAD_INPUT;
     }
     printf("output '%s': max difference %.3g\n", got->name, worst);
