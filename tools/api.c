@@ -259,7 +259,7 @@ static int do_passes(ehap *e, const char *pipeline, const char *unused)
     PassCall *calls;
     bool runs = e->data || e->eval;
     int n = pipeline_parse(&e->c, pipeline, &calls);
-    if (n < 0) return EHAP_BAD_INPUT;
+    if (n < 0) return EHAP_USAGE;
     for (int k = 0; k < n; k++) runs |= calls[k].pass->samples;
     int status = job_begin(e, pipeline, runs);
     if (!status && runs) status = pipeline_prepare(e);
