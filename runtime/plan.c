@@ -374,47 +374,73 @@ static void upload_constants(Program *p)
             m->upload(p->constants + p->buffers[b].offset, p->buffers[b].data, p->buffers[b].size);
 }
 
-static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
+static Plan plan_new(Program *p, const Graph *g, Diag *d)
 {
-    p->graph = g;
-    p->lane_stage = o->lane_stage;
-    p->device = device_find(o->device ? o->device : "cpu", d);
-    if (!p->device) return -1;
-    p->value = NEW_ARRAY(p->arena, Slot, g->nvalues);
     Plan pl = {.p = p, .g = g, .d = d};
+    p->value = NEW_ARRAY(p->arena, Slot, g->nvalues);
     pl.stage = NEW_ARRAY(p->arena, uint8_t, g->nvalues);
     pl.needed = NEW_ARRAY(p->arena, bool, g->nnodes);
     pl.border = NEW_ARRAY(p->arena, Slot, g->nvalues);
     pl.converted = NEW_ARRAY(p->arena, Slot, g->nvalues);
     for (uint32_t v = 0; v < g->nvalues; v++)
         p->value[v].buffer = pl.border[v].buffer = pl.converted[v].buffer = -1;
-    uint8_t *input_stage = NEW_ARRAY(p->arena, uint8_t, g->ninputs);
-    p->input_stage = input_stage;
+    return pl;
+}
+
+/* `stage`: of the inputs; NULL: all 0. */
+static int take_inputs(Plan *pl, const uint8_t *stage)
+{
+    const Graph *g = pl->g;
+    uint8_t *input_stage = NEW_ARRAY(pl->p->arena, uint8_t, g->ninputs);
+    pl->p->input_stage = input_stage;
     for (int k = 0; k < g->ninputs; k++) {
-        input_stage[k] = o->stage ? o->stage[k] : 0;
-        if (o->stage && o->stage[k] >= MAX_STAGES)
-            return diag_error(d, "input '%s' is in stage %d, the last stage is %d",
-                              g->inputs[k]->name, o->stage[k], MAX_STAGES - 1);
-        TRY(check_value(&pl, NULL, g->inputs[k]));
+        input_stage[k] = stage ? stage[k] : 0;
+        if (input_stage[k] >= MAX_STAGES)
+            return diag_error(pl->d, "input '%s' is in stage %d, the last stage is %d",
+                              g->inputs[k]->name, input_stage[k], MAX_STAGES - 1);
+        TRY(check_value(pl, NULL, g->inputs[k]));
     }
+    return 0;
+}
+
+static void find_stages(Plan *pl)
+{
+    for (int k = 0; k < pl->g->nnodes; k++) {
+        const Node *n = pl->g->nodes[k];
+        const int stage = node_stage(pl, n);
+        for (int i = 0; i < n->nout; i++)
+            if (n->out[i] && !known(n->out[i])) pl->stage[n->out[i]->id] = (uint8_t)stage;
+    }
+}
+
+/* Every output has a place: outputs that are constants get one. */
+static int place_outputs(Plan *pl)
+{
+    for (int k = 0; k < pl->g->noutputs; k++) {
+        const Value *v = pl->g->outputs[k];
+        Slot *s = &pl->p->value[v->id];
+        if (s->buffer < 0 && known(v)) *s = slot_of_const(pl, v);
+        if (s->buffer < 0) return diag_error(pl->d, "nothing computes output '%s'", v->name);
+    }
+    return 0;
+}
+
+static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
+{
+    p->graph = g;
+    p->lane_stage = o->lane_stage;
+    p->device = device_find(o->device ? o->device : "cpu", d);
+    if (!p->device) return -1;
+    Plan pl = plan_new(p, g, d);
+    TRY(take_inputs(&pl, o->stage));
     mark_needed(&pl);
     for (int k = 0; k < g->nnodes; k++)
         if (pl.needed[k]) TRY(check_node(&pl, g->nodes[k]));
     pl.last = layout_choose(p->device, g, p->arena);
     add_inputs(&pl);
-    for (int k = 0; k < g->nnodes; k++) {
-        const int stage = node_stage(&pl, g->nodes[k]);
-        for (int i = 0; i < g->nodes[k]->nout; i++)
-            if (g->nodes[k]->out[i] && !known(g->nodes[k]->out[i]))
-                pl.stage[g->nodes[k]->out[i]->id] = (uint8_t)stage;
-    }
+    find_stages(&pl);
     emit_stages(&pl);
-    for (int k = 0; k < g->noutputs; k++) {
-        Slot *s = &p->value[g->outputs[k]->id];
-        if (s->buffer < 0 && known(g->outputs[k])) *s = slot_of_const(&pl, g->outputs[k]);
-        if (s->buffer < 0)
-            return diag_error(d, "nothing computes output '%s'", g->outputs[k]->name);
-    }
+    TRY(place_outputs(&pl));
     if (p->device->memory) p->device->memory->rewrite(p);
     if (!o->no_reuse) program_fuse(p);
     for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));

@@ -175,7 +175,7 @@ static int parse_flag(Command *c, char **argv, int i)
     memcpy(name, argv[i], length);
     name[length] = '\0';
     const char **own = own_flag(c, name);
-    bool known, takes = own || option_takes_value(name + 2, &known);
+    const bool takes = own || option_takes_value(name + 2);
     if (takes && !value) {
         fprintf(stderr, "error: %s needs a value\n", name);
         return -EHAP_USAGE;

@@ -128,15 +128,18 @@ void options_help(FILE *to)
     }
 }
 
-bool option_takes_value(const char *name, bool *known)
+/* The place of the option in the table; -1: there is none. */
+static int option_find(const char *name)
 {
-    *known = false;
     for (int i = 0; i < NOPTIONS; i++)
-        if (strcmp(options[i].name, name) == 0) {
-            *known = true;
-            return options[i].arg != NULL;
-        }
-    return false;
+        if (strcmp(options[i].name, name) == 0) return i;
+    return -1;
+}
+
+bool option_takes_value(const char *name)
+{
+    const int i = option_find(name);
+    return i >= 0 && options[i].arg;
 }
 
 static bool takes_number(Kind kind)
@@ -229,14 +232,30 @@ static int append_to_list(ehap *e, const char **list, const char *value)
     return EHAP_OK;
 }
 
-static int set(ehap *e, const char *name, const char *value)
+static int set_size(ehap *e, int i, const char *value)
 {
     static const double bytes[] = {1 << 10, 1 << 20, 1 << 30, 1099511627776.0};
-    static const double seconds[] = {1, 60, 3600};
-    int i = 0;
     double x;
-    while (i < NOPTIONS && strcmp(options[i].name, name) != 0) i++;
-    if (i == NOPTIONS) {
+    if (!parse_with_unit(value, "kmgt", bytes, &x) || x < 1 || x > options[i].hi)
+        return bad_value(e, options[i].name, value, "a size like 512M or 2G");
+    *(size_t *)((char *)e + options[i].at) = (size_t)x;
+    return EHAP_OK;
+}
+
+static int set_duration(ehap *e, int i, const char *value)
+{
+    static const double seconds[] = {1, 60, 3600};
+    double x;
+    if (!parse_with_unit(value, "smh", seconds, &x) || x <= 0 || x > options[i].hi)
+        return bad_value(e, options[i].name, value, "a time like 90s, 10m or 2h");
+    *(double *)((char *)e + options[i].at) = x;
+    return EHAP_OK;
+}
+
+static int set(ehap *e, const char *name, const char *value)
+{
+    const int i = option_find(name);
+    if (i < 0) {
         diag_error(&e->diag, "unknown option '--%s'", name);
         return EHAP_USAGE;
     }
@@ -264,17 +283,11 @@ static int set(ehap *e, const char *name, const char *value)
     case BUDGET:
         return set_budget(e, i, value);
     case SIZE:
-        if (!parse_with_unit(value, "kmgt", bytes, &x) || x < 1 || x > options[i].hi)
-            return bad_value(e, name, value, "a size like 512M or 2G");
-        *(size_t *)p = (size_t)x;
-        return EHAP_OK;
+        return set_size(e, i, value);
     case DURATION:
-        if (!parse_with_unit(value, "smh", seconds, &x) || x <= 0 || x > options[i].hi)
-            return bad_value(e, name, value, "a time like 90s, 10m or 2h");
-        *(double *)p = x;
-        return EHAP_OK;
+        return set_duration(e, i, value);
     case PREPROCESS:
-        return preprocess_parse(&e->preprocess, value, &e->diag) < 0 ? EHAP_USAGE : 0;
+        return preprocess_parse(&e->preprocess, value, &e->diag) < 0 ? EHAP_USAGE : EHAP_OK;
     default:
         return EHAP_USAGE;
     }

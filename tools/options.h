@@ -6,11 +6,10 @@
 #include <stdio.h>
 
 void options_help(FILE *to);
-/* Whether the flag takes a value; *known: whether there is such a flag. */
-bool option_takes_value(const char *name, bool *known);
+/* Whether there is such a flag and it takes a value. */
+bool option_takes_value(const char *name);
 
-/* The name of the k-th option that takes a number, with a unit or without; NULL: there are no more.
- */
+/* The name of the k-th option that takes a number, with or without a unit; NULL: no more. */
 const char *option_of_number(int k);
 
 #endif
