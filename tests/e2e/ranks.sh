@@ -42,14 +42,16 @@ run 2 "$dir/none.onnx" --data "$dir/missing.npz" && fail "a missing file is no e
 
 # A rank that dies takes the run with it; what was finished can be resumed, to the same bytes.
 run 1 "$dir/whole.onnx" --steps 30 || show "30 steps: exit $?"
-run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" &
-for _ in $(seq 600); do
-    [ -n "$(ls "$dir/state" 2>/dev/null)" ] && break
-    sleep 0.1
+# It dies where EHAPC_TEST_STOP makes ranks stand still: in front of a pass.
+EHAPC_TEST_STOP=quantize run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" &
+started=$!
+for _ in $(seq 2400); do
+    rank=$(pgrep -r T -n -f "^$ehapc .*$dir/lost.onnx") && break
+    kill -0 $started 2>/dev/null || show "the run ended before it was to stand still"
+    sleep 0.05
 done
-sleep 0.5
-pkill -KILL -n -f "$dir/lost.onnx"
-wait $! && fail "a run that lost a rank ended well"
+kill -KILL "$rank"
+wait $started && fail "a run that lost a rank ended well"
 [ ! -e "$dir/lost.onnx" ] || fail "a run that lost a rank wrote its output"
 grep -q -i "exited on signal\|error" "$dir/log" || show "nothing said of the lost rank"
 run 2 "$dir/lost.onnx" --steps 30 --resume "$dir/state" || show "resumed: exit $?"
