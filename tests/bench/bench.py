@@ -1,9 +1,10 @@
 """Our program and what its users would run instead, side by side: make bench.
 
-  bench.py EHAPC ROOFLINE SHARED [--only hvp memory …] [--runs 3] [--threads 2] [-o docs/performance.md]
+  bench.py EHAPC ROOFLINE SHARED [--only hvp memory …] [--runs 3] [--threads 2]
+           [-o docs/performance.md]
 
-SHARED holds models/, data/cifar10 and peers/ (PyTorch, Torch-Pruning, ONNX Runtime). The two sides run
-in turn, A B A B …; medians count, and every figure is a ratio of two that were measured in this
+SHARED holds models/, data/cifar10 and peers/ (PyTorch, Torch-Pruning, ONNX Runtime). The two sides
+run in turn, A B A B …; medians count, and every figure is a ratio of two that were measured in this
 run. Results go to stdout as they come, and into the page between its two "bench" marks."""
 import argparse
 import json
@@ -87,7 +88,7 @@ def row(what, mine, theirs, unit, target, floor=None):
 
 HEAD = ("| | ehapc | peer | peer / ehapc | wanted | of the machine's limit |\n|---|---|---|---|---|---|")
 
-# ---- one probe of the Hessian-vector product, one training step -------------------------------------
+# ---- one probe of the Hessian-vector product, one training step ----------------------------------
 
 
 def roofline(name):
@@ -187,12 +188,12 @@ def step():
             row("… our default against PyTorch's autocast to bfloat16", default, cast, "s", "≥ 1")
 
 
-# ---- the way to a selection, the whole job -----------------------------------------------------------
+# ---- the way to a selection, the whole job -------------------------------------------------------
 
 
 def selection():
-    """From the command line to scores that choose stably (default criterion), against 300 probes on 512
-    images in PyTorch (time of one probe, times 300)"""
+    """From the command line to scores that choose stably (default criterion), against 300 probes on
+    512 images in PyTorch (time of one probe, times 300)"""
     say(HEAD)
     for name in o.models:
         mine, theirs = in_turn(lambda: ours("sensitivity", model(name, "folded"), "-o", path("s.json"))[1],
@@ -201,7 +202,8 @@ def selection():
 
 
 def job():
-    """The whole job at half the FLOPs, 312 steps, against Torch-Pruning, PyTorch and ONNX Runtime"""
+    """The whole job at half the FLOPs, 312 steps, against Torch-Pruning, PyTorch and ONNX
+    Runtime"""
     say(HEAD)
     for name in o.models[:1]:
         _, mine, rss = ours(model(name, "folded"), "-o", path("j.onnx"), "--eval", test, "--flops", "0.5", "--steps",
@@ -224,7 +226,7 @@ def refit():
             f" {pass_seconds(path('r.json'), 'fake-quant'):.2f} s | {rss:.0f} MiB |")
 
 
-# ---- the result, the program -------------------------------------------------------------------------
+# ---- the result, the program ---------------------------------------------------------------------
 
 # One session at a time: the threads of an idle one spin, and on two cores they take the next one's.
 LATENCY = """

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Time per Hessian probe, peak device memory and time per QAT step on a GPU, against PyTorch on the same
-device, in turn: ResNet-32, ResNet-56, WRN-28-8 (32 x 32, batch 512) and ResNet-50 (224 x 224, batch 64).
-The peer's probe is a double backward, in float or under autocast; its QAT step is eager: simulated INT8
-of weights and activations, the teacher's forward pass, AdamW.
+"""Time per Hessian probe, peak device memory and time per QAT step on a GPU, against PyTorch on the
+same device, in turn: ResNet-32, ResNet-56, WRN-28-8 (32 x 32, batch 512) and ResNet-50 (224 x 224,
+batch 64). The peer's probe is a double backward, in float or under autocast; its QAT step is eager:
+simulated INT8 of weights and activations, the teacher's forward pass, AdamW.
 
   gpu.py EHAPC [--probes 64] [--runs 3] [--write docs/performance.md]
   gpu.py EHAPC --device cpu --tiny      the same script on a small network, to see that it works
 
-Needs torch, torchvision, onnx and nvidia-smi; with --tiny nothing but EHAPC, and compares where torch is
-there. A time is the difference of two runs of different length divided by the difference in probes or
-steps, so that starting up does not count; memory is the largest that nvidia-smi saw of the process (on a
-CPU: resident). Every number is the best of --runs. --write puts the table between its marks in the file."""
+Needs torch, torchvision, onnx and nvidia-smi; with --tiny nothing but EHAPC, and compares where
+torch is there. A time is the difference of two runs of different length divided by the difference
+in probes or steps, so that starting up does not count; memory is the largest that nvidia-smi saw of
+the process (on a CPU: resident). Every number is the best of --runs. --write puts the table between
+its marks in the file."""
 import argparse
 import array
 import io
@@ -31,7 +32,7 @@ TINY = {"tiny": (1, 28, 16)}
 MARKS = "<!-- gpu: made by tests/bench/gpu.py -->", "<!-- gpu ends -->"
 
 
-# ---- the peer --------------------------------------------------------------------------------------
+# ---- the peer ------------------------------------------------------------------------------------
 
 
 def network(name):
@@ -136,7 +137,7 @@ def torch_qat(name, n, device):
     return seconds_each(run, n, device)
 
 
-# ---- ours ------------------------------------------------------------------------------------------
+# ---- ours ----------------------------------------------------------------------------------------
 
 
 def write_samples(path, channels, size, batch):
@@ -212,7 +213,7 @@ class Ours:
         return (train_seconds(many) - train_seconds(few)) / (many - few)
 
 
-# ---- the table -------------------------------------------------------------------------------------
+# ---- the table -----------------------------------------------------------------------------------
 
 
 def has_torch():

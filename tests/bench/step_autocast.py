@@ -1,7 +1,8 @@
-"""Time of a PyTorch training step under torch.autocast(bfloat16), plain and QAT with distillation, on the
-folded ResNets of SHARED/models: what peers/qat_torch.py measures in float.
+"""Time of a PyTorch training step under torch.autocast(bfloat16), plain and QAT with distillation,
+on the folded ResNets of SHARED/models: what peers/qat_torch.py measures in float.
 
-  step_autocast.py SHARED MODEL_bn.onnx --data data_batch_1.bin [--batch 128] [--steps 8] [--threads 2]"""
+  step_autocast.py SHARED MODEL_bn.onnx --data data_batch_1.bin [--batch 128] [--steps 8]
+                   [--threads 2]"""
 import argparse
 import os
 import statistics
@@ -34,7 +35,8 @@ def of_weight(w):
 
 
 class OnGrid(nn.Module):
-    """A layer whose weights and input lie on 8-bit grids; the input's follows its moving extremes."""
+    """A layer whose weights and input lie on 8-bit grids; the input's follows its moving
+    extremes."""
 
     def __init__(self, layer):
         super().__init__()

@@ -1,6 +1,7 @@
-"""Around an operator that ehapc does not know, with real weights and real data: convolutions of the example
-network, each with its Relu, become com.microsoft::FusedConv, which is the same to ONNX Runtime and unknown
-to ehapc. Accuracy and signal to noise are demanded as of a network. Usage: around.py EHAPC ROOT"""
+"""Around an operator that ehapc does not know, with real weights and real data: convolutions of the
+example network, each with its Relu, become com.microsoft::FusedConv, which is the same to ONNX
+Runtime and unknown to ehapc. Accuracy and signal to noise are demanded as of a network.
+Usage: around.py EHAPC ROOT"""
 import gzip
 import os
 import subprocess
@@ -27,7 +28,8 @@ def images(name, count):
 
 
 def fuse(model, wanted):
-    """Convolution number `wanted` of those in front of BatchNormalization and Relu, with those, as one FusedConv."""
+    """Convolution number `wanted` of those in front of BatchNormalization and Relu, with those, as
+    one FusedConv."""
     g = model.graph
     maker = {n.output[0]: n for n in g.node}
     value = {i.name: nh.to_array(i) for i in g.initializer}
@@ -101,8 +103,8 @@ with tempfile.TemporaryDirectory() as work:
     os.chdir(work)
     x, y = images("t10k", 10000)
     quantize = ("quantize", ["quantize", "--steps", "0"], 0.005, 30)
-    # Late in the network nearly all of it can be refitted and trained; early on channels behind go by
-    # the size of their weights.
+    # Late in the network nearly all of it can be refitted and trained; early on channels behind go
+    # by the size of their weights.
     judge(-1, x, y, [quantize, ("prune", ["prune", "--flops", "0.8"], 0.01, 20),
                      ("job", ["--flops", "0.8", "--steps", "60", "--batch", "64"], 0.01, 20)])
     judge(0, x, y, [("prune", ["prune", "--flops", "0.97", "--align", "1"], 0.01, 15)])

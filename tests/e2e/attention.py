@@ -1,5 +1,6 @@
-"""Attention and RotaryEmbedding as one operator each: `ehapc run` equals ONNX Runtime, and so does a
-network without some of its heads or widths. Usage: attention.py EHAPC"""
+"""Attention and RotaryEmbedding as one operator each: `ehapc run` equals ONNX Runtime, and so does
+a network without some of its heads or widths.
+Usage: attention.py EHAPC"""
 import subprocess
 import sys
 import tempfile

@@ -1,6 +1,7 @@
 """What ehapc does not understand passes through, and the rest of the model is compressed: unknown
-operators in front, in the middle and behind, bodies, local functions, odd types, sparse initializers.
-What is preserved is compared field by field. Usage: behind.py EHAPC"""
+operators in front, in the middle and behind, bodies, local functions, odd types, sparse
+initializers. What is preserved is compared field by field.
+Usage: behind.py EHAPC"""
 import json
 import os
 import subprocess
@@ -96,7 +97,8 @@ def unknown_operators(work):
 
 
 def one_budget(work):
-    """What is behind can lose nothing: what is in front makes up for it, down to half of what was asked."""
+    """What is behind can lose nothing: what is in front makes up for it, down to half of what was
+    asked."""
     for behind, least, most in ((1, 0.5, 0.6), (12, 0.5, 0.6), (60, 0.65, 0.75)):
         nodes, weights = chain("f/", "x", "m", 3)
         nodes.append(odd("m", "n0"))

@@ -1,6 +1,7 @@
-"""Files of ONNX Runtime's own quantizer through `ehapc requantize` for every target: they load, come out with as
-many nodes in integers (`ehapc lint`) as `ehapc quantize` has, and ONNX Runtime runs them as near to the float network as the file
-that came in. Usage: foreign.py EHAPC SOURCE_DIR"""
+"""Files of ONNX Runtime's own quantizer through `ehapc requantize` for every target: they load,
+come out with as many nodes in integers (`ehapc lint`) as `ehapc quantize` has, and ONNX Runtime
+runs them as near to the float network as the file that came in.
+Usage: foreign.py EHAPC SOURCE_DIR"""
 import os
 import subprocess
 import sys
@@ -72,7 +73,8 @@ class Reader(CalibrationDataReader):
 
 
 def answers(path, feed):
-    """In full precision of the integer products, whatever the processor; qnn's files have batch 1."""
+    """In full precision of the integer products, whatever the processor; qnn's files have batch
+    1."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.x64quantprecision", "1")

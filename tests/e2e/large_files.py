@@ -1,6 +1,7 @@
 """Weights beside the model, more than a protobuf can hold: read and written, one aligned file each
-way, in less memory than 1.2 times the file for a run that only quantizes. As large as 2 GiB where disk and
-memory allow (EHAP_LARGE=1), else 1 GiB of the same shape; a model of too much inline is refused.
+way, in less memory than 1.2 times the file for a run that only quantizes. As large as 2 GiB where
+disk and memory allow (EHAP_LARGE=1), else 1 GiB of the same shape; a model of too much inline is
+refused.
 Usage: large_files.py EHAPC"""
 import glob
 import json

@@ -1,7 +1,9 @@
-"""Open sizes through the whole job: a segmentation network whose height and width, and a transformer whose
-length is open, with sizes computed from Shape as exporters write them. Names of dimensions stay, what comes out
-runs in ONNX Runtime at sizes other than those analysed, near the original; --shape chooses what is analysed, else
-a message says what was. (Removed equals zeroed at two sizes: tests/fuzz/random_nets.py.) Usage: open_sizes.py EHAPC"""
+"""Open sizes through the whole job: a segmentation network whose height and width, and a
+transformer whose length is open, with sizes computed from Shape as exporters write them. Names of
+dimensions stay, what comes out runs in ONNX Runtime at sizes other than those analysed, near the
+original; --shape chooses what is analysed, else a message says what was. (Removed equals zeroed at
+two sizes: tests/fuzz/random_nets.py.)
+Usage: open_sizes.py EHAPC"""
 import os
 import subprocess
 import sys

@@ -302,7 +302,8 @@ def go(name, x):
 
 
 def hostile():
-    """Functions that call themselves, one another, or twice what calls twice what …: calls as before."""
+    """Functions that call themselves, one another, or twice what calls twice what …: calls as
+    before."""
     def calls(k, to, times=1):
         names = ["X", *(f"s{i}" for i in range(1, times)), "Y"]
         return function(f"F{k}", [h.make_node(f"F{to}", [a], [b], domain="my") for a, b in zip(names, names[1:])],

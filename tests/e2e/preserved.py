@@ -1,7 +1,8 @@
-"""What is about a network and not of it comes out as it went in: names, types and symbolic dimensions
-of inputs and outputs, metadata, doc strings, node names, versions, where weights are kept. In prune
-and in the main job, with weights inside the model and beside it; the same bytes for any number of
-threads. Usage: preserved.py EHAPC"""
+"""What is about a network and not of it comes out as it went in: names, types and symbolic
+dimensions of inputs and outputs, metadata, doc strings, node names, versions, where weights are
+kept. In prune and in the main job, with weights inside the model and beside it; the same bytes for
+any number of threads.
+Usage: preserved.py EHAPC"""
 import glob
 import os
 import subprocess

@@ -1,5 +1,6 @@
-"""Single operators at random shapes, types, attributes and values, corners among them: what ONNX Runtime
-computes is what run_onnx must. The same cases for the same seed. Usage: random_ops.py RUN_ONNX [OPERATOR [KEEP]]"""
+"""Single operators at random shapes, types, attributes and values, corners among them: what ONNX
+Runtime computes is what run_onnx must. The same cases for the same seed.
+Usage: random_ops.py RUN_ONNX [OPERATOR [KEEP]]"""
 import os
 import subprocess
 import sys

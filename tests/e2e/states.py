@@ -1,6 +1,8 @@
-"""A speech detector with a state, as silero_vad has it: input [batch, samples], state [2, batch, 32] and a sampling rate
-that is a single number. The batch is not the first axis of the state, nor of the new one; open, and fixed to 1. Each job,
-with data and without, ends with a file that ONNX Runtime runs like the original. Usage: states.py EHAPC"""
+"""A speech detector with a state, as silero_vad has it: input [batch, samples], state [2, batch,
+32] and a sampling rate that is a single number. The batch is not the first axis of the state, nor
+of the new one; open, and fixed to 1. Each job, with data and without, ends with a file that ONNX
+Runtime runs like the original.
+Usage: states.py EHAPC"""
 import os
 import subprocess
 import sys

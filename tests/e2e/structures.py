@@ -41,7 +41,8 @@ def off(got, want):
 
 
 def judge(stem):
-    """How far the smaller network is from the zeroed one, and that from the same with other inputs."""
+    """How far the smaller network is from the zeroed one, and that from the same with other
+    inputs."""
     small, large = (session(f"{stem}.{what}.onnx") for what in ("removed", "zeroed"))
     x, other = (feeds(large, np.random.default_rng(seed)) for seed in (0, 1))
     want = large.run(None, x)

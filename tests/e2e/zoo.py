@@ -1,6 +1,6 @@
 """Real networks of other people through every command, with ONNX Runtime as judge: inspect, run
-(equal to 1e-3), sensitivity, prune to 70 % of the FLOPs (the refit must not lead away), quantize for two
-targets (outputs at least LEAST_DB above the noise).
+(equal to 1e-3), sensitivity, prune to 70 % of the FLOPs (the refit must not lead away), quantize
+for two targets (outputs at least LEAST_DB above the noise).
 Usage: zoo.py EHAPC [NAME...]; the networks are in $EHAP_SHARED/models (../shared beside the
 clone), see its MANIFEST.md."""
 import json
@@ -57,7 +57,8 @@ def run(*words):
 
 
 def voice(shape, rng):
-    """A hummed tone with overtones and a little noise; no silence, of which any pitch is as good."""
+    """A hummed tone with overtones and a little noise; no silence, of which any pitch is as
+    good."""
     t = np.arange(shape[-1]) / 16000
     phase = 2 * np.pi * np.cumsum(150 + 40 * np.sin(2 * np.pi * 1.3 * t)) / 16000
     tone = sum(np.sin(k * phase) / k ** 1.5 for k in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 1.1 * t))
@@ -65,7 +66,8 @@ def voice(shape, rng):
 
 
 def samples(name, s):
-    """One batch for every input: of the test data where there is one, else a voice or smooth noise."""
+    """One batch for every input: of the test data where there is one, else a voice or smooth
+    noise."""
     given, rng = ZOO[name], np.random.default_rng(0)
     folder = os.path.join(models, "zoo/testdata", os.path.basename(name), "test_data_set_0")
     out = {}

@@ -1,6 +1,7 @@
-"""Random networks as ONNX Runtime and as ehapc compute them: `ehapc run` equals it; channels removed
-equal channels zeroed, at two sizes where they are open; INT8 is close to float; what the main job
-writes has the same inputs and outputs and runs. Usage: random_nets.py WRITER EHAPC [COUNT [SEED]]"""
+"""Random networks as ONNX Runtime and as ehapc compute them: `ehapc run` equals it; channels
+removed equal channels zeroed, at two sizes where they are open; INT8 is close to float; what the
+main job writes has the same inputs and outputs and runs.
+Usage: random_nets.py WRITER EHAPC [COUNT [SEED]]"""
 import os
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def compressed(stem, data, x):
 
 
 def quantized(stem, x, rng):
-    """The error of INT8 as a fraction of the outputs' root mean square; None: nothing to quantize."""
+    """The error of INT8 as a fraction of the outputs' root mean square; None: nothing to
+    quantize."""
     data, out = f"{stem}.data.npz", f"{stem}.int8.onnx"
     samples = [inputs(f"{stem}.onnx", 1, rng)["x"] for _ in range(CALIBRATION)]
     if samples[0].dtype == np.int64:  # every row of the table
