@@ -248,6 +248,14 @@ int simplify_canonicalize(Graph *g, Diag *d)
     return 0;
 }
 
+int simplify_pass(Context *c, int (*f)(Graph *g, Arena *scratch))
+{
+    Arena *scratch = arena_new();
+    int status = f(c->graph, scratch);
+    arena_free(scratch);
+    return status;
+}
+
 int pass_canonicalize(Context *c, const char *opt)
 {
     (void)opt;

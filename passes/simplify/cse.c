@@ -5,8 +5,7 @@
  * may be trained apart tomorrow). */
 #include <string.h>
 
-#include "ir/op.h"
-#include "passes/passes.h"
+#include "passes/simplify/simplify.h"
 
 static bool same_const(const Value *a, const Value *b)
 {
@@ -97,8 +96,5 @@ int simplify_cse(Graph *g, Arena *scratch)
 int pass_cse(Context *c, const char *opt)
 {
     (void)opt;
-    Arena *scratch = arena_new();
-    int status = simplify_cse(c->graph, scratch);
-    arena_free(scratch);
-    return status;
+    return simplify_pass(c, simplify_cse);
 }

@@ -1,7 +1,6 @@
 /* Dead code elimination: one walk backwards keeps a node if somebody reads it (or it must be kept:
  * OPF_KEEP), and then its inputs are read. Outputs that an op may omit and nobody reads go too. */
-#include "ir/op.h"
-#include "passes/passes.h"
+#include "passes/simplify/simplify.h"
 
 /* Trailing outputs that nobody reads: ONNX lets a node leave them out (Split's number means
  * something, and readers of our own ops count on all of theirs). */
@@ -41,8 +40,5 @@ int simplify_dce(Graph *g, Arena *scratch)
 int pass_dce(Context *c, const char *opt)
 {
     (void)opt;
-    Arena *scratch = arena_new();
-    int status = simplify_dce(c->graph, scratch);
-    arena_free(scratch);
-    return status;
+    return simplify_pass(c, simplify_dce);
 }

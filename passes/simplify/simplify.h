@@ -23,6 +23,9 @@ bool *output_flags(const Graph *g, Arena *a);
 /* Einsum nodes as MatMul, where they are one (einsum.c). */
 void simplify_einsum(Graph *g);
 
+/* f on c->graph, with an arena of the call. */
+int simplify_pass(Context *c, int (*f)(Graph *g, Arena *scratch));
+
 /* What the pass does. */
 int simplify_canonicalize(Graph *g, Diag *d);
 
