@@ -53,7 +53,7 @@ static int reduce(void *ctx, int64_t shard, const PrefixStep *step, Instance *in
     return 0;
 }
 
-static int fail(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
+static int refuse(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
 {
     (void)ctx, (void)shard, (void)step, (void)inst;
     return -1;
@@ -119,7 +119,7 @@ static void the_limit_does_not_show(void **state)
 static void errors_leave_nothing(void **state)
 {
     static const PrefixCalls calls = {plan, begin, take, reduce},
-                             failing = {plan, begin, take, fail};
+                             failing = {plan, begin, refuse, reduce};
     Arena *a = arena_new();
     Diag d = {0};
     Context c = wide_context(a, &d, false);
