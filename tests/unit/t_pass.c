@@ -101,7 +101,7 @@ static void test_unknown_options(void **state)
     static const char *const bad[] = {"cse,dce{x=1}",         "cse,train{step=1}",
                                       "cse,train{steps}",     "cse,train{steps=1;ste=2}",
                                       "cse,train{=1}",        "cse,allocate{ flops=0.5}",
-                                      "cse,hvp{batch=2;lr=}", "cse,train{steps=1,lr=2}"};
+                                      "cse,hvp{batch=2;lr=}", "cse,train{steps,lr=2}"};
     (void)state;
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
         Arena *a = arena_new();
