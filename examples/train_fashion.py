@@ -63,7 +63,8 @@ total, step = EPOCHS * (len(X) // BATCH), 0
 for epoch in range(EPOCHS):
     order = torch.randperm(len(X))
     for i in range(0, len(X) - BATCH + 1, BATCH):
-        opt.param_groups[0]["lr"] = PEAK_LR * min(1, step / 200) * 0.5 * (1 + np.cos(np.pi * step / total))
+        opt.param_groups[0]["lr"] = PEAK_LR * min(
+            1, step / 200) * 0.5 * (1 + np.cos(np.pi * step / total))
         j = order[i:i + BATCH]
         loss = F.cross_entropy(net(augment(X[j])), Y[j])
         opt.zero_grad()

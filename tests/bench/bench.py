@@ -63,7 +63,9 @@ def call(command):
 
 
 def ours(*args, threads=None, data=train):
-    return call([o.ehapc, *args, "--data", ",".join(data), *PRE, "--threads", str(threads or o.threads)])
+    return call(
+        [o.ehapc, *args, "--data", ",".join(data), *PRE, "--threads",
+         str(threads or o.threads)])
 
 
 def peer(script, *args):
@@ -83,10 +85,13 @@ def pass_seconds(report, name):
 def row(what, mine, theirs, unit, target, floor=None):
     ratio = theirs / mine
     bound = "" if floor is None else f"{100 * floor / mine:.0f} %"
-    say(f"| {what} | {mine:.4g} {unit} | {theirs:.4g} {unit} | **{ratio:.2f}** | {target} | {bound} |")
+    say(f"| {what} | {mine:.4g} {unit} | {theirs:.4g} {unit} | **{ratio:.2f}** | {target} | "
+        f"{bound} |")
 
 
-HEAD = ("| | ehapc | peer | peer / ehapc | wanted | of the machine's limit |\n|---|---|---|---|---|---|")
+HEAD = (
+    "| | ehapc | peer | peer / ehapc | wanted | of the machine's limit |\n|---|---|---|---|---|---|"
+)
 
 # ---- one probe of the Hessian-vector product, one training step ----------------------------------
 
@@ -99,8 +104,20 @@ def roofline(name):
 
 def probe_seconds(name, precision, threads=None):
     def total(probes):
-        ours("sensitivity", model(name), "--criterion", "ehap", "--precision", precision, "--batch", "128",
-             "--probes", str(probes), "-o", path("s.json"), threads=threads, data=train[:1])
+        ours("sensitivity",
+             model(name),
+             "--criterion",
+             "ehap",
+             "--precision",
+             precision,
+             "--batch",
+             "128",
+             "--probes",
+             str(probes),
+             "-o",
+             path("s.json"),
+             threads=threads,
+             data=train[:1])
         s = json.load(open(path("s.json")))
         return s["seconds"], s["probes"]
     (t1, n1), (t2, n2) = total(16), total(48)
@@ -108,8 +125,8 @@ def probe_seconds(name, precision, threads=None):
 
 
 def torch_probe(name, batch=128, probes=6):
-    text, _, _ = peer("hvp_torch.py", model(name), "--data", train[0], "--batch", str(batch), "--probes",
-                      str(probes), "--threads", str(o.threads))
+    text, _, _ = peer("hvp_torch.py", model(name), "--data", train[0], "--batch", str(batch),
+                      "--probes", str(probes), "--threads", str(o.threads))
     return float(re.search(r"([\d.]+) ms/probe", text).group(1)) / 1e3
 
 
@@ -131,18 +148,30 @@ def memory():
     """Peak memory of the probes, batch 128 and 2,048, above what the program holds at rest"""
     say(HEAD)
     for name in o.models:
-        text, _, _ = peer("hvp_torch.py", model(name), "--data", train[0], "--batch", "128", "--probes", "3",
-                          "--threads", str(o.threads))
+        text, _, _ = peer("hvp_torch.py", model(name), "--data", train[0], "--batch", "128",
+                          "--probes", "3", "--threads", str(o.threads))
         theirs = float(re.search(r"peak (\d+) MiB", text).group(1))
         _, _, rest = call([o.ehapc, "inspect", model(name)])
         for batch in (128, 2048):
-            _, _, rss = ours("sensitivity", model(name), "--criterion", "ehap", "--precision", "fp16", "--batch",
-                             str(batch), "--probes", "16", "-o", path("s.json"), data=train[:1])
+            _, _, rss = ours("sensitivity",
+                             model(name),
+                             "--criterion",
+                             "ehap",
+                             "--precision",
+                             "fp16",
+                             "--batch",
+                             str(batch),
+                             "--probes",
+                             "16",
+                             "-o",
+                             path("s.json"),
+                             data=train[:1])
             planned = json.load(open(path("s.json")))["peak_bytes"] / 2**20
             # Announced is the whole resident set, as measured: both above the same rest.
-            row(f"{name}, fp16, batch {batch} against PyTorch fp32, batch 128", rss - rest, theirs, "MiB", "≥ 6.7")
-            say(f"| … announced {planned - rest:.0f} MiB, measured {rss - rest:.0f} MiB above rest | | | "
-                f"{(rss - rest) / (planned - rest):.2f} | within 1.05 | |")
+            row(f"{name}, fp16, batch {batch} against PyTorch fp32, batch 128", rss - rest, theirs,
+                "MiB", "≥ 6.7")
+            say(f"| … announced {planned - rest:.0f} MiB, measured {rss - rest:.0f} MiB above rest "
+                f"| | | {(rss - rest) / (planned - rest):.2f} | within 1.05 | |")
 
 
 def step_seconds(run):
@@ -154,20 +183,37 @@ def step_seconds(run):
 
 
 def distilled(name, precision):
-    return step_seconds(lambda n: ours("quantize", model(name, "folded"), "-o", path("t.onnx"), "--json", path("t.json"),
-                                       "--steps", str(n), "--train-precision", precision, data=train[:1]))
+    return step_seconds(lambda n: ours("quantize",
+                                       model(name, "folded"),
+                                       "-o",
+                                       path("t.onnx"),
+                                       "--json",
+                                       path("t.json"),
+                                       "--steps",
+                                       str(n),
+                                       "--train-precision",
+                                       precision,
+                                       data=train[:1]))
 
 
 def plain(name, precision):
-    return step_seconds(lambda n: ours(model(name, "folded"), "-o", path("t.onnx"), "--json", path("t.json"),
-                                       "--train-precision", precision, "--passes",
-                                       f"canonicalize,train{{distill=0;hints=0;steps={n}}}", data=train[:1]))
+    return step_seconds(lambda n: ours(model(name, "folded"),
+                                       "-o",
+                                       path("t.onnx"),
+                                       "--json",
+                                       path("t.json"),
+                                       "--train-precision",
+                                       precision,
+                                       "--passes",
+                                       f"canonicalize,train{{distill=0;hints=0;steps={n}}}",
+                                       data=train[:1]))
 
 
 def torch_steps(name, autocast=False):
     args = [model(name), "--data", train[0], "--batch", "128", "--threads", str(o.threads)]
     own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "step_autocast.py")
-    text, _, _ = call([sys.executable, own, o.shared, *args]) if autocast else peer("qat_torch.py", *args)
+    text, _, _ = call([sys.executable, own, o.shared, *args]) if autocast else peer(
+        "qat_torch.py", *args)
     return {k: float(v) / 1e3 for k, v in re.findall(r"^(\S+)\s+([\d.]+) ms/step", text, re.M)}
 
 
@@ -177,12 +223,14 @@ def step():
     for name in o.models:
         f = roofline(name)
         student = f["forward"] + f["by_data"] + f["by_weights"]
-        for what, key, mine, want, floor in (
-                ("fake-quant and distillation", "qat+distill", distilled, "≥ 2", student + f["forward"]),
-                ("plain fine-tuning", "plain", plain, "≥ 1.5", student)):
-            full, default, theirs, cast = in_turn(
-                lambda: mine(name, "fp32"), lambda: mine(name, "auto"), lambda: torch_steps(name)[key],
-                lambda: torch_steps(name, autocast=True)[key])
+        for what, key, mine, want, floor in (("fake-quant and distillation", "qat+distill",
+                                              distilled, "≥ 2", student + f["forward"]),
+                                             ("plain fine-tuning", "plain", plain, "≥ 1.5",
+                                              student)):
+            full, default, theirs, cast = in_turn(lambda: mine(name, "fp32"),
+                                                  lambda: mine(name, "auto"),
+                                                  lambda: torch_steps(name)[key],
+                                                  lambda: torch_steps(name, autocast=True)[key])
             row(f"{name}, {what}, fp32", full, theirs, "s", want, floor)
             row("… our default against PyTorch fp32", default, theirs, "s", want)
             row("… our default against PyTorch's autocast to bfloat16", default, cast, "s", "≥ 1")
@@ -196,8 +244,9 @@ def selection():
     512 images in PyTorch (time of one probe, times 300)"""
     say(HEAD)
     for name in o.models:
-        mine, theirs = in_turn(lambda: ours("sensitivity", model(name, "folded"), "-o", path("s.json"))[1],
-                               lambda: 300 * torch_probe(name, 512, 3))
+        mine, theirs = in_turn(
+            lambda: ours("sensitivity", model(name, "folded"), "-o", path("s.json"))[1],
+            lambda: 300 * torch_probe(name, 512, 3))
         row(name, mine, theirs, "s", "≥ 100")
 
 
@@ -206,11 +255,12 @@ def job():
     Runtime"""
     say(HEAD)
     for name in o.models[:1]:
-        _, mine, rss = ours(model(name, "folded"), "-o", path("j.onnx"), "--eval", test, "--flops", "0.5", "--steps",
-                            str(o.steps))
-        text, theirs, peer_rss = peer("prune_torch.py", model(name), "--train", *train, "--test", test, "--flops",
-                                      "0.5", "--criterion", "taylor", "--distill", "--steps", str(o.steps),
-                                      "--threads", str(o.threads), "-o", path("p"))
+        _, mine, rss = ours(model(name, "folded"), "-o", path("j.onnx"), "--eval", test, "--flops",
+                            "0.5", "--steps", str(o.steps))
+        text, theirs, peer_rss = peer("prune_torch.py", model(name), "--train", *train, "--test",
+                                      test, "--flops", "0.5", "--criterion", "taylor", "--distill",
+                                      "--steps", str(o.steps), "--threads", str(o.threads), "-o",
+                                      path("p"))
         row(f"{name}, wall time", mine, theirs, "s", "≥ 2")
         row(f"{name}, peak resident memory", rss, peer_rss, "MiB", "≥ 4")
 
@@ -220,8 +270,16 @@ def refit():
     say("| samples | reconstruct | calibrate (fake-quant) | peak resident |\n|---|---|---|---|")
     name = o.models[-1]
     for some in (train[:1], train):
-        _, _, rss = ours(model(name, "folded"), "-o", path("r.onnx"), "--flops", "0.5", "--steps", "0", "--json",
-                         path("r.json"), data=some)
+        _, _, rss = ours(model(name, "folded"),
+                         "-o",
+                         path("r.onnx"),
+                         "--flops",
+                         "0.5",
+                         "--steps",
+                         "0",
+                         "--json",
+                         path("r.json"),
+                         data=some)
         say(f"| {10000 * len(some)} given | {pass_seconds(path('r.json'), 'reconstruct'):.2f} s |"
             f" {pass_seconds(path('r.json'), 'fake-quant'):.2f} s | {rss:.0f} MiB |")
 
@@ -240,8 +298,9 @@ for turn in range(5):
     for path, t in zip(sys.argv[3:], times):
         s = session(path)
         for k in range(20):
-            b = time.perf_counter(); s.run(None, {s.get_inputs()[0].name: x}); e = time.perf_counter()
-            if k >= 5: t.append(e - b)
+            b = time.perf_counter()
+            s.run(None, {s.get_inputs()[0].name: x})
+            if k >= 5: t.append(time.perf_counter() - b)
         del s
 print(*[np.median(t) for t in times])
 """
@@ -252,14 +311,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 import onnxruntime as ort
 class Reader(CalibrationDataReader):
     def __init__(self, name):
-        d = np.fromfile(sys.argv[3], np.uint8)[:3073 * 512].reshape(-1, 3073)[:, 1:].reshape(-1, 3, 32, 32)
-        x = ((d / 255 - np.array([.485, .456, .406])[:, None, None]) / np.array([.229, .224, .225])[:, None, None])
+        d = np.fromfile(sys.argv[3], np.uint8)[:3073 * 512].reshape(-1, 3073)[:, 1:]
+        mean, std = np.array([.485, .456, .406]), np.array([.229, .224, .225])
+        x = (d.reshape(-1, 3, 32, 32) / 255 - mean[:, None, None]) / std[:, None, None]
         self.it = iter([{name: x[i:i + 64].astype(np.float32)} for i in range(0, 512, 64)])
     def get_next(self): return next(self.it, None)
 name = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"]).get_inputs()[0].name
 quant_pre_process(sys.argv[1], sys.argv[2] + ".pre")
-quantize_static(sys.argv[2] + ".pre", sys.argv[2], Reader(name), quant_format=QuantFormat.QDQ, per_channel=True,
-                reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+quantize_static(sys.argv[2] + ".pre", sys.argv[2], Reader(name),
+                quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 """
 
 
@@ -269,14 +330,20 @@ def latency():
     ours(model(name, "folded"), "-o", path("i8.onnx"), "--flops", "0.5", "--steps", "0")
     ours("prune", model(name, "folded"), "-o", path("f.onnx"), "--flops", "0.5", "--steps", "0")
     call([sys.executable, "-c", STATIC, path("f.onnx"), path("ort8.onnx"), train[0]])
-    say("| | FP32 input | ehapc INT8 | input / ours | wanted | same network by ONNX Runtime's tool | its time / ours |"
-        "\n|---|---|---|---|---|---|---|")
+    say("| | FP32 input | ehapc INT8 | input / ours | wanted "
+        "| same network by ONNX Runtime's tool | its time / ours |\n|---|---|---|---|---|---|---|")
     for batch in (1, 64):
-        text, _, _ = call([sys.executable, "-c", LATENCY, str(o.threads), str(batch), model(name, "folded"),
-                           path("i8.onnx"), path("ort8.onnx")])
+        text, _, _ = call([
+            sys.executable, "-c", LATENCY,
+            str(o.threads),
+            str(batch),
+            model(name, "folded"),
+            path("i8.onnx"),
+            path("ort8.onnx")
+        ])
         dense, mine, tool = (1e3 * float(x) for x in text.split())
-        say(f"| {name}, batch {batch} | {dense:.3f} ms | {mine:.3f} ms | **{dense / mine:.2f}** | ≥ 4 with VNNI, ≥ 3"
-            f" without | {tool:.3f} ms | **{tool / mine:.2f}** |")
+        say(f"| {name}, batch {batch} | {dense:.3f} ms | {mine:.3f} ms | **{dense / mine:.2f}** "
+            f"| ≥ 4 with VNNI, ≥ 3 without | {tool:.3f} ms | **{tool / mine:.2f}** |")
 
 
 def start():
@@ -293,32 +360,50 @@ def threads():
     name = o.models[-1]
 
     def run(n):
-        _, seconds, _ = ours(model(name, "folded"), "-o", path(f"n{n}.onnx"), "--flops", "0.5", "--steps", "24",
+        _, seconds, _ = ours(model(name, "folded"),
+                             "-o",
+                             path(f"n{n}.onnx"),
+                             "--flops",
+                             "0.5",
+                             "--steps",
+                             "24",
                              threads=n)
         return seconds
     one, two = in_turn(lambda: run(1), lambda: run(2), runs=1)
     same = open(path("n1.onnx"), "rb").read() == open(path("n2.onnx"), "rb").read()
-    say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two:.2f}** | ≥ 1.8 | {same} |")
+    say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two:.2f}** | ≥ 1.8 "
+        f"| {same} |")
 
 
 def ranks():
     """Two processes of one thread each (mpirun -n 2) against one"""
     name = o.models[-1]
-    base = [o.ehapc, model(name, "folded"), "--flops", "0.5", "--steps", "24", "--threads", "1", "--data",
-            ",".join(train), *PRE, "-o"]
+    base = [
+        o.ehapc,
+        model(name, "folded"), "--flops", "0.5", "--steps", "24", "--threads", "1", "--data",
+        ",".join(train), *PRE, "-o"
+    ]
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2"]
-    one, two = in_turn(lambda: call([*base, path("m1.onnx")])[1], lambda: call([*mpirun, *base, path("m2.onnx")])[1], runs=1)
+    one, two = in_turn(lambda: call([*base, path("m1.onnx")])[1],
+                       lambda: call([*mpirun, *base, path("m2.onnx")])[1],
+                       runs=1)
     same = open(path("m1.onnx"), "rb").read() == open(path("m2.onnx"), "rb").read()
     say("| | one process | two | efficiency | same bytes |\n|---|---|---|---|---|")
-    say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two / 2:.2f}** | {same} |")
+    say(f"| {name}, whole job, 24 steps | {one:.1f} s | {two:.1f} s | **{one / two / 2:.2f}** "
+        f"| {same} |")
 
 
 def machine():
     text = subprocess.run(["lscpu"], capture_output=True, text=True).stdout
     cpu = re.search(r"Model name:\s*(.*)", text).group(1)
-    isa = "AVX-512 with VNNI" if "avx512_vnni" in text else "AVX2 with VNNI" if "avx_vnni" in text else "AVX2"
-    versions = subprocess.run([sys.executable, "-c", "import torch, onnxruntime as o; print('PyTorch', torch.__version__"
-                               ".split('+')[0], 'and ONNX Runtime', o.__version__)"], capture_output=True, text=True)
+    vnni = {"avx512_vnni": "AVX-512 with VNNI", "avx_vnni": "AVX2 with VNNI"}
+    isa = next((name for flag, name in vnni.items() if flag in text), "AVX2")
+    versions = subprocess.run([
+        sys.executable, "-c", "import torch, onnxruntime as o; print('PyTorch', torch.__version__"
+        ".split('+')[0], 'and ONNX Runtime', o.__version__)"
+    ],
+                              capture_output=True,
+                              text=True)
     return f"{o.threads} threads of {cpu} ({isa}), {platform.system()}; {versions.stdout.strip()}"
 
 

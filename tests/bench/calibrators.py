@@ -19,7 +19,8 @@ root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 def cifar():
-    raw = np.fromfile(os.path.join(shared, "data/cifar10/test_batch.bin"), np.uint8).reshape(-1, 3073)
+    raw = np.fromfile(os.path.join(shared, "data/cifar10/test_batch.bin"),
+                      np.uint8).reshape(-1, 3073)
     x = raw[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / 255
     mean, std = (np.float32(v).reshape(3, 1, 1) for v in ((.485, .456, .406), (.229, .224, .225)))
     return (x - mean) / std, raw[:, 0]
@@ -64,7 +65,8 @@ def answers(path, x):
 
 
 def main():
-    print("| network | float | " + " | ".join(CALIBRATORS) + " |\n" + "|---" * (len(CALIBRATORS) + 2) + "|")
+    print("| network | float | " + " | ".join(CALIBRATORS) + " |\n" + "|---" *
+          (len(CALIBRATORS) + 2) + "|")
     for name in sys.argv[4:] or NETWORKS:
         model, data, preprocess, test = NETWORKS[name]
         x, labels = test()
@@ -73,13 +75,16 @@ def main():
         for calibrator in CALIBRATORS:
             with tempfile.TemporaryDirectory() as folder:
                 out = os.path.join(folder, "out.onnx")
-                subprocess.run([ehapc, "quantize", model, "-o", out, "--data", data, "--preprocess", preprocess,
-                                "--steps", "0", "--calibration", calibrator, "--threads", "1"],
-                               check=True, capture_output=True)
+                subprocess.run([
+                    ehapc, "quantize", model, "-o", out, "--data", data, "--preprocess", preprocess,
+                    "--steps", "0", "--calibration", calibrator, "--threads", "1"
+                ],
+                               check=True,
+                               capture_output=True)
                 y = answers(out, x)
             error = np.sum((y - exact) ** 2) / np.sum(exact ** 2)
-            row += (f" {100 * np.mean(y.argmax(1) == labels):.2f} / {100 * np.mean(y.argmax(1) == exact.argmax(1)):.2f}"
-                    f" / {100 * error:.2f} |")
+            top, same = y.argmax(1) == labels, y.argmax(1) == exact.argmax(1)
+            row += f" {100 * np.mean(top):.2f} / {100 * np.mean(same):.2f} / {100 * error:.2f} |"
         print(row, flush=True)
 
 

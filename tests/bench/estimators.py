@@ -71,8 +71,8 @@ def networks(o, scratch):
                            tests[0], CIFAR) for k in (20, 56)}
     nets["fashion"] = (os.path.join(HERE, "../../examples/fashion_resnet.onnx"), fashion, tests[1],
                        FASHION)
-    nets["mobilenet"] = (os.path.join(models, "fmnist_mobilenetv2s_bn_op17.onnx"), fashion, tests[1],
-                         FASHION)
+    nets["mobilenet"] = (os.path.join(models, "fmnist_mobilenetv2s_bn_op17.onnx"), fashion,
+                         tests[1], FASHION)
     nets["digits"] = (os.path.join(models, "digits_resnet_folded_op17.onnx"),
                       os.path.join(data, "digits_train.bin"), os.path.join(data, "digits_test.bin"),
                       "scale=1/16")

@@ -27,7 +27,10 @@ import time
 import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NETS = {"resnet32": (3, 32, 512), "resnet56": (3, 32, 512), "wrn28_8": (3, 32, 512), "resnet50": (3, 224, 64)}
+NETS = {
+    "resnet32": (3, 32, 512), "resnet56": (3, 32, 512), "wrn28_8": (3, 32, 512), "resnet50":
+    (3, 224, 64)
+}
 TINY = {"tiny": (1, 28, 16)}
 MARKS = "<!-- gpu: made by tests/bench/gpu.py -->", "<!-- gpu ends -->"
 
@@ -42,7 +45,12 @@ def network(name):
     class Block(nn.Module):
         def __init__(self, i, o, s):
             super().__init__()
-            self.a, self.b = nn.Conv2d(i, o, 3, s, 1, bias=False), nn.Conv2d(o, o, 3, 1, 1, bias=False)
+            self.a, self.b = nn.Conv2d(i, o, 3, s, 1, bias=False), nn.Conv2d(o,
+                                                                             o,
+                                                                             3,
+                                                                             1,
+                                                                             1,
+                                                                             bias=False)
             self.m, self.n = nn.BatchNorm2d(o), nn.BatchNorm2d(o)
             self.c = nn.Conv2d(i, o, 1, s, bias=False) if s > 1 or i != o else nn.Identity()
 
@@ -67,7 +75,8 @@ def torch_batch(name, device):
     import torch
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     channels, size, batch = {**NETS, **TINY}[name]
-    return torch.randn(batch, channels, size, size, device=device), torch.randint(10, (batch,), device=device)
+    return torch.randn(batch, channels, size, size, device=device), torch.randint(10, (batch, ),
+                                                                                  device=device)
 
 
 def seconds_each(run, n, device):
@@ -92,7 +101,9 @@ def torch_probes(name, n, device, half):
 
     def run(k):
         if k % 16 == 0 or not grad:
-            with torch.autocast(device, enabled=half, dtype=torch.float16 if device == "cuda" else torch.bfloat16):
+            with torch.autocast(device,
+                                enabled=half,
+                                dtype=torch.float16 if device == "cuda" else torch.bfloat16):
                 loss = torch.nn.functional.cross_entropy(net(x), y)
             grad[:] = torch.autograd.grad(loss, weights, create_graph=True)
         v = [torch.randint(0, 2, p.shape, device=device) * 2. - 1 for p in weights]
@@ -110,9 +121,13 @@ def torch_qat(name, n, device):
     def rounded(x, axis=None):
         if axis is None:
             scale = x.detach().abs().max() / 127
-            return torch.fake_quantize_per_tensor_affine(x, scale, torch.zeros_like(scale, dtype=torch.int32), -128, 127)
+            return torch.fake_quantize_per_tensor_affine(x, scale,
+                                                         torch.zeros_like(scale, dtype=torch.int32),
+                                                         -128, 127)
         scale = x.detach().abs().flatten(1).amax(1).clamp_min(1e-8) / 127
-        return torch.fake_quantize_per_channel_affine(x, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127)
+        return torch.fake_quantize_per_channel_affine(x, scale,
+                                                      torch.zeros_like(scale, dtype=torch.int32), 0,
+                                                      -127, 127)
 
     def simulate(net):
         for m in net.modules():
@@ -158,8 +173,10 @@ def write_samples(path, channels, size, batch):
 def used_memory(pid, device):
     """MiB of a running process."""
     if device == "cuda":
-        out = subprocess.run(["nvidia-smi", "--query-compute-apps=pid,used_memory",
-                              "--format=csv,noheader,nounits"], capture_output=True, text=True).stdout
+        out = subprocess.run(
+            ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True).stdout
         return sum(int(m) for p, m in (l.split(", ") for l in out.splitlines()) if int(p) == pid)
     try:
         pages = int(open(f"/proc/{pid}/statm").read().split()[1])
@@ -195,8 +212,11 @@ class Ours:
     def probes(self, precision):
         """Seconds per probe, MiB."""
         def run(n):
-            result = watched([self.o.ehapc, "sensitivity", self.model, *self.common, "--criterion", "ehap", "--precision",
-                              precision, "--probes", str(n), "--flops", "0.5", "-o", self.out], self.o.device)
+            result = watched([
+                self.o.ehapc, "sensitivity", self.model, *self.common, "--criterion", "ehap",
+                "--precision", precision, "--probes",
+                str(n), "--flops", "0.5", "-o", self.out
+            ], self.o.device)
             return result[1], result[2], json.load(open(self.out))["probes"]  # it stops when sure
         few, many = run(16), run(16 + self.o.probes)
         if many[2] == few[2]:
@@ -206,9 +226,13 @@ class Ours:
     def qat_step(self):
         def train_seconds(steps):
             report = self.out + ".json"
-            watched([self.o.ehapc, "quantize", self.model, *self.common, "--steps", str(steps), "--json", report, "-o",
-                     self.out + ".onnx"], self.o.device)
-            return sum(p["seconds"] for p in json.load(open(report))["passes"] if p["name"] == "train")
+            watched([
+                self.o.ehapc, "quantize", self.model, *self.common, "--steps",
+                str(steps), "--json", report, "-o", self.out + ".onnx"
+            ], self.o.device)
+            return sum(p["seconds"]
+                       for p in json.load(open(report))["passes"]
+                       if p["name"] == "train")
         few, many = (4, 12) if self.o.tiny else (16, 80)
         return (train_seconds(many) - train_seconds(few)) / (many - few)
 
@@ -228,8 +252,11 @@ def peer(o, what, name):
     """Seconds each and MiB, of a process of its own; None without torch."""
     if not o.torch:
         return None
-    command = [sys.executable, os.path.abspath(__file__), o.ehapc, "--device", o.device, "--probes", str(o.probes),
-               "--peer", what, name]
+    command = [
+        sys.executable,
+        os.path.abspath(__file__), o.ehapc, "--device", o.device, "--probes",
+        str(o.probes), "--peer", what, name
+    ]
     runs = [watched(command, o.device) for _ in range(o.runs)]
     return min(float(r[0]) for r in runs), min(r[2] for r in runs)
 
@@ -255,8 +282,13 @@ def measure(o, folder, name, say):
         model = os.path.join(ROOT, "examples", "fashion_resnet.onnx")
     else:
         import torch
-        torch.onnx.export(network(name).eval(), torch.randn(1, channels, size, size), model, input_names=["x"],
-                          output_names=["logits"], opset_version=17, dynamo=False,
+        torch.onnx.export(network(name).eval(),
+                          torch.randn(1, channels, size, size),
+                          model,
+                          input_names=["x"],
+                          output_names=["logits"],
+                          opset_version=17,
+                          dynamo=False,
                           dynamic_axes={"x": {0: "N"}, "logits": {0: "N"}})
     write_samples(data, channels, size, batch)
     us, best = Ours(o, folder, model, data, batch), {}
@@ -264,7 +296,10 @@ def measure(o, folder, name, say):
         runs = [us.probes(precision) for _ in range(o.runs)]
         best[precision] = min(r[0] for r in runs), min(r[1] for r in runs)
         wanted = "" if precision == "fp32" else "≥ 2" if name == "resnet50" else "≥ 4"
-        say(row([name, f"probe, {precision}", *against(best[precision], peer(o, kind, name), wanted)]))
+        say(
+            row([
+                name, f"probe, {precision}", *against(best[precision], peer(o, kind, name), wanted)
+            ]))
     ratio = best["fp32"][0] / best["fp16"][0]
     say(row([name, "fp16 against our own fp32", "", "", "", "", f"{ratio:.2f}", "≥ 1.44", "", ""]))
     step = min(us.qat_step() for _ in range(o.runs))
@@ -314,7 +349,11 @@ def main():
         text.write(line + "\n")
 
     say(f"Measured on {card}; the best of {o.runs}.\n")
-    say(row(["network", "", "ms", "MiB", "PyTorch ms", "PyTorch MiB", "faster", "wanted", "less memory", "wanted"]))
+    say(
+        row([
+            "network", "", "ms", "MiB", "PyTorch ms", "PyTorch MiB", "faster", "wanted",
+            "less memory", "wanted"
+        ]))
     say("|" + "---|" * 10)
     with tempfile.TemporaryDirectory() as folder:
         for name in o.nets:

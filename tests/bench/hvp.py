@@ -31,19 +31,29 @@ def spearman(x, y):
 
 def ours(precision, folder):
     out = os.path.join(folder, precision + ".json")
-    subprocess.run([o.ehapc, "sensitivity", model, "--data", data, "--preprocess",
-                    "scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225", "--criterion", "ehap",
-                    "--precision", precision, "--batch", str(o.batch), "--probes", str(o.probes),
-                    "--flops", "0.5", "-o", out], check=True, stdout=sys.stderr)
+    subprocess.run([
+        o.ehapc, "sensitivity", model, "--data", data, "--preprocess",
+        "scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225", "--criterion", "ehap",
+        "--precision", precision, "--batch",
+        str(o.batch), "--probes",
+        str(o.probes), "--flops", "0.5", "-o", out
+    ],
+                   check=True,
+                   stdout=sys.stderr)
     s = json.load(open(out))
     return s, {layer["weight"]: layer for layer in s["layers"]}
 
 
 def torch(folder):
     out = os.path.join(folder, "torch.json")
-    subprocess.run([sys.executable, os.path.join(o.shared, "peers", "hvp_torch.py"), model, "--data",
-                    data, "--batch", str(o.batch), "--probes", str(o.probes), "--json", out],
-                   check=True, stdout=sys.stderr)
+    subprocess.run([
+        sys.executable,
+        os.path.join(o.shared, "peers", "hvp_torch.py"), model, "--data", data, "--batch",
+        str(o.batch), "--probes",
+        str(o.probes), "--json", out
+    ],
+                   check=True,
+                   stdout=sys.stderr)
     s = json.load(open(out))
     return s, s["layers"]
 
@@ -64,13 +74,22 @@ draw = lambda error: xt + error * rng.standard_normal(len(xt))
 bound = np.mean([spearman(draw(e32), draw(et)) for _ in range(200)])
 error = np.hypot(e32, et)
 z = (x32 - xt)[error > 0] / error[error > 0]  # channels that nothing excites have no error
-print(json.dumps({
-    "model": o.model, "batch": o.batch, "channels": len(xt), "layers": len(names),
-    "probes": {"ehapc": s32["probes"], "pytorch": st["probes"]},
-    "spearman_fp32_pytorch": spearman(x32, xt), "noise_bound": float(bound),
-    "z_rms": float(np.sqrt(np.mean(z * z))),
-    "spearman_fp16_fp32": spearman(x16, x32), "peak_fp16_fp32": s16["peak_bytes"] / s32["peak_bytes"],
-    "seconds_per_probe": {"ehapc fp32": s32["seconds"] / s32["probes"],
-                          "ehapc fp16": s16["seconds"] / s16["probes"],
-                          "pytorch": st["ms_per_probe"] / 1e3},
-}, indent=1))
+print(
+    json.dumps(
+        {
+            "model": o.model,
+            "batch": o.batch,
+            "channels": len(xt),
+            "layers": len(names),
+            "probes": {"ehapc": s32["probes"], "pytorch": st["probes"]},
+            "spearman_fp32_pytorch": spearman(x32, xt),
+            "noise_bound": float(bound),
+            "z_rms": float(np.sqrt(np.mean(z * z))),
+            "spearman_fp16_fp32": spearman(x16, x32),
+            "peak_fp16_fp32": s16["peak_bytes"] / s32["peak_bytes"],
+            "seconds_per_probe": {
+                "ehapc fp32": s32["seconds"] / s32["probes"], "ehapc fp16":
+                s16["seconds"] / s16["probes"], "pytorch": st["ms_per_probe"] / 1e3
+            },
+        },
+        indent=1))

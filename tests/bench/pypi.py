@@ -60,7 +60,8 @@ def sample(session, seed):
         elif len(shape) in (2, 3) and max(shape) >= 1000:
             t = np.arange(max(shape)) / 16000
             pitch = 120 + 20 * seed
-            x = 0.2 * sum(np.sin(2 * np.pi * k * pitch * t + 3 * np.sin(5 * t)) / k for k in range(1, 12))
+            x = 0.2 * sum(
+                np.sin(2 * np.pi * k * pitch * t + 3 * np.sin(5 * t)) / k for k in range(1, 12))
             x = np.broadcast_to((x + 0.003 * rng.standard_normal(t.size)).reshape(
                 [d if d == max(shape) else 1 for d in shape]), shape)
         else:
@@ -83,13 +84,17 @@ def decibels(path, x, want):
     for a, b in zip(session(path).run(None, x), want):
         if b.dtype.kind == "f" and a.shape == b.shape and b.size:
             noise = max(float(((a.astype(float) - b) ** 2).sum()), 1e-30)
-            least = min(least, 10 * np.log10(max(float((b.astype(float) ** 2).sum()), 1e-30) / noise))
+            least = min(least, 10 * np.log10(max(float((b.astype(float)**2).sum()), 1e-30) / noise))
     return f"{least:.1f}"
 
 
 def command(words):
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=LIMIT)
+        done = subprocess.run(words,
+                              capture_output=True,
+                              text=True,
+                              errors="replace",
+                              timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return f"over {LIMIT} s"
     said = [line for line in done.stderr.splitlines() if line.startswith(("error", "warning"))]
@@ -125,14 +130,16 @@ def row(ehapc, path, work):
 
 def main(ehapc, folder, names):
     os.makedirs(folder, exist_ok=True)
-    print("| network | run, error | pruned, refitted | `ort` | file | `tensorrt` |\n|---|---|---|---|---|---|")
+    print("| network | run, error | pruned, refitted | `ort` | file | `tensorrt` |\n"
+          "|---|---|---|---|---|---|")
     for package, version, stems, what in PACKAGES:
         for stem in stems:
             if names and not any(n in stem for n in names):
                 continue
             path = find(download(folder, package, version), stem)
             cells = row(ehapc, path, folder)[1:]
-            print(f"| {package} {version}: {stem} ({what}) | " + " | ".join(cells) + " |", flush=True)
+            print(f"| {package} {version}: {stem} ({what}) | " + " | ".join(cells) + " |",
+                  flush=True)
 
 
 main(sys.argv[1], sys.argv[2], sys.argv[3:])

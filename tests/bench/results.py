@@ -51,25 +51,32 @@ def ours(model, criterion, folder):
     acc = r["accuracy"]
     stages = [percent(acc.get(k)) for k in ("input", "pruned", "reconstructed", "trained")]
     label = f"{criterion}, {r['scoring']['probes']} probes" if "ehap" in criterion else criterion
-    return (f"| {model} | {label} | " + " | ".join(stages) +
-            f" | **{percent(judged['accuracy'])}** | {r['output']['flops'] / r['input']['flops']:.3f} |"
-            f" {r['output']['params'] / r['input']['params']:.3f} |"
-            f" {r['seconds']:.0f} | {r['peak_rss_bytes'] / 2**20:.0f} |")
+    return (
+        f"| {model} | {label} | " + " | ".join(stages) +
+        f" | **{percent(judged['accuracy'])}** | {r['output']['flops'] / r['input']['flops']:.3f} |"
+        f" {r['output']['params'] / r['input']['params']:.3f} |"
+        f" {r['seconds']:.0f} | {r['peak_rss_bytes'] / 2**20:.0f} |")
 
 
 def peer(model, folder):
     script = os.path.join(o.shared, "peers", "prune_torch.py")
     path = os.path.join(o.shared, "models", f"{model}_cifar10jpeg_bn_op17.onnx")
-    text = subprocess.run([sys.executable, script, path, "--train", *train, "--test", test, "--flops",
-                           o.flops, "--criterion", "taylor", "--distill", "--steps", str(o.steps),
-                           "-o", os.path.join(folder, "p")], check=True, capture_output=True,
+    text = subprocess.run([
+        sys.executable, script, path, "--train", *train, "--test", test, "--flops", o.flops,
+        "--criterion", "taylor", "--distill", "--steps",
+        str(o.steps), "-o",
+        os.path.join(folder, "p")
+    ],
+                          check=True,
+                          capture_output=True,
                           text=True).stdout
     acc = {k: re.search(rf"^{k}\s+([\d.]+) %", text, re.M).group(1)
            for k in ("input", "pruned", "trained", "int8")}
     flops, params = re.search(r"flops ([\d.]+) params ([\d.]+)", text).groups()
     total, peak = re.search(r"total (\d+) s, peak (\d+) MiB", text).groups()
-    return (f"| {model} | *Torch-Pruning + ONNX Runtime, taylor* | {acc['input']} | {acc['pruned']} | |"
-            f" {acc['trained']} | **{acc['int8']}** | {flops} | {params} | {total} | {peak} |")
+    return (
+        f"| {model} | *Torch-Pruning + ONNX Runtime, taylor* | {acc['input']} | {acc['pruned']} | |"
+        f" {acc['trained']} | **{acc['int8']}** | {flops} | {params} | {total} | {peak} |")
 
 
 print("| network | criterion | input | pruned | reconstructed | trained | INT8 in ONNX Runtime |"

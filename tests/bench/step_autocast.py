@@ -31,7 +31,9 @@ torch.manual_seed(0)
 def of_weight(w):
     """127 steps either way per output channel. The quantizers of PyTorch take float alone."""
     scale = w.detach().flatten(1).abs().amax(1).clamp_min(1e-8) / 127
-    return torch.fake_quantize_per_channel_affine(w, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127)
+    return torch.fake_quantize_per_channel_affine(w, scale,
+                                                  torch.zeros_like(scale, dtype=torch.int32), 0,
+                                                  -127, 127)
 
 
 class OnGrid(nn.Module):
@@ -48,7 +50,8 @@ class OnGrid(nn.Module):
             self.ends.lerp_(torch.stack((x.amin().clamp(max=0), x.amax().clamp(min=0))), 0.01)
             scale = (self.ends[1] - self.ends[0]) / 255
             zero = (-self.ends[0] / scale).round().to(torch.int32)
-        x, w = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255), of_weight(self.layer.weight)
+        x, w = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0,
+                                                     255), of_weight(self.layer.weight)
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, w, self.layer.bias)
         return F.conv2d(x, w, self.layer.bias, self.layer.stride, self.layer.padding)

@@ -36,15 +36,18 @@ def fuse(model, wanted):
     chains = []
     for relu in g.node:
         norm = maker.get(relu.input[0]) if relu.op_type == "Relu" else None
-        conv = maker.get(norm.input[0]) if norm is not None and norm.op_type == "BatchNormalization" else None
+        conv = maker.get(
+            norm.input[0]) if norm is not None and norm.op_type == "BatchNormalization" else None
         if conv is not None and conv.op_type == "Conv":
             chains.append((conv, norm, relu))
     conv, norm, relu = chains[wanted]
     scale, bias, mean, var = (value[i] for i in norm.input[1:5])
     by = scale / np.sqrt(var + next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5))
     start = value[conv.input[2]] if len(conv.input) > 2 else 0
-    g.initializer.extend([nh.from_array(value[conv.input[1]] * by[:, None, None, None], "fused_w"),
-                          nh.from_array(((start - mean) * by + bias).astype(np.float32), "fused_b")])
+    g.initializer.extend([
+        nh.from_array(value[conv.input[1]] * by[:, None, None, None], "fused_w"),
+        nh.from_array(((start - mean) * by + bias).astype(np.float32), "fused_b")
+    ])
     new = h.make_node("FusedConv", [conv.input[0], "fused_w", "fused_b"], relu.output, conv.name,
                       domain="com.microsoft", activation="Relu")
     new.attribute.extend(conv.attribute)
@@ -79,7 +82,10 @@ def judge(which, x, y, jobs):
     before = (want.argmax(1) == y).mean()
     print(f"{name}: {100 * before:.2f} %")
     check("the example as it is", before > 0.92, f"{100 * before:.2f} %")
-    feed = ["--data", f"{DATA}/train-images-idx3-ubyte.gz", "--preprocess", f"scale=1/255,mean={MEAN},std={STD}"]
+    feed = [
+        "--data", f"{DATA}/train-images-idx3-ubyte.gz", "--preprocess",
+        f"scale=1/255,mean={MEAN},std={STD}"
+    ]
     for job, words, lost, least in jobs:
         rc, err = ehapc(*words, "in.onnx", "-o", f"{job}.onnx", *feed)
         check(f"{name} {job}", rc == 0, err.strip().splitlines()[-1] if rc else "done")

@@ -15,7 +15,8 @@ rng = np.random.default_rng(0)
 
 
 def weight(name, *shape):
-    return numpy_helper.from_array((rng.standard_normal(shape) / shape[0] ** 0.5).astype(np.float32), name)
+    return numpy_helper.from_array((rng.standard_normal(shape) / shape[0]**0.5).astype(np.float32),
+                                   name)
 
 
 def network(path, rotary, shared):
@@ -26,16 +27,27 @@ def network(path, rotary, shared):
     nodes = [helper.make_node("MatMul", ["x", f"w{k}"], [k], f"proj_{k}") for k in "qkv"]
     q, k = "q", "k"
     if rotary:
-        angle = np.tile(np.arange(TOKENS)[None, :, None] / 3 ** np.arange(WIDTH // 2), (BATCH, 1, 1))
-        init += [numpy_helper.from_array(f(angle).astype(np.float32), n) for f, n in ((np.cos, "cos"), (np.sin, "sin"))]
+        angle = np.tile(np.arange(TOKENS)[None, :, None] / 3**np.arange(WIDTH // 2), (BATCH, 1, 1))
+        init += [
+            numpy_helper.from_array(f(angle).astype(np.float32), n)
+            for f, n in ((np.cos, "cos"), (np.sin, "sin"))
+        ]
         for name, heads in (("q", HEADS), ("k", shared)):
-            nodes.append(helper.make_node("RotaryEmbedding", [name, "cos", "sin"], [f"{name}_turned"], f"turn_{name}",
-                                          num_heads=heads))
+            nodes.append(
+                helper.make_node("RotaryEmbedding", [name, "cos", "sin"], [f"{name}_turned"],
+                                 f"turn_{name}",
+                                 num_heads=heads))
         q, k = "q_turned", "k_turned"
-    nodes += [helper.make_node("Attention", [q, k, "v"], ["a"], "attend", q_num_heads=HEADS, kv_num_heads=shared,
-                               is_causal=1),
-              helper.make_node("MatMul", ["a", "wo"], ["y"], "proj_o")]
-    value = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT, [BATCH if rotary else "N", TOKENS, HIDDEN])
+    nodes += [
+        helper.make_node("Attention", [q, k, "v"], ["a"],
+                         "attend",
+                         q_num_heads=HEADS,
+                         kv_num_heads=shared,
+                         is_causal=1),
+        helper.make_node("MatMul", ["a", "wo"], ["y"], "proj_o")
+    ]
+    value = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT,
+                                                    [BATCH if rotary else "N", TOKENS, HIDDEN])
     graph = helper.make_graph(nodes, "block", [value("x")], [value("y")], init)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
@@ -65,8 +77,8 @@ with tempfile.TemporaryDirectory() as folder:
         assert off < 1e-5, (name, off)
         for kind in ["heads"] + ([] if rotary else ["widths", "both"]):
             small = f"{folder}/small.onnx"
-            said = ehapc("prune", name, "-o", small, "--data", f"{folder}/x.npz", "--flops", "0.7", "--align", "1",
-                         "--attention", kind, "--criterion", "l1")
+            said = ehapc("prune", name, "-o", small, "--data", f"{folder}/x.npz", "--flops", "0.7",
+                         "--align", "1", "--attention", kind, "--criterion", "l1")
             assert "equal to the network with those channels zeroed" in said, said
             ehapc("run", small, "--data", f"{folder}/x.npz", "-o", f"{folder}/y.npz")
             got = run(small, x)
@@ -75,7 +87,10 @@ with tempfile.TemporaryDirectory() as folder:
             assert off < 1e-5, (name, kind, off)
             left = [list(i.dims) for i in onnx.load(small).graph.initializer if len(i.dims) == 2]
             if kind == "both" and shared == HEADS:  # whole heads, and positions of those that stay
-                target = next(numpy_helper.to_array(i) for i in onnx.load(small).graph.initializer if i.dims[:] == [4])
+                target = next(
+                    numpy_helper.to_array(i)
+                    for i in onnx.load(small).graph.initializer
+                    if i.dims[:] == [4])
                 heads = int(target[2])
                 assert heads < HEADS and left[2][1] < heads * WIDTH, (heads, left)
             print(f"{name.rsplit('/', 1)[1]}: {kind}: {left}")

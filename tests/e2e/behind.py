@@ -21,15 +21,25 @@ F = TensorProto.FLOAT
 
 
 def weight(name, *dims):
-    return numpy_helper.from_array((rng.standard_normal(dims) / np.sqrt(dims[1])).astype(np.float32), name)
+    return numpy_helper.from_array(
+        (rng.standard_normal(dims) / np.sqrt(dims[1])).astype(np.float32), name)
 
 
 def chain(prefix, x, y, size=1):
     """Two convolutions with a Relu between, 1x1 unless told: 8 -> 16 -> 8 channels."""
-    nodes = [helper.make_node("Conv", [x, prefix + "w1"], [prefix + "a"], prefix + "conv1", pads=4 * [size // 2]),
-             helper.make_node("Relu", [prefix + "a"], [prefix + "b"], prefix + "relu"),
-             helper.make_node("Conv", [prefix + "b", prefix + "w2"], [y], prefix + "conv2", pads=4 * [size // 2])]
-    return nodes, [weight(prefix + "w1", 16, 8, size, size), weight(prefix + "w2", 8, 16, size, size)]
+    nodes = [
+        helper.make_node("Conv", [x, prefix + "w1"], [prefix + "a"],
+                         prefix + "conv1",
+                         pads=4 * [size // 2]),
+        helper.make_node("Relu", [prefix + "a"], [prefix + "b"], prefix + "relu"),
+        helper.make_node("Conv", [prefix + "b", prefix + "w2"], [y],
+                         prefix + "conv2",
+                         pads=4 * [size // 2])
+    ]
+    return nodes, [
+        weight(prefix + "w1", 16, 8, size, size),
+        weight(prefix + "w2", 8, 16, size, size)
+    ]
 
 
 def info(name, dims=("N", 8, 6, 6)):
@@ -66,16 +76,18 @@ def pruned(what, m, smaller, work, said=""):
     check(f"{what}: inspect", rc == 0, text)
     rc, text = run("sensitivity", f"{work}/m.onnx", "-o", f"{work}/s.json")
     check(f"{what}: sensitivity", rc == 0, text)
-    rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--flops", "0.6", "--align", "1",
-                   "--json", f"{work}/p.json")
+    rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--flops", "0.6", "--align",
+                   "1", "--json", f"{work}/p.json")
     check(f"{what}: prune", rc == 0 and said in text, text)
     if rc == 0:
         onnx.checker.check_model(onnx.load(f"{work}/p.onnx"))
-        check(f"{what}: inputs", list(onnx.load(f"{work}/p.onnx").graph.input) == list(m.graph.input))
+        check(f"{what}: inputs",
+              list(onnx.load(f"{work}/p.onnx").graph.input) == list(m.graph.input))
         for name in smaller:
             check(f"{what}: {name} is smaller", width(f"{work}/p.onnx", name) < 16, text)
         layers = {l["node"]: l for l in json.load(open(f"{work}/p.json"))["layers"]}
-        check(f"{what}: report", all(layers[n]["after"] < layers[n]["before"] for n in smaller), str(layers))
+        check(f"{what}: report", all(layers[n]["after"] < layers[n]["before"] for n in smaller),
+              str(layers))
 
 
 def unknown_operators(work):
@@ -83,11 +95,14 @@ def unknown_operators(work):
     b, wb = chain("b/", "n", "y")
     pruned("unknown in the middle", model([*a, odd("m", "n"), *b], wa + wb, [info("n")]),
            ["f/conv1", "b/conv1"], work, "behind node 'odd' (Odd)")
-    rc, text = run(f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--align", "1", "--steps", "0", "--flops", "0.6")
+    rc, text = run(f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--align", "1", "--steps", "0",
+                   "--flops", "0.6")
     check("main job around an unknown node", rc == 0, text)
-    check("it quantizes in front", any(n.op_type == "QuantizeLinear" for n in onnx.load(f"{work}/p.onnx").graph.node))
+    check("it quantizes in front",
+          any(n.op_type == "QuantizeLinear" for n in onnx.load(f"{work}/p.onnx").graph.node))
     check("and prunes behind", width(f"{work}/p.onnx", "b/conv1") < 16)
-    rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--align", "1", "--flops", "0.6", "--keep", "b/conv1")
+    rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--align", "1", "--flops",
+                   "0.6", "--keep", "b/conv1")
     check("a node behind is kept", rc == 0 and width(f"{work}/p.onnx", "b/conv1") == 16, text)
     c, wc = chain("b/", "n", "y")
     pruned("unknown in front", model([odd("x", "n"), *c], wc, [info("n")]), ["b/conv1"], work)
@@ -103,15 +118,20 @@ def one_budget(work):
         nodes, weights = chain("f/", "x", "m", 3)
         nodes.append(odd("m", "n0"))
         for k in range(behind):
-            nodes.append(helper.make_node("Conv", [f"n{k}", f"w{k}"], ["y" if k + 1 == behind else f"n{k + 1}"], f"fixed{k}"))
+            nodes.append(
+                helper.make_node("Conv", [f"n{k}", f"w{k}"],
+                                 ["y" if k + 1 == behind else f"n{k + 1}"], f"fixed{k}"))
             weights.append(weight(f"w{k}", 8, 8, 1, 1))
         onnx.save(model(nodes, weights, [info("n0")]), f"{work}/m.onnx")
         keep = ",".join(f"fixed{k}" for k in range(behind))
-        rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--params", "0.6", "--align", "1", "--keep", keep)
-        check(f"{behind} layers behind are kept", rc == 0 and "gives less than its part" in text, text)
+        rc, text = run("prune", f"{work}/m.onnx", "-o", f"{work}/p.onnx", "--params", "0.6",
+                       "--align", "1", "--keep", keep)
+        check(f"{behind} layers behind are kept", rc == 0 and "gives less than its part" in text,
+              text)
         count = lambda path: sum(int(np.prod(w.dims)) for w in onnx.load(path).graph.initializer)
         share = count(f"{work}/p.onnx") / count(f"{work}/m.onnx")
-        check(f"one budget over {behind} layers behind", least <= share <= most, f"{share:.3f} {text}")
+        check(f"one budget over {behind} layers behind", least <= share <= most,
+              f"{share:.3f} {text}")
 
 
 def nothing(work):
@@ -136,15 +156,25 @@ def structure(work):
     a, wa = chain("f/", "x", "m")
     b, wb = chain("b/", "n", "y")
     both = ["f/conv1", "b/conv1"]
-    branch = [helper.make_graph([helper.make_node(op, ["m"], [op])], op, [], [info(op)]) for op in ("Relu", "Neg")]
-    pick = helper.make_node("If", ["flag"], ["n"], "pick", then_branch=branch[0], else_branch=branch[1])
+    branch = [
+        helper.make_graph([helper.make_node(op, ["m"], [op])], op, [], [info(op)])
+        for op in ("Relu", "Neg")
+    ]
+    pick = helper.make_node("If", ["flag"], ["n"],
+                            "pick",
+                            then_branch=branch[0],
+                            else_branch=branch[1])
     flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
-    pruned("If with captures", model([*a, pick, *b], wa + wb, [info("n")], inputs=[info("x"), flag]), both, work)
-    for what, ops in (("known function", ("Relu", "")), ("unknown function", ("Odder", "com.example"))):
-        pruned(what, model([*a, odd("m", "n"), *b], wa + wb, [info("n")], functions=[function(ops)]), both, work)
+    pruned("If with captures", model([*a, pick, *b], wa + wb, [info("n")],
+                                     inputs=[info("x"), flag]), both, work)
+    for what, ops in (("known function", ("Relu", "")), ("unknown function", ("Odder",
+                                                                              "com.example"))):
+        pruned(what, model([*a, odd("m", "n"), *b], wa + wb, [info("n")],
+                           functions=[function(ops)]), both, work)
     if os.path.exists(f"{work}/p.onnx"):
         check("the function is kept", len(onnx.load(f"{work}/p.onnx").functions) == 1)
-    sparse = model([*a, helper.make_node("Add", ["m", "sp"], ["n"], "add"), *b], wa + wb, [info("n")])
+    sparse = model([*a, helper.make_node("Add", ["m", "sp"], ["n"], "add"), *b], wa + wb,
+                   [info("n")])
     values = numpy_helper.from_array(np.array([1.5], np.float32), "sp")
     index = numpy_helper.from_array(np.array([3], np.int64), "sp_i")
     sparse.graph.sparse_initializer.append(helper.make_sparse_tensor(values, index, [6]))
@@ -157,7 +187,8 @@ def structure(work):
         extra = helper.make_tensor_value_info("t", kind, ["K"])
         made = helper.make_tensor_value_info("u", kind, ["K"])
         same = helper.make_node("Identity", ["t"], ["u"], "same")
-        pruned(what, model([*a, same], wa, inputs=[info("x"), extra], outputs=[info("m"), made]), both[:1], work)
+        pruned(what, model([*a, same], wa, inputs=[info("x"), extra], outputs=[info("m"), made]),
+               both[:1], work)
 
 
 def preserved(work):
@@ -169,14 +200,15 @@ def preserved(work):
     helper.set_model_props(m, {"key": "value"})
     m.graph.node[1].metadata_props.add(key="where", value="here")
     for external in (False, True):
-        save = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0} if external else {}
+        save = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0
+                } if external else {}
         onnx.save(onnx.ModelProto.FromString(m.SerializeToString()), f"{work}/m.onnx", **save)
         made = []
         for k, threads in enumerate(("1", "2")):
             folder = f"{work}/out{external}{k}"
             os.mkdir(folder)
-            rc, text = run("prune", f"{work}/m.onnx", "-o", f"{folder}/p.onnx", "--flops", "0.6", "--align", "1",
-                           "--threads", threads)
+            rc, text = run("prune", f"{work}/m.onnx", "-o", f"{folder}/p.onnx", "--flops", "0.6",
+                           "--align", "1", "--threads", threads)
             check("prune", rc == 0, text)
             made.append({f: open(f"{folder}/{f}", "rb").read() for f in sorted(os.listdir(folder))})
         check("the same bytes", made[0] == made[1])
@@ -184,18 +216,26 @@ def preserved(work):
         p = onnx.load(f"{work}/out{external}0/p.onnx", load_external_data=False)
         for t in p.graph.initializer:
             entry = {e.key: e.value for e in t.external_data}
-            check("external" if external else "inline", bool(entry) == external or not t.name.endswith(("w1", "w2")))
+            check("external" if external else "inline",
+                  bool(entry) == external or not t.name.endswith(("w1", "w2")))
             check("aligned", int(entry.get("offset", 0)) % 64 == 0, str(entry))
         for field in ("doc_string", "domain", "model_version"):
             check(field, getattr(p, field) == getattr(m, field))
         check("IR version", p.ir_version <= m.ir_version)
         check("metadata", {e.key: e.value for e in p.metadata_props}["key"] == "value")
         check("graph doc", p.graph.doc_string == "a graph")
-        check("inputs and outputs", list(p.graph.input) == list(m.graph.input) and list(p.graph.output) == list(m.graph.output))
+        check(
+            "inputs and outputs",
+            list(p.graph.input) == list(m.graph.input) and
+            list(p.graph.output) == list(m.graph.output))
         check("node names", [n.name for n in p.graph.node] == [n.name for n in m.graph.node])
         check("node doc", p.graph.node[0].doc_string == "a node")
-        check("node metadata", list(p.graph.node[1].metadata_props) == list(m.graph.node[1].metadata_props))
-        check("initializer names", {t.name for t in m.graph.initializer} <= {t.name for t in p.graph.initializer})
+        check("node metadata",
+              list(p.graph.node[1].metadata_props) == list(m.graph.node[1].metadata_props))
+        check("initializer names", {t.name
+                                    for t in m.graph.initializer}
+              <= {t.name
+                  for t in p.graph.initializer})
 
 
 with tempfile.TemporaryDirectory() as work:

@@ -41,13 +41,19 @@ def gated(path):
         return weights[-1].name
 
     def op(kind, *inputs, **attrs):
-        nodes.append(helper.make_node(kind, list(inputs), [f"v{len(nodes)}"], name=f"n{len(nodes)}", **attrs))
+        nodes.append(
+            helper.make_node(kind, list(inputs), [f"v{len(nodes)}"], name=f"n{len(nodes)}",
+                             **attrs))
         return nodes[-1].output[0]
 
     def conv(x, i, o, k, group=1):
         w = rng.standard_normal((o, i // group, k, k)) / np.sqrt(i // group * k * k)
-        return op("Conv", x, const(w.astype(np.float32)), const(rng.standard_normal(o).astype(np.float32) * 0.1),
-                  pads=[k // 2] * 4, group=group)
+        return op("Conv",
+                  x,
+                  const(w.astype(np.float32)),
+                  const(rng.standard_normal(o).astype(np.float32) * 0.1),
+                  pads=[k // 2] * 4,
+                  group=group)
 
     six = const(np.float32(0)), const(np.float32(6))
     x = op("Clip", conv("x", 1, 16, 3), *six)
@@ -61,7 +67,8 @@ def gated(path):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "gated", [value("x", TensorProto.FLOAT, ("N", 1, 28, 28))],
                               [value(x, TensorProto.FLOAT, ("N", 10))], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+              path)
 
 
 class Reader(CalibrationDataReader):
@@ -103,7 +110,8 @@ def requantize(name, file, feed, y0, own):
     before = decibels(answers(file, feed), y0)
     for target in TARGETS:
         what = f"{name} for {target}"
-        done = run("requantize", file, "-o", "out.onnx", "--target", target, "--weight-bits", "8", "--data", "x.npz")
+        done = run("requantize", file, "-o", "out.onnx", "--target", target, "--weight-bits", "8",
+                   "--data", "x.npz")
         if done.returncode:
             check(what, False, done.stderr.strip()[-300:])
             continue
@@ -126,9 +134,14 @@ with tempfile.TemporaryDirectory() as work:
         quant_pre_process(model, "plain.onnx", skip_symbolic_shape=True)
         own = {}
         for target in TARGETS:
-            run("quantize", "plain.onnx", "-o", "own.onnx", "--target", target, "--steps", "0", "--data", "x.npz")
+            run("quantize", "plain.onnx", "-o", "own.onnx", "--target", target, "--steps", "0",
+                "--data", "x.npz")
             own[target] = len(floats("own.onnx", target))
         for variant, words in VARIANTS.items():
-            quantize_static("plain.onnx", "foreign.onnx", Reader(feed), quant_format=QuantFormat.QDQ, **words)
+            quantize_static("plain.onnx",
+                            "foreign.onnx",
+                            Reader(feed),
+                            quant_format=QuantFormat.QDQ,
+                            **words)
             requantize(f"{os.path.basename(model)}, {variant}", "foreign.onnx", feed, y0, own)
 finish()

@@ -81,9 +81,16 @@ def check(path):
 def same(a, b):
     rng = np.random.default_rng(0)
     sa, sb = session(a), session(b)
-    feed = {i.name: rng.standard_normal([d if isinstance(d, int) else 4 for d in i.shape]).astype(np.float32)
-            for i in sa.get_inputs()}
-    return {"difference": max(float(np.abs(p - q).max()) for p, q in zip(sa.run(None, feed), sb.run(None, feed)))}
+    feed = {
+        i.name:
+        rng.standard_normal([d if isinstance(d, int) else 4
+                             for d in i.shape]).astype(np.float32)
+        for i in sa.get_inputs()
+    }
+    return {
+        "difference":
+        max(float(np.abs(p - q).max()) for p, q in zip(sa.run(None, feed), sb.run(None, feed)))
+    }
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

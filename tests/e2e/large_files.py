@@ -68,11 +68,12 @@ with tempfile.TemporaryDirectory() as work:
         sys.exit(77)
     size = write(layers)
     assert not large or size > 2**31
-    ehapc("quantize", "big.onnx", "-o", "q.onnx", "--data", "x.npz", "--steps", "0", "--json", "q.json")
+    ehapc("quantize", "big.onnx", "-o", "q.onnx", "--data", "x.npz", "--steps", "0", "--json",
+          "q.json")
     report = json.load(open("q.json"))
     ratio = report["peak_rss_bytes"] / size
-    print(f"{size / 2**20:.0f} MiB in, {report['output']['bytes'] / 2**20:.0f} MiB out, peak {ratio:.3f} of the file, "
-          f"agreement {report['accuracy']}")
+    print(f"{size / 2**20:.0f} MiB in, {report['output']['bytes'] / 2**20:.0f} MiB out, "
+          f"peak {ratio:.3f} of the file, agreement {report['accuracy']}")
     assert ratio < 1.2
     assert report["accuracy"]["output"] > (0.5 if large else 0.8)  # the layers are random
     assert os.path.getsize(data_of("q.onnx")) < 0.27 * size

@@ -38,11 +38,17 @@ class Net:
         return out
 
     def weight(self, *shape):
-        return self.const((self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+        return self.const(
+            (self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
 
     def conv(self, x, i, o, k=3, group=1, stride=1):
         bias = self.const((self.rng.standard_normal(o) * 0.1).astype(np.float32))
-        return self.op("Conv", x, self.weight(o, i // group, k, k), bias, pads=[k // 2] * 4, group=group,
+        return self.op("Conv",
+                       x,
+                       self.weight(o, i // group, k, k),
+                       bias,
+                       pads=[k // 2] * 4,
+                       group=group,
                        strides=[stride, stride])
 
     def relu(self, x):
@@ -56,7 +62,8 @@ class Net:
         bias = self.const(np.zeros(10, np.float32))
         y = self.op("Gemm", x, self.weight(10, channels), bias, transB=1)
         value = helper.make_tensor_value_info
-        graph = helper.make_graph(self.nodes, "net", [value("x", TensorProto.FLOAT, ("N", 3, 16, 16))],
+        graph = helper.make_graph(self.nodes, "net",
+                                  [value("x", TensorProto.FLOAT, ("N", 3, 16, 16))],
                                   [value(y, TensorProto.FLOAT, ("N", 10))], self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model, full_check=True)
@@ -115,24 +122,35 @@ def attention(n):
         return n.const(np.array(dims, np.int64))
 
     def linear(x, i, o):
-        return n.op("Add", n.op("MatMul", x, n.weight(i, o)), n.const(n.rng.standard_normal(o).astype(np.float32) * 0.1))
+        return n.op("Add", n.op("MatMul", x, n.weight(i, o)),
+                    n.const(n.rng.standard_normal(o).astype(np.float32) * 0.1))
 
     def norm(x):
-        return n.op("LayerNormalization", x, n.const(np.ones(32, np.float32)), n.const(np.zeros(32, np.float32)), axis=-1)
+        return n.op("LayerNormalization",
+                    x,
+                    n.const(np.ones(32, np.float32)),
+                    n.const(np.zeros(32, np.float32)),
+                    axis=-1)
 
     def gelu(x):
         half, one, root = (n.const(np.float32(v)) for v in (0.5, 1, np.sqrt(2)))
-        return n.op("Mul", n.op("Mul", x, n.op("Add", n.op("Erf", n.op("Div", x, root)), one)), half)
+        return n.op("Mul", n.op("Mul", x, n.op("Add", n.op("Erf", n.op("Div", x, root)), one)),
+                    half)
 
     def heads(x, perm):
         return n.op("Transpose", n.op("Reshape", linear(x, 32, 32), shape(0, 16, 2, 16)), perm=perm)
 
-    patches = n.op("Conv", "x", n.weight(32, 3, 4, 4), n.const(np.zeros(32, np.float32)), strides=[4, 4])
+    patches = n.op("Conv",
+                   "x",
+                   n.weight(32, 3, 4, 4),
+                   n.const(np.zeros(32, np.float32)),
+                   strides=[4, 4])
     x = n.op("Transpose", n.op("Reshape", patches, shape(0, 32, 16)), perm=[0, 2, 1])
     y = norm(x)
     q, k, v = (heads(y, p) for p in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
     a = n.op("Softmax", n.op("Mul", n.op("MatMul", q, k), n.const(np.float32(0.25))), axis=-1)
-    a = n.op("Reshape", n.op("Transpose", n.op("MatMul", a, v), perm=[0, 2, 1, 3]), shape(0, 16, 32))
+    a = n.op("Reshape", n.op("Transpose", n.op("MatMul", a, v), perm=[0, 2, 1, 3]),
+             shape(0, 16, 32))
     x = n.op("Add", x, linear(a, 32, 32))
     x = n.op("Add", x, linear(gelu(linear(norm(x), 32, 64)), 64, 32))
     return n.op("Reshape", n.op("Transpose", norm(x), perm=[0, 2, 1]), shape(0, 32, 4, 4)), 32
@@ -143,8 +161,15 @@ def decoder(n):
     x = n.relu(n.conv("x", 3, 32, stride=2))
     d = n.relu(n.conv(x, 32, 32, stride=2))
     scales = n.const(np.array([1, 1, 2, 2], np.float32))
-    a = n.relu(n.conv(n.op("Resize", d, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
-                           nearest_mode="floor"), 32, 32))
+    a = n.relu(
+        n.conv(
+            n.op("Resize",
+                 d,
+                 "",
+                 scales,
+                 mode="nearest",
+                 coordinate_transformation_mode="asymmetric",
+                 nearest_mode="floor"), 32, 32))
     b = n.relu(n.op("ConvTranspose", d, n.weight(32, 32, 2, 2), strides=[2, 2]))
     c = n.op("DepthToSpace", n.relu(n.conv(d, 32, 64)), blocksize=2)
     x = n.relu(n.conv(n.op("Concat", a, b, c, x, axis=1), 112, 32))
@@ -157,7 +182,8 @@ FAMILY = [residual, depthwise, swish, concat, se, mobile, attention, decoder]
 class Reader(CalibrationDataReader):
     def __init__(self):
         rng = np.random.default_rng(1)
-        self.left = [{"x": rng.standard_normal((4, 3, 16, 16)).astype(np.float32)} for _ in range(4)]
+        self.left = [{"x": rng.standard_normal((4, 3, 16, 16)).astype(np.float32)}
+                     for _ in range(4)]
 
     def get_next(self):
         return self.left.pop() if self.left else None

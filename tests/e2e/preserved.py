@@ -24,7 +24,9 @@ def conv(consts, name, x, y, inputs, outputs):
     consts.append(nh.from_array(w, name + ".weight"))
     consts.append(nh.from_array(np.full(outputs, 0.1, np.float32), name + ".bias"))
     consts[-2].doc_string = f"the weights of {name}"
-    n = h.make_node("Conv", [x, name + ".weight", name + ".bias"], [y], name=f"/{name}/Conv", pads=[1] * 4,
+    n = h.make_node("Conv", [x, name + ".weight", name + ".bias"], [y],
+                    name=f"/{name}/Conv",
+                    pads=[1] * 4,
                     doc_string=f"convolution {name}")
     n.metadata_props.add(key="layer", value=name)
     return n
@@ -32,18 +34,30 @@ def conv(consts, name, x, y, inputs, outputs):
 
 def model(ir_version, opset):
     c = []
-    nodes = [conv(c, "c1", "image", "a1", 3, 32), h.make_node("Relu", ["a1"], ["r1"], name="/relu1"),
-             conv(c, "c2", "r1", "a2", 32, 192), h.make_node("Relu", ["a2"], ["r2"], name="/relu2"),
-             conv(c, "c3", "r2", "heat", 192, 4), h.make_node("GlobalAveragePool", ["heat"], ["p"], name="/pool"),
-             h.make_node("Flatten", ["p"], ["class"], name="/flat")]
-    image = h.make_tensor_value_info("image", T.FLOAT, ["batch", 3, "height", "width"], "what the camera saw")
+    nodes = [
+        conv(c, "c1", "image", "a1", 3, 32),
+        h.make_node("Relu", ["a1"], ["r1"], name="/relu1"),
+        conv(c, "c2", "r1", "a2", 32, 192),
+        h.make_node("Relu", ["a2"], ["r2"], name="/relu2"),
+        conv(c, "c3", "r2", "heat", 192, 4),
+        h.make_node("GlobalAveragePool", ["heat"], ["p"], name="/pool"),
+        h.make_node("Flatten", ["p"], ["class"], name="/flat")
+    ]
+    image = h.make_tensor_value_info("image", T.FLOAT, ["batch", 3, "height", "width"],
+                                     "what the camera saw")
     outputs = [h.make_tensor_value_info("heat", T.FLOAT, ["batch", 4, "height", "width"], "where"),
                h.make_tensor_value_info("class", T.FLOAT, ["batch", 4])]
     image.metadata_props.add(key="unit", value="lux")
     g = h.make_graph(nodes, "net", [image], outputs, c, "a small network")
     g.metadata_props.add(key="stage", value="beta")
-    m = h.make_model(g, ir_version=ir_version, opset_imports=[h.make_opsetid("", opset)], producer_name="maker",
-                     producer_version="3.1", domain="org.example", model_version=7, doc_string="of the test")
+    m = h.make_model(g,
+                     ir_version=ir_version,
+                     opset_imports=[h.make_opsetid("", opset)],
+                     producer_name="maker",
+                     producer_version="3.1",
+                     domain="org.example",
+                     model_version=7,
+                     doc_string="of the test")
     h.set_model_props(m, {"labels": "a,b,c,d", "author": "N. N."})
     return m
 
@@ -82,7 +96,8 @@ def compare(what, got, want, ir_version, opset):
     same(f"{what}: source", props.get("ehapc.source_producer"), "maker 3.1")
     for field in ("name", "doc_string"):
         same(f"{what}: graph {field}", getattr(got.graph, field), getattr(want.graph, field))
-    same(f"{what}: graph metadata", texts(got.graph.metadata_props), texts(want.graph.metadata_props))
+    same(f"{what}: graph metadata", texts(got.graph.metadata_props),
+         texts(want.graph.metadata_props))
     same(f"{what}: inputs", texts(got.graph.input), texts(want.graph.input))
     same(f"{what}: outputs", texts(got.graph.output), texts(want.graph.output))
     same(f"{what}: nodes", about_nodes(got), about_nodes(want))
@@ -100,7 +115,10 @@ def compare_weights(what, got, want):
 def compare_place(what, path, external):
     m = onnx.load(path, load_external_data=False)
     beside = glob.glob(f"{path}.*.data")
-    kept = [{e.key: e.value for e in i.external_data} for i in m.graph.initializer if i.data_location == T.EXTERNAL]
+    kept = [{e.key: e.value
+             for e in i.external_data}
+            for i in m.graph.initializer
+            if i.data_location == T.EXTERNAL]
     same(f"{what}: data files", len(beside), int(external))
     same(f"{what}: large weights are beside the model", bool(kept), external)
     if not external:
@@ -122,8 +140,12 @@ def content(path):
 def go(job, source, want, external):
     what, words, path = f"{job} {source}", JOBS[job], f"{job}.{source}"
     for threads in ("1", "2", "2"):
-        done = subprocess.run([program, *words, source, "-o", path, "--data", "x.npz", "--batch", "16",
-                               "--threads", threads], capture_output=True, text=True)
+        done = subprocess.run([
+            program, *words, source, "-o", path, "--data", "x.npz", "--batch", "16", "--threads",
+            threads
+        ],
+                              capture_output=True,
+                              text=True)
         same(f"{what}: status", done.returncode, 0)
         if done.returncode:
             print(done.stderr[-500:])
@@ -134,14 +156,17 @@ def go(job, source, want, external):
         first = now
     got = onnx.load(path)
     onnx.checker.check_model(path, full_check=True)
-    old = job == "job" and want.opset_import[0].version < 13  # scales per channel came with 13, and IR 7
-    compare(what, got, want, 7 if old else want.ir_version, 13 if old else want.opset_import[0].version)
+    old = job == "job" and want.opset_import[
+        0].version < 13  # scales per channel came with 13, and IR 7
+    compare(what, got, want, 7 if old else want.ir_version,
+            13 if old else want.opset_import[0].version)
     compare_weights(what, got, want)
     compare_place(what, path, external)
     s = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     for n, side in ((1, 8), (3, 12)):  # what was symbolic is
         x = rng.standard_normal((n, 3, side, side)).astype(np.float32)
-        same(f"{what}: shapes", [y.shape for y in s.run(None, {"image": x})], [(n, 4, side, side), (n, 4)])
+        same(f"{what}: shapes", [y.shape for y in s.run(None, {"image": x})], [(n, 4, side, side),
+                                                                               (n, 4)])
 
 
 program = os.path.realpath(sys.argv[1])
@@ -152,8 +177,11 @@ with tempfile.TemporaryDirectory() as work:
         want = model(ir_version, opset)
         for external in (False, True):
             source = f"{'beside' if external else 'inside'}{ir_version}.onnx"
-            onnx.save(model(ir_version, opset) if external else want, source, save_as_external_data=external,
-                      location=source + ".bin", size_threshold=1024)
+            onnx.save(model(ir_version, opset) if external else want,
+                      source,
+                      save_as_external_data=external,
+                      location=source + ".bin",
+                      size_threshold=1024)
             want = onnx.load(source)
             for i in want.graph.initializer:
                 i.data_location = T.DEFAULT

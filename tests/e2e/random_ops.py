@@ -51,22 +51,31 @@ class Case:
             x = self.rng.normal(0, 2, shape) if lo is None else self.rng.uniform(lo, hi, shape)
             x = np.asarray(x).astype(dtype)
             if odd and x.size:
-                special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 0.5, 2.5, -1.5, 60, -60], dtype)
+                special = np.array(
+                    [0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 0.5, 2.5, -1.5, 60, -60], dtype)
                 at = self.rng.random(x.shape) < 0.3
                 x = np.where(at, self.rng.choice(special, x.shape), x).astype(dtype)
             return x
         info = np.iinfo(dtype)
         if lo is None:
-            x = self.rng.integers(max(info.min, -100), min(info.max, 100), shape, dtype, endpoint=True)
+            x = self.rng.integers(max(info.min, -100),
+                                  min(info.max, 100),
+                                  shape,
+                                  dtype,
+                                  endpoint=True)
             if odd and x.size:
                 at = self.rng.random(x.shape) < 0.3
-                x = np.where(at, self.rng.choice(np.array([info.min, info.max, 0, 1], dtype), x.shape), x)
+                x = np.where(at,
+                             self.rng.choice(np.array([info.min, info.max, 0, 1], dtype), x.shape),
+                             x)
             return np.asarray(x, dtype)
         return np.asarray(self.rng.integers(lo, hi, shape, dtype, endpoint=True))
 
     def add(self, x, const=False):
         """An input; const: an initializer. None: omitted."""
-        self.inputs.append((None if x is None else np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x), const))
+        self.inputs.append(
+            (None if x is None else np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x),
+             const))
         return x
 
     def ints(self, *x, const=True):
@@ -98,10 +107,11 @@ def operator(*names, cases=CASES):
 
 # ---- element by element ----------------------------------------------------------------
 
-@operator("Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Erf", "Exp", "Floor", "Ceil",
-          "Round", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Elu", "Selu", "Celu", "ThresholdedRelu",
-          "Shrink", "Softplus", "Softsign", "Mish", "IsNaN", "IsInf", "Sqrt", "Log", "Reciprocal", "Asin", "Acos",
-          "Acosh", "Atanh")
+
+@operator("Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu", "Erf", "Exp",
+          "Floor", "Ceil", "Round", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Elu",
+          "Selu", "Celu", "ThresholdedRelu", "Shrink", "Softplus", "Softsign", "Mish", "IsNaN",
+          "IsInf", "Sqrt", "Log", "Reciprocal", "Asin", "Acos", "Acosh", "Atanh")
 def float_unary(c):
     dtype = c.choose(FLOATS)
     c.add(c.array(c.shape(), dtype, odd=True))
@@ -125,8 +135,19 @@ def unary(c):
     c.add(np.nan_to_num(x) if c.op == "Sign" else x)  # of no number: 0 for ONNX Runtime
 
 
-@operator("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal",
-          "PRelu", cases=20)
+@operator("Add",
+          "Sub",
+          "Mul",
+          "Div",
+          "Pow",
+          "Mod",
+          "Greater",
+          "Less",
+          "GreaterOrEqual",
+          "LessOrEqual",
+          "Equal",
+          "PRelu",
+          cases=20)
 def binary(c):
     a, b = c.broadcast(2)
     types = FLOATS if c.op == "PRelu" else FLOATS + INTS
@@ -138,7 +159,10 @@ def binary(c):
     if c.op in ("Div", "Mod"):
         y = np.where((y == 0) | (y == -1) if dtype.kind == "i" else y == 0, 3, y).astype(dtype)
     if c.op == "Pow":
-        x, y = c.array(a, dtype, lo=0, hi=4), c.array(b, c.choose(FLOATS[:1] + [np.int64, np.int32]), lo=0, hi=3)
+        x, y = c.array(a, dtype, lo=0, hi=4), c.array(b,
+                                                      c.choose(FLOATS[:1] + [np.int64, np.int32]),
+                                                      lo=0,
+                                                      hi=3)
     if c.op == "Mod":
         c.attrs["fmod"] = 1 if dtype.kind == "f" else c.int(0, 1)
     c.add(x)
@@ -149,7 +173,8 @@ def binary(c):
 def logic(c):
     a, b = c.broadcast(2)
     bits = c.op.startswith("Bit")
-    dtype = c.choose([np.uint8, np.uint16, np.uint32, np.uint64] if c.op == "BitShift" else INTS if bits else [bool])
+    dtype = c.choose([np.uint8, np.uint16, np.uint32, np.uint64] if c.op ==
+                     "BitShift" else INTS if bits else [bool])
     c.add(c.array(a, dtype, odd=True))
     c.add(c.array(b, dtype, lo=0, hi=7) if c.op == "BitShift" else c.array(b, dtype, odd=True))
     if c.op == "BitShift":
@@ -158,7 +183,8 @@ def logic(c):
 
 @operator("Max", "Min", "Sum", "Mean")
 def variadic(c):
-    dtype = c.choose(FLOATS if c.op in ("Sum", "Mean") else FLOATS + [np.int32, np.int64, np.uint8, np.int8])
+    dtype = c.choose(FLOATS if c.op in ("Sum", "Mean") else FLOATS +
+                     [np.int32, np.int64, np.uint8, np.int8])
     for s in c.broadcast(c.int(1, 4)):
         c.add(c.array(s, dtype))
 
@@ -189,15 +215,26 @@ def cast(c):
     odd = b.kind == "f" or a.kind != "f"
     x = c.array(c.shape(), a, odd=odd) if odd else c.array(c.shape(), a, lo=0, hi=100)
     if b == np.float16:
-        x = np.clip(x, max(-1000, np.iinfo(a).min), 1000) if a.kind in "iu" and a.itemsize > 1 else x
+        x = np.clip(x, max(-1000,
+                           np.iinfo(a).min), 1000) if a.kind in "iu" and a.itemsize > 1 else x
     c.add(x)
     c.attrs["to"] = helper.np_dtype_to_tensor_dtype(b)
 
 
 # ---- along axes ------------------------------------------------------------------------
 
-@operator("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceL1", "ReduceL2",
-          "ReduceLogSum", "ReduceLogSumExp", cases=20)
+
+@operator("ReduceSum",
+          "ReduceMean",
+          "ReduceMax",
+          "ReduceMin",
+          "ReduceProd",
+          "ReduceSumSquare",
+          "ReduceL1",
+          "ReduceL2",
+          "ReduceLogSum",
+          "ReduceLogSumExp",
+          cases=20)
 def reduce(c):
     dtype = c.choose([np.float32, np.float64, np.int32, np.int64])
     if c.op == "ReduceLogSum":
@@ -364,7 +401,8 @@ def scatter(c):
         t = [c.int(1, d) for d in s]
         at = places(c, s[axis], t)
         if reduction == "none":
-            at = np.argsort(c.rng.random([*t[:axis % len(s)], s[axis], *t[axis % len(s) + 1:]]), axis).astype(np.int64)
+            at = np.argsort(c.rng.random([*t[:axis % len(s)], s[axis], *t[axis % len(s) + 1:]]),
+                            axis).astype(np.int64)
             at = at.take(range(t[axis]), axis)
         c.attrs["axis"] = axis
         shape = t
@@ -437,7 +475,8 @@ def transpose(c):
 def reshape(c):
     s = c.shape(0, 4)
     n = int(np.prod(s))
-    targets = [s[::-1], [n], [-1] if n else [0, 5][:1], [1, n, 1], [*s, 1]] + ([[0, -1], [0, 0, -1][:len(s)]] if len(s) > 1 and n else [])
+    targets = [s[::-1], [n], [-1] if n else [0, 5][:1], [1, n, 1], [*s, 1]
+               ] + ([[0, -1], [0, 0, -1][:len(s)]] if len(s) > 1 and n else [])
     c.add(c.array(s, c.choose(FLOATS + INTS)))
     t = c.choose(targets)
     if 0 in s and t is not targets[1]:
@@ -473,7 +512,8 @@ def repeat(c):
         c.ints(*[c.int(0, 3) for _ in s], const=c.flip(0.7))
     else:
         t = [c.int(1, 3) if d == 1 and c.flip() else d for d in s]
-        c.ints(*(c.shape(0, 2) + t if c.flip() else [d if c.flip() else 1 for d in t]), const=c.flip(0.7))
+        c.ints(*(c.shape(0, 2) + t if c.flip() else [d if c.flip() else 1 for d in t]),
+               const=c.flip(0.7))
 
 
 @operator("Trilu")
@@ -530,7 +570,8 @@ def window(c, r, size, dilate=True):
         dilation = c.attrs["dilations"] = [c.int(1, 2) for _ in range(r)]
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
     # What ONNX Runtime makes of "same" with holes or gaps is not what ONNX says.
-    plain = max(dilation) == 1 and all(s <= k for s, k in zip(c.attrs.get("strides", [1] * r), kernel))
+    plain = max(dilation) == 1 and all(s <= k
+                                       for s, k in zip(c.attrs.get("strides", [1] * r), kernel))
     if c.flip(0.3) and plain:
         c.attrs["auto_pad"] = c.choose(["SAME_UPPER", "SAME_LOWER", "VALID"])
     elif c.flip():
@@ -544,7 +585,8 @@ def conv(c):
     kernel, size = window(c, r, [c.int(3, 6) for _ in range(r)])
     n, i, o = c.int(1, 2), group * c.int(1, 2), group * c.int(1, 3)
     c.add(c.array([n, i, *size]))
-    c.add(c.array([o, i // group, *kernel] if c.op == "Conv" else [i, o // group, *kernel]), c.flip())
+    c.add(c.array([o, i // group, *kernel] if c.op == "Conv" else [i, o // group, *kernel]),
+          c.flip())
     if c.flip():
         c.add(c.array([o]), c.flip())
     if c.flip():
@@ -575,8 +617,8 @@ def pool(c):
         c.nout = 2
 
 
-@operator("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "InstanceNormalization", "BatchNormalization", "LRN",
-          "MeanVarianceNormalization", "GroupNormalization")
+@operator("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "InstanceNormalization",
+          "BatchNormalization", "LRN", "MeanVarianceNormalization", "GroupNormalization")
 def per_channel(c):
     ch = c.choose([2, 4, 6])
     s = [c.int(1, 2), ch, *c.shape(1, 3, 0)]
@@ -620,15 +662,22 @@ def resize(c):
     c.add(c.array(s))
     c.add(None)
     if c.flip():
-        c.add(np.array([1, 1, *[c.choose([0.5, 0.6, 1, 1.5, 2, 3.3]) for _ in range(r)]], np.float32), True)
+        c.add(
+            np.array([1, 1, *[c.choose([0.5, 0.6, 1, 1.5, 2, 3.3]) for _ in range(r)]], np.float32),
+            True)
     else:
         c.add(None)
         c.ints(*s[:2], *[c.int(1, 9) for _ in range(r)])
-    c.attrs.update(mode=mode, coordinate_transformation_mode=c.choose(
-        ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"]))
+    c.attrs.update(mode=mode,
+                   coordinate_transformation_mode=c.choose([
+                       "half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel",
+                       "half_pixel_symmetric"
+                   ]))
     if mode == "nearest":  # halfway, where rounding decides, but for these
-        c.attrs["coordinate_transformation_mode"] = c.choose(["asymmetric", "half_pixel", "align_corners"])
-        c.attrs["nearest_mode"] = c.choose(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+        c.attrs["coordinate_transformation_mode"] = c.choose(
+            ["asymmetric", "half_pixel", "align_corners"])
+        c.attrs["nearest_mode"] = c.choose(
+            ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
     if mode == "cubic":
         c.attrs.update(cubic_coeff_a=c.choose([-0.5, -0.75]), exclude_outside=c.int(0, 1))
     if mode == "linear" and c.flip():
@@ -641,8 +690,10 @@ def grid_sample(c):
     s = [c.int(1, 2), c.int(1, 3), *[c.int(1, 5) for _ in range(r)]]
     c.add(c.array(s))
     c.add(c.array([s[0], *[c.int(1, 4) for _ in range(r)], r], lo=-1.4, hi=1.4))
-    c.attrs.update(mode=c.choose(["linear", "nearest", "cubic"] if r == 2 else ["linear", "nearest"]),
-                   padding_mode=c.choose(["zeros", "border", "reflection"]), align_corners=c.int(0, 1))
+    c.attrs.update(
+        mode=c.choose(["linear", "nearest", "cubic"] if r == 2 else ["linear", "nearest"]),
+        padding_mode=c.choose(["zeros", "border", "reflection"]),
+        align_corners=c.int(0, 1))
 
 
 @operator("RoiAlign", cases=15)
@@ -687,10 +738,13 @@ def gemm(c):
 
 @operator("Einsum", cases=15)
 def einsum(c):
-    text, shapes = c.choose([
-        ("bij,bjk->bik", [[2, 3, 4], [2, 4, 5]]), ("ij->ji", [[3, 4]]), ("ii->i", [[3, 3]]), ("...ij->...", [[2, 3, 4]]),
-        ("bhwc,hkc->bhwk", [[2, 3, 4, 5], [3, 6, 5]]), ("ab,bc,cd->ad", [[2, 3], [3, 4], [4, 2]]), ("i,j", [[3], [2]]),
-        ("bij,bij->b", [[2, 3, 4], [2, 3, 4]]), ("abcd,cde->abe", [[2, 3, 4, 5], [4, 5, 6]]), ("...a,ab", [[2, 4], [4, 3]])])
+    text, shapes = c.choose([("bij,bjk->bik", [[2, 3, 4], [2, 4, 5]]), ("ij->ji", [[3, 4]]),
+                             ("ii->i", [[3, 3]]), ("...ij->...", [[2, 3, 4]]),
+                             ("bhwc,hkc->bhwk", [[2, 3, 4, 5], [3, 6, 5]]),
+                             ("ab,bc,cd->ad", [[2, 3], [3, 4], [4, 2]]), ("i,j", [[3], [2]]),
+                             ("bij,bij->b", [[2, 3, 4], [2, 3, 4]]),
+                             ("abcd,cde->abe", [[2, 3, 4, 5], [4, 5, 6]]),
+                             ("...a,ab", [[2, 4], [4, 3]])])
     for s in shapes:
         c.add(c.array(s))
     c.attrs["equation"] = text
@@ -724,7 +778,9 @@ def recurrent(c):
     if c.flip(0.3):
         c.attrs["clip"] = 0.7
     if c.flip(0.2):
-        c.attrs["activations"] = {"LSTM": ["Sigmoid", "Tanh", "Relu"], "GRU": ["Sigmoid", "Softsign"], "RNN": ["Relu"]}[c.op] * d
+        c.attrs["activations"] = {
+            "LSTM": ["Sigmoid", "Tanh", "Relu"], "GRU": ["Sigmoid", "Softsign"], "RNN": ["Relu"]
+        }[c.op] * d
     c.attrs.update(hidden_size=h, direction=direction)
     c.nout = 3 if c.op == "LSTM" else 2
 
@@ -834,7 +890,8 @@ def attention(c):
     total = tk + past
     mask = None
     if c.flip():
-        shape = c.choose([[tq, total], [1, tq, total], [b, 1, tq, total], [b, hq, tq, total], [1, 1, 1, total][-2:] if tq == 1 else [tq, total]])
+        shape = c.choose([[tq, total], [1, tq, total], [b, 1, tq, total], [b, hq, tq, total],
+                          [1, 1, 1, total][-2:] if tq == 1 else [tq, total]])
         mask = c.array(shape, bool if c.flip() else dtype)
         if mask.dtype == bool:
             mask[..., 0] = True
@@ -887,8 +944,11 @@ def model_of(c):
         names.pop()
     outs = [f"o{k}" for k in range(c.nout)]
     node = helper.make_node(c.op, names, outs, **c.attrs)
-    graph = helper.make_graph([node], c.op, graph_in, [helper.make_empty_tensor_value_info(o) for o in outs], init)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", c.opset)], ir_version=10)
+    graph = helper.make_graph([node], c.op, graph_in,
+                              [helper.make_empty_tensor_value_info(o) for o in outs], init)
+    model = helper.make_model(graph,
+                              opset_imports=[helper.make_opsetid("", c.opset)],
+                              ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 
 
@@ -899,7 +959,9 @@ def expected(model, c):
     options.intra_op_num_threads = 1
     feeds = {f"i{k}": x for k, (x, const) in enumerate(c.inputs) if x is not None and not const}
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model.SerializeToString(),
+                                       options,
+                                       providers=["CPUExecutionProvider"])
         return session.run(None, feeds)
     except Exception as e:
         return str(e).splitlines()[0]

@@ -26,7 +26,8 @@ def detector(batch):
         return name
 
     def weight(name, *dims):
-        return const(name, (rng.standard_normal(dims) / np.sqrt(np.prod(dims[1:]))).astype(np.float32))
+        return const(name,
+                     (rng.standard_normal(dims) / np.sqrt(np.prod(dims[1:]))).astype(np.float32))
 
     def add(op, inputs, outputs, **attributes):
         nodes.append(h.make_node(op, inputs, outputs, name=outputs[0], **attributes))
@@ -36,29 +37,48 @@ def detector(batch):
     x = add("Relu", [add("Conv", [x, weight("w0", 24, 1, 16)], ["c0"], strides=[8])], ["r0"])
     x = add("Relu", [add("Conv", [x, weight("w1", 40, 24, 3)], ["c1"], strides=[2])], ["r1"])
     x = add("Transpose", [x], ["steps"], perm=[2, 0, 1])
-    state = [add("Slice", ["state", const(f"from{k}", np.array([k])), const(f"to{k}", np.array([k + 1])), const(f"axis{k}", np.array([0]))],
-                 [f"state{k}"]) for k in range(2)]
-    add("LSTM", [x, weight("W", 1, 128, 40), weight("R", 1, 128, 32), "", "", *state], ["all", "hn", "cn"], hidden_size=32)
+    state = [
+        add("Slice", [
+            "state",
+            const(f"from{k}", np.array([k])),
+            const(f"to{k}", np.array([k + 1])),
+            const(f"axis{k}", np.array([0]))
+        ], [f"state{k}"]) for k in range(2)
+    ]
+    add("LSTM", [x, weight("W", 1, 128, 40),
+                 weight("R", 1, 128, 32), "", "", *state], ["all", "hn", "cn"],
+        hidden_size=32)
     add("Concat", ["hn", "cn"], ["new_state"], axis=0)
     last = add("Squeeze", ["hn", const("first", np.array([0]))], ["last"])
     y = add("Gemm", [last, weight("wo", 32, 1), const("bo", np.zeros(1, np.float32))], ["score"])
     rate = add("Equal", ["rate", const("usual", np.int64(16000))], ["is_usual"])
     y = add("Mul", [y, add("Cast", [rate], ["gain"], to=T.FLOAT)], ["scaled"])
     add("Sigmoid", [y], ["speech"])
-    i = [h.make_tensor_value_info("input", T.FLOAT, [batch, 256]), h.make_tensor_value_info("state", T.FLOAT, [2, batch, 32]),
-         h.make_tensor_value_info("rate", T.INT64, [])]
-    o = [h.make_tensor_value_info("speech", T.FLOAT, [batch, 1]), h.make_tensor_value_info("new_state", T.FLOAT, [2, batch, 32])]
-    return h.make_model(h.make_graph(nodes, "g", i, o, consts), opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    i = [
+        h.make_tensor_value_info("input", T.FLOAT, [batch, 256]),
+        h.make_tensor_value_info("state", T.FLOAT, [2, batch, 32]),
+        h.make_tensor_value_info("rate", T.INT64, [])
+    ]
+    o = [
+        h.make_tensor_value_info("speech", T.FLOAT, [batch, 1]),
+        h.make_tensor_value_info("new_state", T.FLOAT, [2, batch, 32])
+    ]
+    return h.make_model(h.make_graph(nodes, "g", i, o, consts),
+                        opset_imports=[h.make_opsetid("", 17)],
+                        ir_version=8)
 
 
 def feeds(n):
     x = rng.standard_normal((n, 256)).cumsum(-1)
     x = (x - x.mean(-1, keepdims=True)) / 8
-    return {"input": x.astype(np.float32), "state": (rng.standard_normal((2, n, 32)) / 3).astype(np.float32), "rate": np.int64(16000)}
+    return {
+        "input": x.astype(np.float32), "state": (rng.standard_normal(
+            (2, n, 32)) / 3).astype(np.float32), "rate": np.int64(16000)
+    }
 
 
 def part(f, i):
-    return {"input": f["input"][i : i + 1], "state": f["state"][:, i : i + 1], "rate": np.array(16000)}
+    return {"input": f["input"][i:i + 1], "state": f["state"][:, i:i + 1], "rate": np.array(16000)}
 
 
 def run(path, f):
@@ -81,9 +101,13 @@ def go(batch):
     tests = [part(many, i) for i in range(4)]
     if batch != 1:
         tests.append({**many, "rate": np.array(16000)})
-    rc, err = ehapc("run", "in.onnx", "--data", "one.npz", "-o", "y.npz") if not np.savez("one.npz", **tests[0]) else None
+    rc, err = ehapc("run", "in.onnx", "--data", "one.npz", "-o",
+                    "y.npz") if not np.savez("one.npz", **tests[0]) else None
     got, want = np.load("y.npz"), run("in.onnx", tests[0])
-    check(f"{batch} run", rc == 0 and all(np.allclose(got[n], w, atol=1e-5) for n, w in zip(("speech", "new_state"), want)), err.strip())
+    check(
+        f"{batch} run", rc == 0 and
+        all(np.allclose(got[n], w, atol=1e-5) for n, w in zip(("speech", "new_state"), want)),
+        err.strip())
     for job, (words, least) in JOBS.items():
         for data in ([], ["--data", "x.npz"]):
             rc, err = ehapc(*words, "in.onnx", "-o", "out.onnx", *data)
@@ -92,10 +116,12 @@ def go(batch):
             if rc:
                 continue
             onnx.checker.check_model("out.onnx", full_check=True)
-            check(f"{what}: inputs and outputs as before", list(onnx.load("in.onnx").graph.input) == list(onnx.load("out.onnx").graph.input))
+            check(f"{what}: inputs and outputs as before",
+                  list(onnx.load("in.onnx").graph.input) == list(onnx.load("out.onnx").graph.input))
             for f in tests:
                 want, got = run("in.onnx", f), run("out.onnx", f)
-                snr = min(10 * np.log10((w**2).sum() / ((g - w) ** 2).sum()) for w, g in zip(want, got))
+                snr = min(10 * np.log10((w**2).sum() / ((g - w)**2).sum())
+                          for w, g in zip(want, got))
                 check(f"{what} of {len(f['input'])}", snr > least, f"{snr:.1f} dB")
 
 

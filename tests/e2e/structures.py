@@ -12,7 +12,8 @@ import onnxruntime as ort
 def check(path):
     model = onnx.load(path)
     # The checker knows GroupNormalization with a scale per group (opset 18) as deprecated.
-    old = model.opset_import[0].version < 21 and any(n.op_type == "GroupNormalization" for n in model.graph.node)
+    old = model.opset_import[0].version < 21 and any(n.op_type == "GroupNormalization"
+                                                     for n in model.graph.node)
     if not old:
         onnx.checker.check_model(model, full_check=True)
 
@@ -30,7 +31,8 @@ def feeds(s, rng):
     for i in s.get_inputs():
         shape = [d if isinstance(d, int) else sizes.get(d, 6) for d in i.shape]
         whole = i.type == "tensor(int64)"
-        out[i.name] = rng.integers(0, 9, shape) if whole else rng.standard_normal(shape).astype(np.float32)
+        out[i.name] = rng.integers(0, 9, shape) if whole else rng.standard_normal(shape).astype(
+            np.float32)
     return out
 
 
@@ -50,13 +52,15 @@ def judge(stem):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    listed = subprocess.run([sys.argv[1], folder], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run([sys.argv[1], folder], check=True, capture_output=True,
+                            text=True).stdout
     wrong = 0
     for line in listed.splitlines():
         k, form, name = line.split(" ", 2)
         worst, control = judge(f"{folder}/{k}.{form}")
         right = worst < 1e-5 and control > 1e-3
         wrong += not right
-        print(f"{name}, {form}: {worst:.2g}" + ("" if right else f" (control {control:.2g}): WRONG"))
+        print(f"{name}, {form}: {worst:.2g}" +
+              ("" if right else f" (control {control:.2g}): WRONG"))
     print(f"{len(listed.splitlines())} pairs, {wrong} wrong")
     sys.exit(wrong != 0)

@@ -61,7 +61,8 @@ def voice(shape, rng):
     good."""
     t = np.arange(shape[-1]) / 16000
     phase = 2 * np.pi * np.cumsum(150 + 40 * np.sin(2 * np.pi * 1.3 * t)) / 16000
-    tone = sum(np.sin(k * phase) / k ** 1.5 for k in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 1.1 * t))
+    tone = sum(np.sin(k * phase) / k**1.5
+               for k in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 1.1 * t))
     return 0.2 * tone + 0.002 * rng.standard_normal(shape)
 
 
@@ -106,7 +107,7 @@ def decibels(path, x, want):
     for a, b in zip(session(path).run(None, x), want):
         if b.dtype.kind == "f" and a.shape == b.shape:
             noise = max(float(((a.astype(float) - b) ** 2).sum()), 1e-30)
-            least = min(least, 10 * np.log10(max(float((b.astype(float) ** 2).sum()), 1e-30) / noise))
+            least = min(least, 10 * np.log10(max(float((b.astype(float)**2).sum()), 1e-30) / noise))
     return least
 
 
@@ -126,14 +127,17 @@ def go(name, work):
     fixed = name in FIXED
     _, text = command("inspect", ["inspect", path])
     print("   ", text.strip().splitlines()[-1])
-    if not fixed and command("run", ["run", path, "--data", f"{work}/x.npz", "-o", f"{work}/y.npz"])[0]:
+    if not fixed and command("run",
+                             ["run", path, "--data", f"{work}/x.npz", "-o", f"{work}/y.npz"])[0]:
         y = np.load(f"{work}/y.npz")
         worst = max(float(np.abs(y[o.name] - w).max() / max(np.abs(w).max(), 1e-6))
                     for o, w in zip(s.get_outputs(), want))
         check("equal to ONNX Runtime", worst < 1e-3, f"{worst:.2g}")
     data = ["--data", f"{work}/x.npz"]
     command("sensitivity", ["sensitivity", path, "-o", f"{work}/s.json", *data], fixed)
-    words = ["prune", path, "-o", f"{work}/p.onnx", "--flops", "0.7", "--json", f"{work}/p.json", *data]
+    words = [
+        "prune", path, "-o", f"{work}/p.onnx", "--flops", "0.7", "--json", f"{work}/p.json", *data
+    ]
     if not fixed:
         words += ["--scores", f"{work}/s.json"]
     if command("prune", words, fixed)[0]:
@@ -146,8 +150,8 @@ def go(name, work):
               f"error {error['pruned']:.3g}, then {error['reconstructed']:.3g}")
     for target in ("ort", "tensorrt"):
         out = f"{work}/{target}.onnx"
-        done, text = command(target, ["quantize", path, "-o", out, "--steps", "0", "--target", target, *data],
-                             fixed)
+        done, text = command(
+            target, ["quantize", path, "-o", out, "--steps", "0", "--target", target, *data], fixed)
         if done:
             grown = os.path.getsize(out) > os.path.getsize(path) + 4096
             check(f"{target} file", grown == ("larger than the input" in text),

@@ -61,15 +61,17 @@ def ehapc(*words):
 def compressed(stem, data, x):
     """The main job: the same inputs and outputs, and finite results."""
     out = f"{stem}.job.onnx"
-    if ehapc(f"{stem}.onnx", "-o", out, "--data", data, "--flops", "0.7", "--steps", "2", "--align", "1",
-             "--batch", "8", "--threads", "1") == 3:
+    if ehapc(f"{stem}.onnx", "-o", out, "--data", data, "--flops", "0.7", "--steps", "2", "--align",
+             "1", "--batch", "8", "--threads", "1") == 3:
         return
     before, after = (onnx.load(p).graph for p in (f"{stem}.onnx", out))
-    assert list(before.input) == list(after.input) and list(before.output) == list(after.output), "interface"
+    assert list(before.input) == list(after.input) and list(before.output) == list(
+        after.output), "interface"
     want, got = outputs(f"{stem}.onnx", x), outputs(out, x)
     for name, y in want.items():
         assert got[name].shape == y.shape and got[name].dtype == y.dtype, f"{name} of the job"
-        assert np.isfinite(got[name]).all() or not np.isfinite(y).all(), f"{name} of the job is not finite"
+        assert np.isfinite(
+            got[name]).all() or not np.isfinite(y).all(), f"{name} of the job is not finite"
 
 
 def quantized(stem, x, rng):
@@ -78,10 +80,13 @@ def quantized(stem, x, rng):
     data, out = f"{stem}.data.npz", f"{stem}.int8.onnx"
     samples = [inputs(f"{stem}.onnx", 1, rng)["x"] for _ in range(CALIBRATION)]
     if samples[0].dtype == np.int64:  # every row of the table
-        samples = [np.full_like(s, k % VOCABULARY) if k < VOCABULARY else s for k, s in enumerate(samples)]
+        samples = [
+            np.full_like(s, k % VOCABULARY) if k < VOCABULARY else s for k, s in enumerate(samples)
+        ]
     np.savez(data, x=np.concatenate(samples))
     compressed(stem, data, x)
-    if ehapc("quantize", f"{stem}.onnx", "-o", out, "--data", data, "--steps", "0", "--threads", "1") == 3:
+    if ehapc("quantize", f"{stem}.onnx", "-o", out, "--data", data, "--steps", "0", "--threads",
+             "1") == 3:
         return None
     want, got = outputs(f"{stem}.onnx", x), outputs(out, x)
     want = {k: y.astype(np.float32) for k, y in want.items() if is_real(y)}
@@ -97,7 +102,8 @@ def judge(stem, rng):
         np.savez(f"{stem}.x.npz", **x)
         want = outputs(f"{stem}.onnx", x)
         if not ops & CARRIED:
-            ehapc("run", f"{stem}.onnx", "--data", f"{stem}.x.npz", "-o", f"{stem}.y.npz", "--threads", "1")
+            ehapc("run", f"{stem}.onnx", "--data", f"{stem}.x.npz", "-o", f"{stem}.y.npz",
+                  "--threads", "1")
             off = worst(dict(np.load(f"{stem}.y.npz")), want)
             assert off < limit, f"{stem}: run differs by {off}"
         if os.path.exists(f"{stem}.removed.onnx"):
@@ -125,6 +131,7 @@ with tempfile.TemporaryDirectory() as folder:
                 failed += 1
                 print(f"seed {int(SEED) + k}: INT8 is off by {error:.3f}")
     errors.sort()
-    print(f"{COUNT} networks, {pairs} pairs, {len(errors)} quantized: error {np.median(errors):.4f} "
-          f"in the middle, {errors[-1]:.4f} at most; {failed} wrong")
+    print(
+        f"{COUNT} networks, {pairs} pairs, {len(errors)} quantized: error {np.median(errors):.4f} "
+        f"in the middle, {errors[-1]:.4f} at most; {failed} wrong")
     sys.exit(failed != 0 or pairs < int(COUNT) // 4 or len(errors) < int(COUNT) // 2)

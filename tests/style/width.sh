@@ -1,6 +1,6 @@
 #!/bin/sh
-# Texts and scripts are at most 100 columns wide: the man page, scripts, build files, and pages but for
-# their tables, headings and what programs print (indented). Usage: width.sh ROOT
+# Texts and scripts are at most 100 columns wide: the man page, scripts, build files, and pages but
+# for their tables, headings and what programs print (indented). Usage: width.sh ROOT
 cd "${1:?root}" || exit 2
 export LC_ALL=C.UTF-8
 wide=$(find . -path './build*' -prune -o -type f \( -name '*.md' -o -name '*.sh' -o -name '*.py' \
