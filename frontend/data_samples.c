@@ -11,6 +11,8 @@
 #include "ir/digest.h"
 #include "ir/text.h"
 
+enum { MOST_UNREAD = 1 << 26 }; /* bytes made up for an input that nobody reads */
+
 typedef int Reader(Parts *ps, const char *path);
 
 /* How a file's kind shows in its name. */
@@ -317,17 +319,17 @@ static int apply(SampleInput *in, Arena *a, const Preprocess *pre, const Parts *
     return 0;
 }
 
-/* Only inputs of type float have samples converted for them (samples_gather). */
+/* Only inputs of type float or double have samples converted for them (samples_gather). */
 static int check_conversion(const SampleInput *in, const Value *input, Diag *d)
 {
     const DType want = input->type.dtype;
-    if (want == DT_F32 || (in->type.dtype == want && !in->factor)) return 0;
+    if (want == DT_F32 || want == DT_F64 || (in->type.dtype == want && !in->factor)) return 0;
     if (in->type.dtype == want)
-        return diag_error(d, "--preprocess is for inputs of type float, '%s' takes %s", in->name,
-                          dtype_name(want));
-    return diag_error(d,
-                      "samples are %s, input '%s' takes %s, and only to float they are converted",
-                      dtype_name(in->type.dtype), in->name, dtype_name(want));
+        return diag_error(d, "--preprocess is for inputs of type float or double, '%s' takes %s",
+                          in->name, dtype_name(want));
+    return diag_error(
+        d, "samples are %s, input '%s' takes %s, and only to float or double they are converted",
+        dtype_name(in->type.dtype), in->name, dtype_name(want));
 }
 
 /* Whether an input's samples are all one: where it has no batch, those of a folder of test cases
@@ -387,11 +389,31 @@ static int finish(Samples *s, Arena *a, Parts *ps, const Preprocess *pre)
     return 0;
 }
 
+/* What nobody reads need not be given: a zero goes with all samples. */
+static void feed_unread(Parts *ps)
+{
+    for (int i = 0; i < ps->graph->ninputs; i++) {
+        Type t = sample_type(ps, i);
+        bool given = t.rank < 0 || value_is_read(ps->graph, ps->graph->inputs[i]);
+        for (int k = 0; k < ps->n && !given; k++) given = ps->list[k].input == i;
+        if (given) continue;
+        for (int k = 0; k < t.rank; k++)
+            if (t.dim[k] < 1) t.dim[k] = 1;
+        const int64_t bytes = type_bytes(&t);
+        if (bytes <= 0 || bytes > MOST_UNREAD) continue;
+        parts_add(ps, (Part){.input = i,
+                             .count = 1,
+                             .sample = t,
+                             .data = arena_alloc(ps->arena, (size_t)bytes)});
+    }
+}
+
 static int read_all(Samples *s, Arena *a, Parts *ps, const char *list, const Preprocess *pre)
 {
     for (const char *const *path = name_list(ps->arena, list); *path; path++)
         TRY(read_path(ps, *path));
     if (ps->n == 0) return diag_error(ps->diag, "'%s' names no samples", list);
+    feed_unread(ps);
     return finish(s, a, ps, pre);
 }
 

@@ -11,6 +11,12 @@
  * in an error. */
 int onnx_read(Graph **out, Arena *a, const char *path, Diag *d);
 int onnx_read_memory(Graph **out, Arena *a, const void *bytes, size_t n, const char *dir, Diag *d);
+/* Which of its bodies takes the place of an If. */
+typedef enum Branch { BRANCH_NONE, BRANCH_THEN, BRANCH_ELSE } Branch;
+bool onnx_is_if(const Node *n);
+/* Replaces every If of g for which taken[] (by node index) names a branch by the nodes of that
+ * branch, under names that are unique in g. Ifs among them stay to be looked at. */
+int onnx_take_branches(Graph *g, const Branch *taken, Diag *d);
 /* Error: a weight is NaN or infinite. Reads them all, which onnx_read does not. */
 int onnx_check_weights(const Graph *g, Diag *d);
 /* One TensorProto (.pb) file, as in ONNX test data: a constant of graph g. */

@@ -8,7 +8,7 @@
 #include "frontend/onnx_import.h"
 #include "ir/names.h"
 
-static const char prefix[] = "ehap:capture:";
+static const char prefix[] = CAPTURE_PREFIX;
 
 /* The graphs around a reference, innermost first. */
 typedef struct Scope {
@@ -49,15 +49,20 @@ static int define_all(Body *b, NameTable *names, const Onnx__GraphProto *p)
     return 0;
 }
 
-static void add_capture(Body *b, Value *v)
+static void add_capture(Body *b, const NameEntry *e)
 {
-    if (b->out->n == b->cap) {
+    Captures *c = b->out;
+    if (c->n == b->cap) {
         b->cap = b->cap ? 2 * b->cap : 4;
-        Value **more = NEW_ARRAY(b->im->tmp, Value *, b->cap);
-        if (b->out->n) memcpy(more, b->out->v, (size_t)b->out->n * sizeof *more);
-        b->out->v = more;
+        Value **v = NEW_ARRAY(b->im->tmp, Value *, b->cap);
+        int *node = NEW_ARRAY(b->im->tmp, int, b->cap);
+        if (c->n) memcpy(v, c->v, (size_t)c->n * sizeof *v);
+        if (c->n) memcpy(node, c->node, (size_t)c->n * sizeof *node);
+        c->v = v;
+        c->node = node;
     }
-    b->out->v[b->out->n++] = v;
+    c->v[c->n] = e->v;
+    c->node[c->n++] = e->node;
 }
 
 /* Replaces *name by its placeholder if no scope defines it. */
@@ -73,7 +78,7 @@ static int refer(Body *b, const Scope *scope, char **name)
             return proto_error(b->im, b->node, "its body reads '%s', which nothing makes", *name);
         seen = table_find(b->seen, *name, true);
         seen->index = b->out->n;
-        add_capture(b, e->v);
+        add_capture(b, e);
     }
     *name = arena_printf(b->im->tmp, "%s%d", prefix, seen->index);
     return 0;

@@ -14,7 +14,8 @@
 /* ---- types -------------------------------------------------------------------------- */
 
 /* The symbol of that name; the table spares the graph's linear search. "?" is how Paddle writes
- * that it does not know: two of them need not be equal. */
+ * that it does not know: two of them need not be equal. Nor need a body's be the graph's of that
+ * name. */
 static int64_t symbol(Import *im, NameTable *symbols, const char *name)
 {
     if (!name || !*name || strcmp(name, "?") == 0) return graph_symbol(im->g, NULL);
@@ -23,7 +24,7 @@ static int64_t symbol(Import *im, NameTable *symbols, const char *name)
     int64_t dim = graph_symbol(im->g, NULL);
     e = table_find(symbols, name, true);
     e->index = (int)(dim - DIM_SYM_BASE);
-    im->g->symbols[e->index] = arena_strdup(im->g->arena, name);
+    if (!im->is_body) im->g->symbols[e->index] = arena_strdup(im->g->arena, name);
     return dim;
 }
 
@@ -72,7 +73,7 @@ static int read_type(Import *im, NameTable *symbols, const Onnx__ValueInfoProto 
 static int describe(Import *im, NameTable *symbols, const Onnx__ValueInfoProto *info, Value *v)
 {
     TRY(read_type(im, symbols, info, v));
-    if (info->type) v->declared = wire_pack(im->g->arena, &info->type->base);
+    if (info->type && !im->is_body) v->declared = wire_pack(im->g->arena, &info->type->base);
     if (info->doc_string && *info->doc_string)
         v->doc = arena_strdup(im->g->arena, info->doc_string);
     v->extra = unknown_fields(im, &info->base);
@@ -140,15 +141,21 @@ static int declare_sparse(Import *im, Onnx__SparseTensorProto *s, size_t i)
     return import_opaque_constant(im, name, &value);
 }
 
-/* Initializers first: one that is also an input (IR 3 demands it) is a constant to us. */
-static int declare_inputs(Import *im, NameTable *symbols)
+static int declare_initializers(Import *im)
 {
-    Onnx__GraphProto *p = im->proto;
-    Graph *g = im->g;
+    const Onnx__GraphProto *p = im->proto;
     for (size_t i = 0; i < p->n_initializer; i++)
         TRY(declare_initializer(im, p->initializer[i], i));
     for (size_t i = 0; i < p->n_sparse_initializer; i++)
         TRY(declare_sparse(im, p->sparse_initializer[i], i));
+    return 0;
+}
+
+/* Behind the initializers: one that is also an input (IR 3 demands it) is a constant to us. */
+static int declare_inputs(Import *im, NameTable *symbols)
+{
+    Onnx__GraphProto *p = im->proto;
+    Graph *g = im->g;
     g->inputs = NEW_ARRAY(g->arena, Value *, p->n_input);
     for (size_t i = 0; i < p->n_input; i++) {
         Onnx__ValueInfoProto *info = p->input[i];
@@ -249,7 +256,7 @@ static void each_edge(Import *im, const Captures *captures, int k, void (*f)(Ord
         if (m >= 0) f(o, m, k);
     }
     for (int i = 0; i < captures[k].n; i++) {
-        int m = maker(im, captures[k].v[i]->name);
+        const int m = captures[k].node[i];
         if (m >= 0) f(o, m, k);
     }
 }
@@ -275,7 +282,7 @@ static int cycle_error(Import *im, const Order *o, const Captures *captures)
             if (m >= 0 && o->waits[m] > 0) next = m;
         }
         for (int i = 0; i < captures[k].n && next < 0; i++) {
-            int m = maker(im, captures[k].v[i]->name);
+            const int m = captures[k].node[i];
             if (m >= 0 && o->waits[m] > 0) next = m;
         }
         k = next;
@@ -317,23 +324,25 @@ static bool is_sorted(Import *im, const Captures *captures)
         for (size_t i = 0; i < n->n_input; i++)
             if (maker(im, n->input[i]) >= k) return false;
         for (int i = 0; i < captures[k].n; i++)
-            if (maker(im, captures[k].v[i]->name) >= k) return false;
+            if (captures[k].node[i] >= k) return false;
     }
     return true;
 }
 
-int import_graph(Import *im)
+static int declare_nodes(Import *im)
 {
-    Order order = {.n = (int)im->proto->n_node};
-    NameTable *symbols = table_new(im->tmp);
     if (im->proto->n_node > MAX_NODES)
         return diag_error(im->d, "the graph has %zu nodes, at most %d are read", im->proto->n_node,
                           (int)MAX_NODES);
+    for (int k = 0; k < (int)im->proto->n_node; k++) TRY(declare_node(im, k));
+    return 0;
+}
+
+/* All names are declared: the nodes, in topological order. */
+static int import_nodes(Import *im)
+{
+    Order order = {.n = (int)im->proto->n_node};
     Captures *captures = NEW_ARRAY(im->tmp, Captures, order.n);
-    TRY(declare_inputs(im, symbols));
-    for (int k = 0; k < order.n; k++) TRY(declare_node(im, k));
-    TRY(describe_inner(im, symbols));
-    TRY(declare_outputs(im, symbols));
     for (int k = 0; k < order.n; k++) TRY(body_captures(im, im->proto->node[k], &captures[k]));
     bool sorted = is_sorted(im, captures);
     if (!sorted) TRY(sort_nodes(im, captures, &order));
@@ -346,4 +355,39 @@ int import_graph(Import *im)
         TRY(import_node(im, im->proto->node[i], &captures[i]));
     }
     return 0;
+}
+
+int import_graph(Import *im)
+{
+    NameTable *symbols = table_new(im->tmp);
+    TRY(declare_initializers(im));
+    TRY(declare_inputs(im, symbols));
+    TRY(declare_nodes(im));
+    TRY(describe_inner(im, symbols));
+    TRY(declare_outputs(im, symbols));
+    return import_nodes(im);
+}
+
+/* The values that a body names as its outputs, outer ones among them. */
+static int body_outputs(Import *im, NameTable *symbols, Value **out)
+{
+    const Onnx__GraphProto *p = im->proto;
+    for (size_t i = 0; i < p->n_output; i++) {
+        const char *name = p->output[i]->name;
+        const NameEntry *e = name && *name ? table_find(im->names, name, false) : NULL;
+        if (!e) return diag_error(im->d, "output %zu of a body is made by nothing in it", i);
+        out[i] = e->v;
+        if (e->node >= 0 && !e->v->data) TRY(describe(im, symbols, p->output[i], e->v));
+    }
+    return 0;
+}
+
+int import_body(Import *im, Value **out)
+{
+    NameTable *symbols = table_new(im->tmp);
+    TRY(declare_initializers(im));
+    TRY(declare_nodes(im));
+    TRY(describe_inner(im, symbols));
+    TRY(body_outputs(im, symbols, out));
+    return import_nodes(im);
 }

@@ -40,6 +40,7 @@ typedef struct Import {
     int ncalls;           /* calls of functions that have become nodes */
     int round;            /* how often the model was read before */
     bool again;           /* more are to be `kept` than were: what was read is void */
+    bool is_body;         /* of a node of g, which has other nodes already */
     TensorFiles files;
     NameTable *names;
 } Import;
@@ -48,12 +49,15 @@ typedef struct Import {
 int proto_error(Import *im, const Onnx__NodeProto *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Outer values that subgraphs of a node read. */
+/* Outer values that subgraphs of a node read, and which node of the file makes each (as in
+ * NameEntry). */
 typedef struct Captures {
     Value **v;
+    int *node;
     int n;
 } Captures;
 
+#define CAPTURE_PREFIX "ehap:capture:"
 /* onnx_body.c: finds them. Each reference in the attributes is replaced by "ehap:capture:K" (K
  * counting from 0; the writer puts the name of the K-th captured input there), so that values
  * can be renamed without opening the attribute's bytes. */

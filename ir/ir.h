@@ -298,6 +298,8 @@ typedef struct Uses {
     int *n;
 } Uses;
 Uses graph_uses(const Graph *g, Arena *a);
+/* Whether a node reads v, or the graph names it as an output. */
+bool value_is_read(const Graph *g, const Value *v);
 /* The node that reads v, if that is its one use; else NULL. */
 Node *only_reader(const Uses *u, const Value *v);
 

@@ -177,6 +177,16 @@ Uses graph_uses(const Graph *g, Arena *a)
     return u;
 }
 
+bool value_is_read(const Graph *g, const Value *v)
+{
+    for (int o = 0; o < g->noutputs; o++)
+        if (g->outputs[o] == v) return true;
+    for (int k = 0; k < g->nnodes; k++)
+        for (int i = 0; i < g->nodes[k]->nin; i++)
+            if (g->nodes[k]->in[i] == v) return true;
+    return false;
+}
+
 Node *only_reader(const Uses *u, const Value *v)
 {
     return u->n[v->id] == 1 ? u->at[v->id][0] : NULL;

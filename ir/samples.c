@@ -114,6 +114,30 @@ const void *sample_at(const SampleInput *in, int64_t i, void *room)
     return sample_in(in, piece_of(in, i), i, room);
 }
 
+/* Floats at the end of a row of doubles become those doubles. */
+static void widen(void *row, int64_t count)
+{
+    char *to = row;
+    const char *from = to + (size_t)count * sizeof(float);
+    for (int64_t i = 0; i < count; i++) {
+        float f;
+        memcpy(&f, from + (size_t)i * sizeof f, sizeof f);
+        const double x = (double)f;
+        memcpy(to + (size_t)i * sizeof x, &x, sizeof x);
+    }
+}
+
+/* Sample `from` in the type that a program takes, float or double. */
+static void convert(void *to, DType type, const SampleInput *in, const void *from, int64_t count)
+{
+    if (type == DT_F64) {
+        load_sample((float *)to + count, in, from, count);
+        widen(to, count);
+    } else {
+        load_sample(to, in, from, count);
+    }
+}
+
 void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n, DType out_type,
                     void *out)
 {
@@ -122,7 +146,7 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
     int64_t count = type_count(&in->type);
     size_t row = (size_t)count * dtype_size(out_type);
     bool verbatim = in->type.dtype == out_type && !in->factor;
-    if (!verbatim && out_type != DT_F32)
+    if (!verbatim && out_type != DT_F32 && out_type != DT_F64)
         trap(TRAP_INTERNAL, "samples of type %s for an input of type %s",
              dtype_name(in->type.dtype), dtype_name(out_type));
     const int64_t outer = batch_outer(&in->type, in->batch_axis);
@@ -140,7 +164,7 @@ void samples_gather(const Samples *s, int input, const int64_t *index, int64_t n
         if (verbatim)
             memcpy(to, from, row);
         else
-            load_sample(to, in, from, count);
+            convert(to, out_type, in, from, count);
         if (outer > 1) batch_put(out, apart, outer, i, n, row);
         if (p && !made) mapped_passed(from, stored);
     }

@@ -123,11 +123,48 @@ static void set_usual(const Graph *g, const Usual *u, int64_t *dims)
     }
 }
 
-static bool possible(const Graph *g, const int64_t *dims, Arena *a)
+static bool possible(const Graph *g, const int64_t *dims)
 {
     Diag quiet = {0};
+    Arena *a = arena_new();
     const Graph *sized = graph_specialize(g, a, dims, &quiet);
-    return sized && nothing_empty(sized);
+    const bool good = sized && nothing_empty(sized);
+    arena_free(a);
+    return good;
+}
+
+/* The symbols that inputs have and nobody has given, at most `most`. */
+static int open_symbols(const Graph *g, const int64_t *given, int64_t *symbols, int most)
+{
+    int n = 0;
+    for (int i = 0; i < g->ninputs; i++)
+        for (int k = 0; k < g->inputs[i]->type.rank; k++) {
+            const int64_t s = g->inputs[i]->type.dim[k] - DIM_SYM_BASE;
+            if (!dim_is_sym(g->inputs[i]->type.dim[k]) || given[s] >= 0) continue;
+            bool listed = false;
+            for (int m = 0; m < n; m++) listed |= symbols[m] == s;
+            if (!listed && n < most) symbols[n++] = s;
+        }
+    return n;
+}
+
+/* A decoder's past, what is new, and the whole of both that its mask covers: makes one of the sizes
+ * the sum of two others, or one more than another, so that the network is possible. */
+static bool find_sum(const Graph *g, const int64_t *given, int64_t *dims)
+{
+    enum { MOST = 6 };
+    int64_t symbol[MOST];
+    const int n = open_symbols(g, given, symbol, MOST);
+    for (int t = 0; t < n; t++)
+        for (int x = 0; x < n; x++)
+            for (int y = -1; y < x; y++) { /* -1: the number 1 */
+                if (t == x || t == y) continue;
+                const int64_t was = dims[symbol[t]];
+                dims[symbol[t]] = dims[symbol[x]] + (y < 0 ? 1 : dims[symbol[y]]);
+                if (possible(g, dims)) return true;
+                dims[symbol[t]] = was;
+            }
+    return false;
 }
 
 static int shape_error(Context *c, const Value *v, const char *text)
@@ -215,10 +252,12 @@ int sizes_choose(Context *c)
     for (size_t k = 0; k < sizeof usual / sizeof *usual && status == 0 && !found; k++) {
         memcpy(dims, given, (size_t)n * sizeof *dims);
         set_usual(g, &usual[k], dims);
-        found = possible(g, dims, a);
+        found = possible(g, dims);
     }
-    if (status == 0 && !found)
+    if (status == 0 && !found) {
         set_usual(g, &usual[0], memcpy(dims, given, (size_t)n * sizeof *dims));
+        find_sum(g, given, dims);
+    }
     c->opt.dims = dims;
     c->opt.ndims = n;
     if (status == 0 && !c->opt.shape) say_sizes(c, axes, dims);

@@ -93,70 +93,6 @@ static void make_noise(uint8_t *out, int64_t n, int64_t count, uint64_t seed)
     }
 }
 
-/* Below what v may be as an index of the constants that are gathered by it, or what is made of it
- * by moving its elements; else 100. */
-static uint32_t indices_of(const Graph *g, const Value *v)
-{
-    enum { USUAL = 100 };
-    int64_t most = INT64_MAX;
-    Arena *scratch = arena_new();
-    bool *same = NEW_ARRAY(scratch, bool, g->nvalues);
-    same[v->id] = true;
-    for (int k = 0; k < g->nnodes; k++) {
-        const Node *n = g->nodes[k];
-        if (n->nin == 0 || !n->in[0] || n->nout == 0 || !n->out[0]) continue;
-        const bool moved = (op_info[n->op].flags & OPF_MOVES) != 0 || n->op == OP_Cast;
-        if (moved && same[n->in[0]->id]) same[n->out[0]->id] = true;
-        if (n->op != OP_Gather || !n->in[1] || !same[n->in[1]->id]) continue;
-        const Type *t = &n->in[0]->type;
-        int64_t axis = node_int(n, "axis", 0);
-        if (axis < 0) axis += t->rank;
-        if (axis >= 0 && axis < t->rank && t->dim[axis] > 0 && t->dim[axis] < most)
-            most = t->dim[axis];
-    }
-    arena_free(scratch);
-    return most <= INT32_MAX ? (uint32_t)most : USUAL;
-}
-
-/* What a single number that goes with all samples may be: a constant that it is compared with,
- * or 1. */
-static double number_of(const Graph *g, const Value *v)
-{
-    for (int k = 0; k < g->nnodes; k++) {
-        const Node *n = g->nodes[k];
-        double x;
-        for (int i = 0; n->nin == 2 && n->out[0] && n->out[0]->type.dtype == DT_BOOL && i < 2; i++)
-            if (n->in[i] == v && n->in[1 - i] && value_scalar(n->in[1 - i], &x)) return x;
-    }
-    return 1;
-}
-
-static void set_element(void *data, DType t, int64_t i, double x)
-{
-    const int64_t whole = (int64_t)x;
-    const size_t size = dtype_size(t);
-    if (t == DT_F32)
-        ((float *)data)[i] = (float)x;
-    else
-        memcpy((char *)data + (size_t)i * size, &whole, size); /* the low bytes */
-}
-
-/* Integers below `below`; masks let everything through. */
-static void *make_integers(Arena *a, DType t, int64_t n, uint32_t below, uint64_t seed)
-{
-    Rng r = rng_new(seed ^ 0x5e7f, 0);
-    void *out = arena_array(a, (size_t)n, dtype_size(t));
-    for (int64_t k = 0; k < n; k++) set_element(out, t, k, t == DT_BOOL ? 1 : rng_below(&r, below));
-    return out;
-}
-
-static void *make_number(Context *c, const Value *v)
-{
-    void *out = arena_alloc(c->arena, sizeof(int64_t));
-    set_element(out, v->type.dtype, 0, number_of(c->original, v));
-    return out;
-}
-
 static void set_range(Arena *a, SampleInput *in, const Preset *p)
 {
     float values[2] = {p->scale / 255, -p->offset * 255 / p->scale};
@@ -165,8 +101,7 @@ static void set_range(Arena *a, SampleInput *in, const Preset *p)
     in->shift = arena_memdup(a, &values[1], sizeof(float));
 }
 
-/* The type of one sample: the input's without its batch; open sizes as they were chosen. */
-static Type sample_type(const Type *t, int axis, const Options *o)
+Type synthesize_type(const Type *t, int axis, const Options *o)
 {
     Type s = batch_part(t, axis);
     for (int i = 0; i < s.rank; i++) {
@@ -177,55 +112,77 @@ static Type sample_type(const Type *t, int axis, const Options *o)
     return s;
 }
 
-static int make_input(SampleInput *in, Context *c, const Value *v, int axis, int64_t count)
+/* Whether nothing is read but input v. */
+static bool only_input(const Graph *g, const Value *v)
+{
+    for (int k = 0; k < g->ninputs; k++)
+        if (g->inputs[k] != v && value_is_read(g, g->inputs[k])) return false;
+    return true;
+}
+
+/* Whether samples of type t are drawings: beside other inputs only what has no more planes than
+ * colours, for there may be the keys of a few heads. */
+static bool is_picture(Planes *p, const Graph *g, const Value *v, const Type *t)
+{
+    enum { COLOURS = 4 };
+    return planes_of(p, t) && (p->channels <= COLOURS || only_input(g, v));
+}
+
+/* Bytes, which gathering makes floats of. */
+static void make_floats(SampleInput *in, Context *c, const Value *v, int64_t n, int64_t count)
 {
     Planes planes;
+    uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
+    const bool stay = v->type.dtype == DT_U8; /* 0 to 255 is what it expects */
+    in->type.dtype = DT_U8;
+    in->data = bytes;
+    if (is_picture(&planes, c->original, v, &in->type)) {
+        make_drawings(bytes, &planes, DRAW_SCENES, &c->opt, 0, count);
+        if (!stay) set_range(c->arena, in, &presets[0]);
+    } else {
+        make_noise(bytes, n, count, c->opt.seed);
+        set_range(c->arena, in, &(Preset){"", 255.0f / 40, -128.0f / 40});
+    }
+}
+
+static int make_elements(SampleInput *in, Context *c, const Value *v, int64_t n, int64_t count)
+{
+    Planes planes;
+    const DType t = v->type.dtype;
+    const bool whole = dtype_is_int(t) || t == DT_BOOL, real = t == DT_F32 || t == DT_F64;
+    if (!value_is_read(c->original, v) && dtype_size(t)) {
+        in->same = true;
+        in->data = arena_array(c->arena, (size_t)n, dtype_size(t));
+    } else if (in->same && n == 1 && (whole || real)) {
+        in->data = make_number(c, v);
+    } else if (real || (t == DT_U8 && is_picture(&planes, c->original, v, &in->type))) {
+        make_floats(in, c, v, n, count);
+    } else if (whole) {
+        in->data = make_integers(c, v, &in->type, count);
+    } else {
+        return diag_error(c->diag, "no samples for input '%s' of %s: give --data", v->name,
+                          dtype_name(t));
+    }
+    return 0;
+}
+
+static int make_input(SampleInput *in, Context *c, const Value *v, int axis, int64_t count)
+{
     if (v->type.rank < 0)
         return diag_error(c->diag, "no samples for input '%s', of unknown shape: give --data",
                           v->name);
     *in = (SampleInput){.name = v->name,
-                        .type = sample_type(&v->type, axis, &c->opt),
+                        .type = synthesize_type(&v->type, axis, &c->opt),
                         .batch_axis = axis,
                         .same = axis < 0,
                         .channel_axis = -1};
     const int64_t n = type_count(&in->type);
-    if (in->same) count = 1;
     if (n < 0 || n > MOST_ELEMENTS)
         return diag_error(c->diag,
                           "a sample of input '%s' has %lld elements: too many to make up, "
                           "give --data",
                           v->name, (long long)n);
-    const DType dtype = v->type.dtype;
-    const bool whole = dtype_is_int(dtype) || dtype == DT_BOOL;
-    if (in->same && n == 1 && (whole || dtype == DT_F32)) {
-        in->data = make_number(c, v);
-        return 0;
-    }
-    if (dtype == DT_U8 && planes_of(&planes, &in->type)) { /* 0 to 255 is what it expects */
-        uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
-        make_drawings(bytes, &planes, DRAW_SCENES, &c->opt, 0, count);
-        in->data = bytes;
-        return 0;
-    }
-    if (whole) {
-        in->data =
-            make_integers(c->arena, dtype, n * count, indices_of(c->original, v), c->opt.seed);
-        return 0;
-    }
-    if (dtype != DT_F32)
-        return diag_error(c->diag, "no samples for input '%s' of %s: give --data", v->name,
-                          dtype_name(v->type.dtype));
-    uint8_t *bytes = NEW_ARRAY(c->arena, uint8_t, n * count);
-    in->type.dtype = DT_U8;
-    in->data = bytes;
-    set_range(c->arena, in, &presets[0]);
-    if (planes_of(&planes, &in->type)) {
-        make_drawings(bytes, &planes, DRAW_SCENES, &c->opt, 0, count);
-    } else {
-        make_noise(bytes, n, count, c->opt.seed);
-        set_range(c->arena, in, &(Preset){"", 255.0f / 40, -128.0f / 40});
-    }
-    return 0;
+    return make_elements(in, c, v, n, in->same ? 1 : count);
 }
 
 /* Bytes of a sample of all inputs as it is kept: floats are bytes. */
@@ -233,7 +190,7 @@ static int64_t bytes_of_sample(const Graph *g, const int *axes, const Options *o
 {
     int64_t bytes = 0;
     for (int k = 0; k < g->ninputs; k++) {
-        const Type t = sample_type(&g->inputs[k]->type, axes[k], o);
+        const Type t = synthesize_type(&g->inputs[k]->type, axes[k], o);
         const int64_t n = t.rank >= 0 ? type_count(&t) : 0;
         const int64_t each = dtype_is_float(t.dtype) ? 1 : (int64_t)dtype_size(t.dtype);
         if (n > 0 && n <= MOST_ELEMENTS) bytes += n * each; /* make_input refuses the others */
@@ -456,7 +413,8 @@ int synthesize(Samples **out, Context *c, int64_t count)
     s->source = "smooth noise";
     for (int k = 0; k < g->ninputs; k++)
         TRY(make_input(&s->inputs[k], c, g->inputs[k], axes[k], s->count));
-    bool image = g->ninputs == 1 && dtype_is_float(g->inputs[0]->type.dtype) &&
-                 s->inputs[0].type.dtype == DT_U8 && planes_of(&planes, &s->inputs[0].type);
+    bool image = g->ninputs > 0 && only_input(g, g->inputs[0]) &&
+                 dtype_is_float(g->inputs[0]->type.dtype) && s->inputs[0].type.dtype == DT_U8 &&
+                 planes_of(&planes, &s->inputs[0].type);
     return image ? choose_drawings(c, s) : 0;
 }

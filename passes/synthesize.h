@@ -11,6 +11,19 @@
  * answers. samples->source says what was done. */
 int synthesize(Samples **out, Context *c, int64_t count);
 
+/* The type of one sample of an input of type t: without its batch axis; open sizes as chosen. */
+Type synthesize_type(const Type *t, int axis, const Options *o);
+
+/* ---- numbers (synthesize_integers.c) ---------------------------------------------------- */
+
+/* What an input that is a single number, the same for all samples, may be: a constant that it is
+ * compared with, or 1. */
+double synthesize_number(const Graph *g, const Value *v);
+/* It, as an element of v's type. */
+void *make_number(Context *c, const Value *v);
+/* `count` samples of an input of integers or bools. */
+void *make_integers(Context *c, const Value *v, const Type *sample, int64_t count);
+
 /* ---- drawings (draw.c) ----------------------------------------------------------------- */
 
 typedef enum DrawStyle {

@@ -384,6 +384,8 @@ static int stuck(const Round *q, Diag *d)
         bool waits = !q->needed[k] || q->done[k];
         for (int i = 0; i < n->nin; i++) waits |= n->in[i] && !is_there(q, n->in[i]);
         if (waits) continue;
+        if (n->op == OP_Opaque)
+            return node_error(d, n, "what it does is not known, or not settled: it cannot be run");
         if (!q->device->kernels[n->op].run)
             return node_error(d, n, "device '%s' has no kernel for this operator", q->device->name);
         return node_error(d, n, "the shape of its result does not follow from its operands");

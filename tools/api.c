@@ -399,6 +399,7 @@ static int do_inspect(ehap *e, const char *a, const char *b)
 {
     (void)a, (void)b;
     int status = need_model(e); /* weights stay unread */
+    if (!status) status = branches_settle(e);
     if (!status && !e->c.original) status = job_canonical(e);
     if (status) return status;
     report_layers(e);
@@ -420,6 +421,7 @@ int ehap_lint(ehap *e) { return guarded(e, do_lint, NULL, NULL); }
 static int do_infer(ehap *e, const char *in, const char *out)
 {
     int status = need_weights(e);
+    if (!status) status = branches_settle(e);
     return status ? status : run_arrays(e, in, out);
 }
 
@@ -432,6 +434,7 @@ static int do_test_data(ehap *e, const char *dir, const char *unused)
 {
     (void)unused;
     int status = need_weights(e);
+    if (!status) status = branches_settle(e);
     return status ? status : run_test_data(e, dir);
 }
 

@@ -138,6 +138,7 @@ int job_begin(ehap *e, const char *job, bool runs)
 {
     int status = need_weights(e), detached = 0;
     if (status || e->c.original) return status;
+    if ((status = branches_settle(e))) return status;
     e->c.opt.whole_process = true;
     const bool integers = !strstr(job, "requantize"); /* which makes floats of them */
     if (runs && halves_widen(&e->halves, e->c.graph, e->arena, &e->diag) < 0) return EHAP_BAD_INPUT;

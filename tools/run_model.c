@@ -20,11 +20,12 @@ static int allow(const void *ctx, size_t bytes, Diag *d)
     return memory_allows(l->options, process_resident() + bytes, l->samples, d);
 }
 
-/* Runs on in[] (one per graph input, in order); out[] borrows the arena. */
+/* Runs on in[] (one per graph input, in order); out[] borrows the arena. The arrays decide which
+ * branches are taken, in a copy: others may decide otherwise. */
 static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
 {
     Inference *r;
-    const Graph *g = e->c.graph;
+    Graph *g = graph_clone(e->c.graph, e->arena, NULL);
     Type *types = NEW_ARRAY(e->arena, Type, g->ninputs);
     const void **data = NEW_ARRAY(e->arena, const void *, g->ninputs);
     const Limit limit = {&e->c.opt, g->ninputs && in[0].type.rank > 0 ? in[0].type.dim[0] : 1};
@@ -33,7 +34,8 @@ static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
         data[i] = in[i].data;
     }
     const InferenceOptions o = {.device = e->c.opt.device, .allow = allow, .ctx = &limit};
-    if (inference_new(&r, g, &o, &e->diag) < 0) return EHAP_BAD_INPUT;
+    if (branches_decide(g, types, data, &o, &e->diag) < 0 || inference_new(&r, g, &o, &e->diag) < 0)
+        return EHAP_BAD_INPUT;
     const int status = inference_run(r, types, data, &e->diag);
     for (int k = 0; k < g->noutputs && status == 0; k++) {
         Type t;
@@ -45,6 +47,24 @@ static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
     return status < 0 ? EHAP_BAD_INPUT : EHAP_OK;
 }
 
+/* Zeros for an input that nobody reads, of the sizes that the arrays given have. */
+static NamedArray unread(ehap *e, const Value *v, const NamedArray *in)
+{
+    const Graph *g = e->c.graph;
+    NamedArray a = {v->name, v->type, NULL};
+    for (int k = 0; k < a.type.rank; k++) {
+        const int64_t open = v->type.dim[k];
+        for (int i = 0; i < g->ninputs && dim_is_sym(a.type.dim[k]); i++)
+            for (int m = 0; m < g->inputs[i]->type.rank && m < in[i].type.rank; m++)
+                if (in[i].data && g->inputs[i]->type.dim[m] == open)
+                    a.type.dim[k] = in[i].type.dim[m];
+        if (dim_is_sym(a.type.dim[k])) a.type.dim[k] = 1;
+    }
+    const int64_t bytes = a.type.rank < 0 ? -1 : type_bytes(&a.type);
+    if (bytes >= 0) a.data = arena_alloc(e->arena, (size_t)bytes + 8);
+    return a;
+}
+
 int run_arrays(ehap *e, const char *in_npz, const char *out_npz)
 {
     NamedArray *given;
@@ -53,9 +73,11 @@ int run_arrays(ehap *e, const char *in_npz, const char *out_npz)
     NamedArray *in = NEW_ARRAY(e->arena, NamedArray, g->ninputs);
     NamedArray *out = NEW_ARRAY(e->arena, NamedArray, g->noutputs);
     if (npz_read(&given, &n, e->arena, in_npz, &e->diag) < 0) return EHAP_BAD_INPUT;
-    for (int i = 0; i < g->ninputs; i++) {
+    for (int i = 0; i < g->ninputs; i++)
         for (int k = 0; k < n && !in[i].data; k++)
             if (strcmp(given[k].name, g->inputs[i]->name) == 0) in[i] = given[k];
+    for (int i = 0; i < g->ninputs; i++) {
+        if (!in[i].data && !value_is_read(g, g->inputs[i])) in[i] = unread(e, g->inputs[i], in);
         if (in[i].data) continue;
         diag_error(&e->diag, "'%s' has no array named '%s'", in_npz, g->inputs[i]->name);
         return EHAP_BAD_INPUT;

@@ -26,6 +26,8 @@ struct ehap {
     Context *behind;  /* where the tail was compressed; NULL: it was not */
     ModelStats apart; /* of the tail as it was */
     const char *in_path, *data, *eval, *scores;
+    const char *fix;    /* --fix: "sr=16000,…"; NULL: none */
+    bool settled;       /* branches_settle() is done */
     const char *device; /* as asked for; c.opt.device has the flags below in its name */
     bool tf32, deterministic;
     const char *resume; /* folder; NULL: none */
@@ -58,6 +60,14 @@ int job_canonical(ehap *e); /* c.original: the model in canonical form, which al
 /* What makes a run this one: version, job, options, the model, the files it takes data from. Reads
  * all of the model, so only who needs it asks. */
 int job_key(ehap *e, uint64_t *key);
+
+/* branches.c */
+/* Sets what --fix says and replaces every If whose condition is known by the branch it takes, once;
+ * a remark says which inputs would decide others. */
+int branches_settle(ehap *e);
+/* The same in g, to be run on inputs of these types and data, as far as they decide. */
+int branches_decide(Graph *g, const Type *types, const void *const *data, const InferenceOptions *o,
+                    Diag *d);
 
 /* report.c */
 int report_write(ehap *e, const char *path);

@@ -20,6 +20,11 @@ int refine_types(Node *n, bool *changed, Diag *d);
 /* A flag per value id: whether the graph names it as an output. */
 bool *output_flags(const Graph *g, Arena *a);
 
+/* fix_inputs.c: whether --fix takes a value for an input of g; sets those of a list
+ * "NAME=VALUE,NAME=V:V:V". -1 after an error that names what is wrong. */
+bool fix_possible(const Graph *g, const Value *v);
+int fix_inputs(Graph *g, const char *list, Diag *d);
+
 /* Einsum nodes as MatMul, where they are one (einsum.c). */
 void simplify_einsum(Graph *g);
 

@@ -1,8 +1,10 @@
 /* Where samples lie in inputs and outputs, whatever axis that is. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -219,10 +221,10 @@ static void every_sample_is_observed_once(void **state)
 /* Without data: states are made along their axis, numbers as what they are compared with. */
 static void made_samples(void **state)
 {
-    static const char net[] =
-        "g (float[batch,64] x, float[2,batch,3] s, int64 rate, bool[batch,4] m)"
-        " => (y, z, q) <int64 usual = {16000}>"
-        "{ y = Relu (x) z = Relu (s) q = Equal (rate, usual) }";
+    static const char net[] = "g (float[batch,64] x, float[2,batch,3] s, int64 rate, bool[batch,4] "
+                              "m, int64[batch,2] none)"
+                              " => (y, z, q, n) <int64 usual = {16000}>"
+                              "{ y = Relu (x) z = Relu (s) q = Equal (rate, usual) n = Not (m) }";
     (void)state;
     Arena *a = arena_new();
     Diag d = diag_stderr("net");
@@ -236,6 +238,49 @@ static void made_samples(void **state)
     assert_true(s->inputs[2].same);
     assert_int_equal(*(const int64_t *)sample_at(&s->inputs[2], 0, NULL), 16000);
     assert_int_equal(*(const uint8_t *)sample_at(&s->inputs[3], 7, NULL), 1);
+    assert_true(s->inputs[4].same); /* nobody reads it */
+    assert_int_equal(*(const int64_t *)sample_at(&s->inputs[4], 9, NULL), 0);
+    arena_free(a);
+}
+
+/* Integers whose names say what they are, in a decoder whose mask covers past and present: its
+ * length is found to be their sum. Doubles are made as floats are. */
+static void made_by_name(void **state)
+{
+    static const char net[] =
+        "g (int64[N,t] position_ids, int64[N,all] attention_mask, float[N,p,3] past, int64[N] lens,"
+        "   double[N,2] d) => (y, z, u)"
+        "{ a = Cast <to = 1> (position_ids) b = Unsqueeze (a, last) c = Expand (b, wide)"
+        "  k = Concat <axis = 1> (past, c) m = Cast <to = 1> (attention_mask)"
+        "  n = Unsqueeze (m, last) y = Mul (k, n) z = Neg (lens) u = Exp (d) }";
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("net");
+    char text[1024];
+    snprintf(text, sizeof text, "%.*s <int64[1] last = {2}, int64[3] wide = {1, 1, 3}> %s",
+             (int)(strstr(net, "{ a") - net), net, strstr(net, "{ a"));
+    Graph *g = parse(a, text);
+    Context c = {.arena = a, .graph = g, .original = g, .diag = &d, .opt = {.device = "cpu"}};
+    Samples *s;
+    Rows y;
+    assert_int_equal(sizes_choose(&c), 0);
+    assert_int_equal(synthesize(&s, &c, 20), 0);
+    const int64_t *at = sample_at(&s->inputs[0], 5, NULL),
+                  *mask = sample_at(&s->inputs[1], 5, NULL);
+    const int64_t now = s->inputs[0].type.dim[0], all = s->inputs[1].type.dim[0];
+    assert_int_equal(all, now + s->inputs[2].type.dim[0]);
+    for (int64_t k = 0; k < now; k++) assert_int_equal(at[k], k);
+    for (int64_t k = 0; k < all; k++) assert_int_equal(mask[k], 1);
+    assert_int_equal(*(const int64_t *)sample_at(&s->inputs[3], 3, NULL), all);
+    double sum = 0;
+    for (int i = 0; i < 20; i++) {
+        double x[2];
+        samples_gather(s, 4, (int64_t[]){i}, 1, DT_F64, x);
+        assert_true(fabs(x[0]) < 4 && fabs(x[1]) < 4);
+        sum += fabs(x[0]) + fabs(x[1]);
+    }
+    assert_true(sum > 4);
+    assert_int_equal(forward_rows(&y, a, g, g->outputs[0], s, 20, NULL, &c.opt, &d), 0);
     arena_free(a);
 }
 
@@ -278,6 +323,7 @@ int main(void)
         cmocka_unit_test(rows_of_doubles_are_refused),
         cmocka_unit_test(every_sample_is_observed_once),
         cmocka_unit_test(made_samples),
+        cmocka_unit_test(made_by_name),
         cmocka_unit_test(made_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
