@@ -121,15 +121,14 @@ static int fix_input(Graph *g, Value *v, const char *text, Diag *d)
 int fix_inputs(Graph *g, const char *list, Diag *d)
 {
     bool *fixed = NEW_ARRAY(g->arena, bool, g->ninputs + 1);
-    size_t n;
-    for (const char *p; (p = next_name(&list, &n));) {
-        char *one = arena_printf(g->arena, "%.*s", (int)n, p), *eq = strrchr(one, '=');
+    for (const char *const *one = name_list(g->arena, list); *one; one++) {
+        char *name = arena_strdup(g->arena, *one), *eq = strrchr(name, '=');
         int i = 0;
-        if (!eq) return diag_error(d, "--fix takes NAME=VALUE, not '%s'", one);
+        if (!eq) return diag_error(d, "--fix takes NAME=VALUE, not '%s'", *one);
         *eq = '\0';
-        while (i < g->ninputs && strcmp(g->inputs[i]->name, one) != 0) i++;
-        if (i == g->ninputs) return diag_error(d, "--fix: the model has no input '%s'", one);
-        if (fixed[i]) return diag_error(d, "--fix: input '%s' is fixed twice", one);
+        while (i < g->ninputs && strcmp(g->inputs[i]->name, name) != 0) i++;
+        if (i == g->ninputs) return diag_error(d, "--fix: the model has no input '%s'", name);
+        if (fixed[i]) return diag_error(d, "--fix: input '%s' is fixed twice", name);
         fixed[i] = true;
         TRY(fix_input(g, g->inputs[i], eq + 1, d));
     }
