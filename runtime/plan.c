@@ -53,13 +53,14 @@ static void mark_needed(Plan *pl)
     }
 }
 
+/* n makes or reads v; NULL: v is an input. */
 static int check_value(Plan *pl, const Node *n, const Value *v)
 {
     char text[256];
-    if (!dtype_size(v->type.dtype) || type_bytes(&v->type) < 0)
-        return node_error(pl->d, n, "'%s' has no static size: %s", v->name,
-                          type_print(pl->g, &v->type, text, sizeof text));
-    return 0;
+    if (dtype_size(v->type.dtype) && type_bytes(&v->type) >= 0) return 0;
+    type_print(pl->g, &v->type, text, sizeof text);
+    return n ? node_error(pl->d, n, "'%s' has no static size: %s", v->name, text)
+             : diag_error(pl->d, "input '%s' has no static size: %s", v->name, text);
 }
 
 static int check_node(Plan *pl, const Node *n)

@@ -236,6 +236,11 @@ static void test_errors(void **state)
     assert_non_null(strstr(last_message, "mystery"));
     assert_int_equal(program_compile(&p, g, &(ProgramOptions){.device = "abacus"}, &d), -1);
     assert_non_null(strstr(last_message, "abacus"));
+    Graph *open = graph_new(a, "open");
+    x = graph_add_input(open, "x", TYPE(DT_F32, graph_symbol(open, "N"), 6));
+    graph_add_output(open, build(open, OP_Relu, IN(x), NO_ATTRS));
+    assert_int_equal(program_compile(&p, open, &(ProgramOptions){.device = "ref"}, &d), -1);
+    assert_non_null(strstr(last_message, "input 'x' has no static size: float[N,6]"));
     arena_free(a);
 }
 
