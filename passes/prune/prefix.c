@@ -12,7 +12,7 @@ Prefix *prefix_new(Arena *a, const Graph *g, const Graph *original, const Sample
                   .samples = s,
                   .opt = *o,
                   .n = n,
-                  .shard = shard_size(g, s, shard_for(n)),
+                  .shard = shard_size(g, s, shard_for(n / HELD_EVERY)),
                   .limit = limit,
                   .diag = d};
     for (int k = 0; k < SIDES; k++) p->done[k] = NEW_ARRAY(a, bool, p->side[k]->nnodes);

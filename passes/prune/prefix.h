@@ -12,6 +12,8 @@
 #include "passes/batches.h"
 
 enum { SIDES = 2 }; /* 0: the network, 1: the original */
+/* Shards are so small that one of so many can be held out, where the samples are that many. */
+enum { HELD_EVERY = 4 };
 
 /* A value kept for all samples: [shards, elements per shard]. */
 typedef struct Kept {

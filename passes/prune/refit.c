@@ -1,7 +1,12 @@
 /* The least-squares fit of one layer (see reconstruct.c for what is fitted to what).
  *
  * x are patches at POSITIONS places of every sample, or more where samples are few; a row [x | 1 |
- * t] each. Their products are added up, shard by shard, in least_squares.c. */
+ * t] each. Their products are added up, shard by shard, in least_squares.c.
+ *
+ * How far the weights are held back to what they were is decided by cross-validation: every
+ * HELD_EVERY'th shard is held out, fits to the others are tried on it, and the best ridge is that
+ * of the fit to all. Too few samples to hold any out, and layers so wide that a fit takes seconds,
+ * have a ridge by the number of samples. */
 #include "passes/prune/refit.h"
 
 #include <math.h>
@@ -10,7 +15,7 @@
 #include "ir/window.h"
 #include "passes/prune/least_squares.h"
 
-enum { POSITIONS = 16, ROWS_PER_UNKNOWN = 4, ROW_BLOCK = 256 };
+enum { POSITIONS = 16, ROWS_PER_UNKNOWN = 4, ROW_BLOCK = 256, MOST_TRIED = 2304 };
 static const double RIDGE = 1e-4, MOST_RIDGE = 0.1; /* of REFIT_SAMPLES samples, of one */
 
 /* ---- rows --------------------------------------------------------------------------- */
@@ -214,8 +219,10 @@ static int take(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst
 static int add_up(void *ctx, int64_t shard, const PrefixStep *step, Instance *inst)
 {
     Task *t = ctx;
-    (void)shard, (void)step;
-    least_squares_add(&t->q, instance_result(inst), t->rows);
+    const int64_t shards = feed_shards(step->feed),
+                  every = shards < HELD_EVERY ? shards : HELD_EVERY;
+    const bool hold = t->q.held && every > 2 && shard % every == every - 1;
+    least_squares_add(&t->q, instance_result(inst), t->rows, hold);
     return 0;
 }
 
@@ -354,31 +361,33 @@ static void add_weights(const Task *t, const double *d)
 
 /* Few samples say less than their rows do, which lie side by side: what they ask for is trusted
  * less. Measured on detectors refitted with three photographs and judged on another. */
-static double ridge(int64_t samples)
+static double usual_ridge(int64_t samples)
 {
     return fmin(MOST_RIDGE, RIDGE * fmax(1, (double)REFIT_SAMPLES / (double)samples));
 }
 
-/* False: there is nothing to fit. */
-static bool solve(Task *t)
+/* NULL, or why the layer keeps its weights. */
+static const char *solve(Task *t)
 {
+    static const char *const constant = "its input is constant",
+                             *const worse = "on samples held out no others are better";
     const Fit *f = t->f;
     Arena *a = t->arena;
+    double *w = grouped(t) ? NEW_ARRAY(a, double, f->outputs * t->q.columns) : present_weights(t),
+           *mean = NEW_ARRAY(a, double, f->outputs), *variance = NEW_ARRAY(a, double, f->outputs);
+    const double ridge =
+        t->q.held_rows ? least_squares_choose(&t->q, f->intercept, w) : usual_ridge(t->samples);
+    if (!isfinite(ridge)) return worse;
+    const bool moments = f->norm && !grouped(t);
+    if (!least_squares_solve(&t->q, ridge, f->intercept, w, moments ? mean : NULL, variance))
+        return constant;
     if (grouped(t)) {
-        double *d = NEW_ARRAY(a, double, f->outputs * t->q.columns);
-        if (!least_squares_solve(&t->q, ridge(t->samples), f->intercept, d, NULL, NULL, a))
-            return false;
-        add_weights(t, d);
-        return true;
+        add_weights(t, w);
+        return NULL;
     }
-    double *w = present_weights(t), *mean = NEW_ARRAY(a, double, f->outputs),
-           *variance = NEW_ARRAY(a, double, f->outputs);
-    if (!least_squares_solve(&t->q, ridge(t->samples), f->intercept, w, f->norm ? mean : NULL,
-                             variance, a))
-        return false;
     write_weights(t, w);
     if (f->norm) write_norm(t, w, mean, variance);
-    return true;
+    return NULL;
 }
 
 int refit_layer(Context *c, Prefix *prefix, const Fit *f, int64_t samples, size_t *bytes)
@@ -391,13 +400,14 @@ int refit_layer(Context *c, Prefix *prefix, const Fit *f, int64_t samples, size_
               .arena = a,
               .unknowns = (f->columns + f->group - 1) / f->group};
     if (grouped(&t)) keep_present(&t);
-    t.q = least_squares_new(a, (int)t.unknowns + f->intercept, (int)f->outputs);
+    t.q = least_squares_new(a, (int)t.unknowns + f->intercept, (int)f->outputs,
+                            samples >= HELD_EVERY && t.unknowns <= MOST_TRIED);
     Value *values[] = {f->x, f->target, f->other};
     int side[] = {0, 1, 0};
     int status = prefix_run(prefix, f->other ? 3 : 2, values, side, &calls, &t, bytes);
-    if (status == 0 && !solve(&t))
-        diag_remark(c->diag, "reconstruct: '%s' keeps its weights, its input is constant",
-                    node_label(f->node));
+    const char *why = status == 0 ? solve(&t) : NULL;
+    if (why)
+        diag_remark(c->diag, "reconstruct: '%s' keeps its weights: %s", node_label(f->node), why);
     arena_free(a);
     return status;
 }

@@ -21,7 +21,8 @@ typedef struct Fit {
 
 /* Gives f's node, and the BatchNormalization behind it, new constants in c->graph: those with which
  * its output comes closest to the target (less the other operand) over `samples` samples. What it
- * takes raises *bytes. Where there is nothing to fit it says so, and all stays. */
+ * takes raises *bytes. Where there is nothing to fit, or what fits some samples is no better on the
+ * others, it says so, and all stays. */
 int refit_layer(Context *c, Prefix *prefix, const Fit *f, int64_t samples, size_t *bytes);
 
 #endif

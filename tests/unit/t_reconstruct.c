@@ -15,7 +15,7 @@ static void solves_what_it_should(void **state)
 {
     Arena *a = arena_new();
     enum { N = 400, COLUMNS = 21, TARGETS = 2 };
-    LeastSquares q = least_squares_new(a, COLUMNS, TARGETS);
+    LeastSquares q = least_squares_new(a, COLUMNS, TARGETS, false);
     float *rows = NEW_ARRAY(a, float, N *q.width + 64);
     float *part = NEW_ARRAY(a, float, q.width *COLUMNS);
     double *w = NEW_ARRAY(a, double, TARGETS *COLUMNS), mean[TARGETS], variance[TARGETS];
@@ -33,8 +33,8 @@ static void solves_what_it_should(void **state)
         square += y * y;
     }
     least_squares_part(&q, rows, N, part);
-    least_squares_add(&q, part, N);
-    assert_true(least_squares_solve(&q, 1e-9, true, w, mean, variance, a));
+    least_squares_add(&q, part, N, false);
+    assert_true(least_squares_solve(&q, 1e-9, true, w, mean, variance));
     for (int k = 0; k < COLUMNS; k++) {
         double want0 = k == 0 ? 3 : k == 19 ? -2 : k == 20 ? 7 : 0;
         double want1 = k == 4 ? 1 : k == 20 ? -1 : 0;
@@ -42,6 +42,45 @@ static void solves_what_it_should(void **state)
     }
     assert_true(fabs(mean[0] - sum / N) < 1e-3);
     assert_true(fabs(variance[0] - (square / N - sum / N * sum / N)) < 1e-2);
+    arena_free(a);
+}
+
+/* 60 rows of 40 columns, a fifth of them held out; targets that follow x where `follow`, else
+ * noise. */
+static double chosen_ridge(Arena *a, bool follow, float noise)
+{
+    enum { N = 60, COLUMNS = 41 };
+    LeastSquares q = least_squares_new(a, COLUMNS, 1, true);
+    Rng r = rng_new(6, 0);
+    double *w0 = NEW_ARRAY(a, double, COLUMNS);
+    for (int part = 0; part < 5; part++) {
+        float *rows = NEW_ARRAY(a, float, N / 5 * q.width + 64);
+        float *sums = NEW_ARRAY(a, float, q.width *COLUMNS);
+        for (int i = 0; i < N / 5; i++) {
+            float *row = rows + i * q.width;
+            for (int k = 0; k < COLUMNS - 1; k++) row[k] = rng_normal(&r);
+            row[COLUMNS - 1] = 1;
+            row[COLUMNS] = (follow ? row[0] + row[7] : 0) + noise * rng_normal(&r);
+        }
+        least_squares_part(&q, rows, N / 5, sums);
+        least_squares_add(&q, sums, N / 5, part == 4);
+    }
+    assert_true(q.rows == N && q.held_rows == N / 5);
+    const double ridge = least_squares_choose(&q, true, w0);
+    assert_true(w0[0] == 0);
+    assert_true(least_squares_solve(&q, 1e-3, true, w0, NULL, NULL)); /* all rows are there still */
+    assert_true(!follow || noise > 0.5F || fabs(w0[0] - 1) < 0.05);
+    return ridge;
+}
+
+static void held_out_rows_decide_how_much_is_fitted(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    const double exact = chosen_ridge(a, true, 0.01F), noisy = chosen_ridge(a, true, 3),
+                 none = chosen_ridge(a, false, 1);
+    if (!(exact <= 1e-3 && noisy > 10 * exact && none > 1))
+        fail_msg("ridges %g, %g, %g", exact, noisy, none);
     arena_free(a);
 }
 
@@ -219,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(solves_what_it_should),
+        cmocka_unit_test(held_out_rows_decide_how_much_is_fitted),
         cmocka_unit_test(duplicates_are_made_up_for_exactly),
         cmocka_unit_test(few_samples_do_no_harm),
         cmocka_unit_test(outputs_come_closer),
