@@ -103,25 +103,40 @@ static void *quantized_bytes(Graph *g, const Node *fq, int axis, int64_t qmin, i
     return q;
 }
 
-/* Values on one grid share it; made[] are those that there are, by the id of the float one. */
-static Value *zero_point(Graph *g, const Node *fq, DType dtype, Value **made)
+/* Zero points that there are. Most are alike, and those of weights and biases nothing but zeros. */
+typedef struct Zeros {
+    Value **made;
+    int n;
+} Zeros;
+
+/* A constant with these elements, named after the first tensor that has it. */
+static Value *zero_point(Zeros *z, Graph *g, const char *of, const char *suffix, Type t,
+                         const void *data)
+{
+    for (int k = 0; k < z->n; k++)
+        if (type_equal(&z->made[k]->type, &t) &&
+            memcmp(z->made[k]->data, data, (size_t)type_bytes(&t)) == 0)
+            return z->made[k];
+    return z->made[z->n++] = constant(g, of, suffix, t, data);
+}
+
+static Value *grid_zero(Zeros *zeros, Graph *g, const Node *fq, DType dtype)
 {
     const Value *z = fq->in[2];
-    if (made[z->id] && made[z->id]->type.dtype == dtype) return made[z->id];
     const float *zero = z->data;
     int64_t n = type_count(&z->type);
     uint8_t *q = NEW_ARRAY(g->arena, uint8_t, n);
     for (int64_t i = 0; i < n; i++) q[i] = (uint8_t)(int)zero[i];
-    return made[z->id] = constant(g, fq->in[0]->name, "_zero_point",
-                                  type_of(dtype, z->type.rank, z->type.dim), q);
+    return zero_point(zeros, g, fq->in[0]->name, "_zero_point",
+                      type_of(dtype, z->type.rank, z->type.dim), q);
 }
 
-static Value *lower_fake_quant(Graph *g, const Node *fq, Value **zeros)
+static Value *lower_fake_quant(Graph *g, const Node *fq, Zeros *zeros)
 {
     Value *x = fq->in[0], *scale = fq->in[1];
     int64_t qmin = node_int(fq, "qmin", 0), qmax = node_int(fq, "qmax", 255);
     int axis = (int)node_int(fq, "axis", -1);
-    Value *zero = zero_point(g, fq, qmin < 0 ? DT_I8 : DT_U8, zeros), *q;
+    Value *zero = grid_zero(zeros, g, fq, qmin < 0 ? DT_I8 : DT_U8), *q;
     const char *name = x->name;
     if (value_is_const(x)) {
         Type t = type_of(zero->type.dtype, x->type.rank, x->type.dim);
@@ -134,7 +149,7 @@ static Value *lower_fake_quant(Graph *g, const Node *fq, Value **zeros)
     return convert(g, OP_DequantizeLinear, name, q, scale, zero, axis);
 }
 
-static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w)
+static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w, Zeros *zeros)
 {
     int64_t n = b->type.dim[0];
     const float *bias = b->data, *sw = w->in[1]->data;
@@ -148,7 +163,7 @@ static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w)
     Type ints = type_of(DT_I32, 1, &n), floats = type_of(DT_F32, 1, &n);
     Value *qv = value_const(g, arena_printf(g->arena, "%s_quantized", b->name), ints, q);
     Value *s = constant(g, b->name, "_quantized_scale", floats, scale);
-    Value *z = constant(g, b->name, "_quantized_zero_point", ints, zero);
+    Value *z = zero_point(zeros, g, b->name, "_quantized_zero_point", ints, zero);
     return convert(g, OP_DequantizeLinear, b->name, qv, s, z, 0);
 }
 
@@ -190,7 +205,7 @@ int pass_quantize(Context *c, const char *opt)
     int lowered = 0;
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (t->int32_bias) raise_tiny_scales(g);
-    Value **zeros = NEW_ARRAY(g->arena, Value *, g->nvalues);
+    Zeros zeros = {.made = NEW_ARRAY(g->arena, Value *, 2 * g->nnodes)}; /* a node's, its bias's */
     Rewrite r = rewrite_begin(g);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i], *w;
@@ -198,11 +213,12 @@ int pass_quantize(Context *c, const char *opt)
         g->at = n;
         if (n->op == OP_FakeQuant) {
             n->in[0] = rewrite_value(&r, n->in[0]);
-            rewrite_replace(&r, n->out[0], lower_fake_quant(g, n, zeros));
+            rewrite_replace(&r, n->out[0], lower_fake_quant(g, n, &zeros));
             lowered++;
             continue;
         }
-        if (t->int32_bias && has_integer_bias(n, &x, &w)) n->in[2] = lower_bias(g, n->in[2], x, w);
+        if (t->int32_bias && has_integer_bias(n, &x, &w))
+            n->in[2] = lower_bias(g, n->in[2], x, w, &zeros);
         rewrite_map_inputs(&r, n);
         node_append(g, n);
     }
