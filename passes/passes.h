@@ -33,6 +33,7 @@ typedef struct Options {
     const char *target;      /* a name from targets.c; NULL: "ort" */
     double quant_drop;       /* largest relative error one layer may cost; 0: any */
     double least_sqnr;       /* dB that its own grids must leave a layer; 0: choose */
+    double least_output;     /* dB that all grids must leave each output; 0: choose */
     const char *calibration; /* "mse", "entropy", …; NULL: "mse" */
     const char *ranges;      /* while training: "learned", …; NULL: "learned" */
     int weight_bits;         /* 7 or 8; 0: 7 */

@@ -89,6 +89,8 @@ static const struct {
      "keep layers in float that, quantized alone, move the outputs by more than D of their power"},
     {"least-sqnr", "D", NUMBER, OPT(least_sqnr), -1000, 1000,
      "keep layers in float whose own grids leave less than D dB of signal to noise (15)"},
+    {"least-output", "D", NUMBER, OPT(least_output), -1000, 1000,
+     "keep more layers in float until each output has D dB of signal to noise (12)"},
     {"calibration", "mse|entropy|percentile|min-max|moving-average", CHOICE, OPT(calibration), 0, 0,
      "how activations' ranges are found (mse)"},
     {"ranges", "learned|moving-average|fixed", CHOICE, OPT(ranges), 0, 0,

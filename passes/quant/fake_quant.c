@@ -359,6 +359,7 @@ int pass_fake_quant(Context *c, const char *opt)
     const Target *t = target_find(c->opt.target);
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     TRY(pass_number(&c->opt.least_sqnr, c, opt, "least-sqnr", -INFINITY, INFINITY));
+    TRY(pass_number(&c->opt.least_output, c, opt, "least-output", -INFINITY, INFINITY));
     int bits = c->opt.weight_bits ? c->opt.weight_bits : t->weight_bits;
     if (bits < 2 || bits > 8)
         return diag_error(c->diag, "weights of %d bits, but 2 to 8 are possible", bits);

@@ -11,18 +11,26 @@ enum { MEASURED_SAMPLES = 128 };
  * before those were placed. Their number. */
 int quantized_products(const Graph *plain, const Graph *g, Node **node, Node **twin);
 
-/* Sets sqnr of g's quantized products: 10 log10 of the power of the layer's output in `plain` over
- * that of the difference, all layers quantized. own: sets `own`, the same where the products before
- * the layer deliver what they do in `plain`. */
-int measure_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g, bool own);
+/* Sets `own` of g's quantized products: 10 log10 of the power of the layer's output in `plain` over
+ * that of the difference, where the products before the layer deliver what they do in `plain`. */
+int measure_own_sqnr(QuantReport *q, Context *c, const Graph *plain, const Graph *g);
+/* Sets `sqnr`, the same with all layers quantized. *outputs: of the network's float output where it
+ * is least; INFINITY if there is none. What is known to lie in [0, 1] or [-1, 1] (behind Sigmoid,
+ * Softmax …) has at least the power of a step of 1/255: less is no signal there. */
+int measure_sqnr(QuantReport *q, double *outputs, Context *c, const Graph *plain, const Graph *g);
 
 /* bias_correction.c. Takes what rounding the weights moves the means of g's products by off their
  * biases, where `own` is less than `below`. */
 int correct_biases(Context *c, const Graph *plain, Graph *g, const QuantReport *q, double below);
 
-/* Sets cost of each: the squared error of the network's float outputs, relative to their power,
- * summed over outputs, with only that layer quantized. */
+/* The squared error of the network's float outputs, relative to their power, summed over outputs,
+ * with only those grids of g (flags by place in its node list), over at most `limit` samples. */
+int grids_cost(double *cost, Context *c, const Graph *plain, const Graph *g, const bool *grids,
+               int64_t limit);
+/* Sets cost of each: that of the grids on the layer's operands. */
 int measure_costs(QuantReport *q, int n, Context *c, const Graph *plain, const Graph *g);
+/* Whether n is a product that g's quantization makes one of integers. */
+bool is_quantized_product(const Node *n);
 
 /* in_float.c. Quantizes c->graph by place_fake_quant, corrects biases, fills the report, and keeps
  * in float what the options say is too costly there. */

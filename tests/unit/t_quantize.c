@@ -262,13 +262,15 @@ static void biases_make_up_for_rounded_weights(void **state)
     c.graph = uneven_net(a);
     const Graph *plain = graph_clone(c.graph, a, NULL);
     assert_int_equal(place_fake_quant(&c, target_find("ort"), 7, NULL, NULL), 0);
-    assert_int_equal(measure_sqnr(&before, &c, plain, c.graph, false), 0);
-    before.own = before.sqnr; /* it is the only layer */
+    double outputs;
+    assert_int_equal(measure_sqnr(&before, &outputs, &c, plain, c.graph), 0);
+    assert_true(outputs > before.sqnr - 3 && outputs < before.sqnr); /* rounded once more */
+    before.own = before.sqnr;                                        /* it is the only layer */
     assert_int_equal(correct_biases(&c, plain, c.graph, &before, before.own), 0);
     assert_true(*(const float *)nth(c.graph, OP_Conv, 0)->in[2]->data == 0);
     assert_int_equal(correct_biases(&c, plain, c.graph, &before, before.own + 1), 0);
-    assert_int_equal(measure_sqnr(&after, &c, plain, c.graph, false), 0);
-    assert_int_equal(measure_sqnr(&after, &c, plain, c.graph, true), 0);
+    assert_int_equal(measure_sqnr(&after, &outputs, &c, plain, c.graph), 0);
+    assert_int_equal(measure_own_sqnr(&after, &c, plain, c.graph), 0);
     assert_true(after.sqnr > before.sqnr + 2);
     assert_float_equal(after.own, after.sqnr, 0.01);
     const float *b = nth(c.graph, OP_Conv, 0)->in[2]->data,
@@ -294,6 +296,63 @@ static void noisy_layers_stay_in_float(void **state)
             assert_true(c.report.quantized[k].in_float == (i == 1));
         }
         assert_true((strstr(ops_of(a, c.graph), "FakeQuant") == NULL) == (i == 1));
+    }
+    arena_free(a);
+}
+
+/* The signal to noise of the output with c's graph. */
+static double output_sqnr(Context *c, const Graph *plain)
+{
+    double outputs;
+    QuantReport q[8];
+    assert_int_equal(measure_sqnr(q, &outputs, c, plain, c->graph), 0);
+    return outputs;
+}
+
+/* Asked for 4 dB more than all layers leave, it is those that cost most that go to float. */
+static void outputs_are_brought_up(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = {0};
+    Context c = small_context(a, &d, false);
+    const Graph *plain = graph_clone(c.graph, a, NULL);
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    const double all = output_sqnr(&c, plain);
+    assert_true(all > 20 && all < 60);
+    c = small_context(a, &d, false);
+    c.opt.least_output = all + 4;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    int kept = 0;
+    for (int k = 0; k < c.report.nquantized; k++) kept += c.report.quantized[k].in_float;
+    assert_int_equal(c.report.nquantized, 3);
+    assert_true(kept == 1 || kept == 2);
+    assert_true(output_sqnr(&c, plain) >= all + 4);
+    c = small_context(a, &d, false);
+    c.opt.least_output = 1000;
+    assert_int_equal(pass_fake_quant(&c, ""), 0);
+    assert_null(strstr(ops_of(a, c.graph), "FakeQuant"));
+    arena_free(a);
+}
+
+/* Probabilities of 1e-6 may become 1e-5: that is no error. */
+static void small_probabilities_are_no_signal(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    for (int far = 0; far < 2; far++) {
+        Context c = small_context(a, &d, false);
+        Graph *g = c.graph;
+        Value *z = g->outputs[0];
+        z = build(g, OP_Add, IN(z, const_f32(g, far ? -14 : 0)), NO_ATTRS);
+        g->outputs[0] = build(g, OP_Sigmoid, IN(z), NO_ATTRS);
+        const Graph *plain = graph_clone(g, a, NULL);
+        c.opt.least_output = -1000;
+        c.opt.weight_bits = 3;
+        assert_int_equal(pass_fake_quant(&c, ""), 0);
+        const double outputs = output_sqnr(&c, plain);
+        if (far ? outputs < 60 : outputs > 30) fail_msg("far %d: %g dB", far, outputs);
     }
     arena_free(a);
 }
@@ -399,6 +458,8 @@ int main(void)
         cmocka_unit_test(biases_make_up_for_rounded_weights),
         cmocka_unit_test(long_names_are_cut),
         cmocka_unit_test(noisy_layers_stay_in_float),
+        cmocka_unit_test(outputs_are_brought_up),
+        cmocka_unit_test(small_probabilities_are_no_signal),
         cmocka_unit_test(calibration_streams),
         cmocka_unit_test(bad_options_are_refused),
     };
