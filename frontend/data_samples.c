@@ -258,39 +258,53 @@ static void list_pieces(SampleInput *in, const Parts *ps, Arena *a, int input)
     in->pieces = pieces;
 }
 
-/* Joins the parts of one input; labels only if every part has them. */
-static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
-                const int32_t **labels)
+/* The parts of an input are of one kind; *first of them, and how many samples they have. */
+static int check_parts(Parts *ps, int input, const Type *want, const Part **first, int64_t *count)
 {
-    Type want = sample_type(ps, input);
-    const Part *first = NULL;
-    bool all_labels = true;
-    int64_t at = 0;
+    *first = NULL;
     *count = 0;
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input) continue;
-        TRY(check_part(ps, p, &want));
-        if (first && p->sample.dtype != first->sample.dtype)
+        TRY(check_part(ps, p, want));
+        if (!*first) *first = p;
+        if (p->sample.dtype != (*first)->sample.dtype)
             return diag_error(ps->diag, "sample files of different element types: %s and %s",
-                              dtype_name(first->sample.dtype), dtype_name(p->sample.dtype));
-        if (first && are_planes(p, &want, ps) != are_planes(first, &want, ps))
+                              dtype_name((*first)->sample.dtype), dtype_name(p->sample.dtype));
+        if (are_planes(p, want, ps) != are_planes(*first, want, ps))
             return diag_error(ps->diag, "some samples are planes, others have channels last");
-        if (!first) first = p;
-        all_labels &= p->labels != NULL;
         *count += p->count;
     }
-    if (!first || *count == 0)
+    if (!*first || *count == 0)
         return diag_error(ps->diag, "no samples for input '%s'", ps->graph->inputs[input]->name);
-    Type t = type_is_static(&want) ? want : first->sample;
-    t.dtype = first->sample.dtype;
-    int32_t *y = all_labels ? NEW_ARRAY(a, int32_t, *count) : NULL;
+    return 0;
+}
+
+/* The labels of all `count` samples of an input; NULL unless every part has them. */
+static const int32_t *join_labels(const Parts *ps, Arena *a, int input, int64_t count)
+{
+    for (int k = 0; k < ps->n; k++)
+        if (ps->list[k].input == input && !ps->list[k].labels) return NULL;
+    int32_t *labels = NEW_ARRAY(a, int32_t, count), *at = labels;
     for (int k = 0; k < ps->n; k++) {
         const Part *p = &ps->list[k];
         if (p->input != input) continue;
-        if (y) memcpy(y + at, p->labels, (size_t)p->count * sizeof *y);
+        memcpy(at, p->labels, (size_t)p->count * sizeof *at);
         at += p->count;
     }
+    return labels;
+}
+
+/* Joins the parts of one input; *labels stays where it has none. */
+static int join(Parts *ps, Arena *a, SampleInput *in, int input, int64_t *count,
+                const int32_t **labels)
+{
+    const Type want = sample_type(ps, input);
+    const Part *first;
+    TRY(check_parts(ps, input, &want, &first, count));
+    Type t = type_is_static(&want) ? want : first->sample;
+    t.dtype = first->sample.dtype;
+    const int32_t *y = join_labels(ps, a, input, *count);
     *in = (SampleInput){.name = ps->graph->inputs[input]->name,
                         .type = t,
                         .batch_axis = ps->axes[input],

@@ -335,6 +335,22 @@ static int parse_single(Parser *p, Attr *out, int kind)
     return 0;
 }
 
+/* The kind of a list whose values are of kind `seen` (ANY_KIND: it has none) and which is declared
+ * to be of `kind` (ANY_KIND: it is not). */
+static int kind_of_list(Parser *p, Attr *out, int seen, int kind)
+{
+    if (seen == ANY_KIND && kind == ANY_KIND)
+        return lex_error(&p->l, p->l.p, "an empty list needs its kind: %s: ints = []", out->name);
+    if (seen == ATTR_INT && kind == ATTR_FLOATS) seen = ATTR_FLOAT;
+    const bool fits = seen == ANY_KIND ? kind >= ATTR_INTS && kind <= ATTR_STRINGS
+                                       : kind == ANY_KIND || kind == (int)list_of[seen];
+    if (!fits)
+        return lex_error(&p->l, p->l.p, "attribute '%s' is declared otherwise than its value",
+                         out->name);
+    out->kind = seen == ANY_KIND ? (AttrKind)kind : list_of[seen];
+    return 0;
+}
+
 /* The values of a list are of one kind; integers among floats are floats. */
 static int parse_list(Parser *p, Attr *out, int kind)
 {
@@ -355,16 +371,7 @@ static int parse_list(Parser *p, Attr *out, int kind)
         if (!lex_eat(&p->l, ',')) break;
     }
     TRY(lex_expect(&p->l, ']', "after the list"));
-    if (seen == ANY_KIND && kind == ANY_KIND)
-        return lex_error(&p->l, p->l.p, "an empty list needs its kind: %s: ints = []", out->name);
-    if (seen == ATTR_INT && kind == ATTR_FLOATS) seen = ATTR_FLOAT;
-    if (kind != ANY_KIND && seen != ANY_KIND && kind != (int)list_of[seen])
-        return lex_error(&p->l, p->l.p, "attribute '%s' is declared otherwise than its value",
-                         out->name);
-    if (seen == ANY_KIND && (kind < ATTR_INTS || kind > ATTR_STRINGS))
-        return lex_error(&p->l, p->l.p, "attribute '%s' is declared otherwise than its value",
-                         out->name);
-    out->kind = seen == ANY_KIND ? (AttrKind)kind : list_of[seen];
+    TRY(kind_of_list(p, out, seen, kind));
     if (!out->n) return 0;
     if (out->kind == ATTR_INTS) out->ints = (const int64_t *)(const void *)ints.p;
     if (out->kind == ATTR_FLOATS) out->floats = (const float *)(const void *)floats.p;
