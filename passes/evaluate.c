@@ -110,16 +110,18 @@ typedef struct Pair {
     const Samples *samples;
 } Pair;
 
-/* Makes its logits and, if all, every float output the outputs of p. */
-static void look_at(Graph *p, bool all)
+/* Makes its logits and, if all, every float output the outputs of p. Error: it has none. */
+static int look_at(Graph *p, bool all, Diag *d)
 {
     Value *y = graph_logits(p), **old = p->outputs;
     const int n = p->noutputs;
+    if (!y) return diag_error(d, "the model has no float output to evaluate");
     p->outputs = NULL;
     p->noutputs = 0;
     graph_add_output(p, y);
     for (int o = 0; o < n && all; o++)
         if (old[o]->type.dtype == DT_F32 && old[o]->type.rank > 0) graph_add_output(p, old[o]);
+    return 0;
 }
 
 /* g's outputs in question, and the reference's behind them, as outputs of one graph. */
@@ -128,11 +130,11 @@ static int side_by_side(ShardGraph *out, void *ctx, int64_t shard, Arena *a, Dia
     const Pair *pair = ctx;
     TRY(shard_specialize(&out->g, pair->g, a, pair->samples, shard, d));
     Graph *p = out->g, *r;
-    look_at(p, pair->compared);
+    TRY(look_at(p, pair->compared, d));
     const int n = p->noutputs;
     if (pair->reference) {
         TRY(shard_specialize(&r, pair->reference, a, pair->samples, shard, d));
-        look_at(r, true);
+        TRY(look_at(r, true, d));
         Value **ref = NEW_ARRAY(a, Value *, r->noutputs);
         graph_inline(p, r, p->inputs, ref);
         for (int o = 0; o < r->noutputs; o++) graph_add_output(p, ref[o]);

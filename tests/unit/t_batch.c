@@ -187,6 +187,11 @@ static void rows_of_doubles_are_refused(void **state)
     Rows rows;
     assert_int_equal(forward_rows(&rows, a, g, NULL, &set, COUNT, NULL, &o, &d), -1);
     assert_int_equal(d.errors, 1);
+    g = parse(a, "g (double[N,3] x) => (k) { k = ArgMax <axis = 1> (x) }");
+    Eval ev;
+    assert_int_equal(forward_rows(&rows, a, g, NULL, &set, COUNT, NULL, &o, &d), -1);
+    assert_int_equal(evaluate(&ev, g, NULL, NULL, &set, &o, &d), -1);
+    assert_int_equal(d.errors, 3);
     arena_free(a);
 }
 
