@@ -12,20 +12,29 @@
 #include "ir/op.h"
 #include "passes/synthesize.h"
 
-/* Below what v may be as an index of the constants that are gathered by it, or what is made of it
- * by moving its elements; else 100. */
+/* By value id: v, and what is made of it by moving its elements. */
+static bool *mark_moved(const Graph *g, const Value *v, Arena *a)
+{
+    bool *same = NEW_ARRAY(a, bool, g->nvalues);
+    same[v->id] = true;
+    for (int k = 0; k < g->nnodes; k++) {
+        const Node *n = g->nodes[k];
+        if (n->nin == 0 || !n->in[0] || n->nout == 0 || !n->out[0]) continue;
+        const bool moves = (op_info[n->op].flags & OPF_MOVES) != 0 || n->op == OP_Cast;
+        if (moves && same[n->in[0]->id]) same[n->out[0]->id] = true;
+    }
+    return same;
+}
+
+/* Below what v may be as an index of the constants that are gathered by it; else 100. */
 static uint32_t indices_of(const Graph *g, const Value *v)
 {
     enum { USUAL = 100 };
     int64_t most = INT64_MAX;
     Arena *scratch = arena_new();
-    bool *same = NEW_ARRAY(scratch, bool, g->nvalues);
-    same[v->id] = true;
+    const bool *same = mark_moved(g, v, scratch);
     for (int k = 0; k < g->nnodes; k++) {
         const Node *n = g->nodes[k];
-        if (n->nin == 0 || !n->in[0] || n->nout == 0 || !n->out[0]) continue;
-        const bool moved = (op_info[n->op].flags & OPF_MOVES) != 0 || n->op == OP_Cast;
-        if (moved && same[n->in[0]->id]) same[n->out[0]->id] = true;
         if (n->op != OP_Gather || !n->in[1] || !same[n->in[1]->id]) continue;
         const Type *t = &n->in[0]->type;
         int64_t axis = node_int(n, "axis", 0);
@@ -39,13 +48,19 @@ static uint32_t indices_of(const Graph *g, const Value *v)
 
 double synthesize_number(const Graph *g, const Value *v)
 {
-    for (int k = 0; k < g->nnodes; k++) {
+    double x = 1;
+    bool found = false;
+    Arena *scratch = arena_new();
+    const bool *same = mark_moved(g, v, scratch);
+    for (int k = 0; k < g->nnodes && !found; k++) {
         const Node *n = g->nodes[k];
-        double x;
-        for (int i = 0; n->nin == 2 && n->out[0] && n->out[0]->type.dtype == DT_BOOL && i < 2; i++)
-            if (n->in[i] == v && n->in[1 - i] && value_scalar(n->in[1 - i], &x)) return x;
+        if (n->nin != 2 || !n->in[0] || !n->in[1]) continue;
+        if (n->nout < 1 || !n->out[0] || n->out[0]->type.dtype != DT_BOOL) continue;
+        for (int i = 0; i < 2 && !found; i++)
+            found = same[n->in[i]->id] && value_scalar(n->in[1 - i], &x);
     }
-    return 1;
+    arena_free(scratch);
+    return found ? x : 1;
 }
 
 static void set_element(void *data, DType t, int64_t i, double x)

@@ -62,34 +62,60 @@ static int take_all_constant(Graph *g, int *total, Diag *d)
 
 /* ---- what decides those that are left ----------------------------------------------- */
 
-/* By value id: whether v's elements, not its shape alone, go into what is `read`. */
-static void mark_read(const Graph *g, bool *read)
+/* By value id: whether v's elements go into what is `read`; with `sizes`, or its shape does. */
+static void mark_read(const Graph *g, bool *read, bool sizes)
 {
     for (int k = g->nnodes - 1; k >= 0; k--) {
         const Node *n = g->nodes[k];
         bool any = false;
         for (int o = 0; o < n->nout; o++) any |= n->out[o] && read[n->out[o]->id];
-        if (n->op == OP_Shape || n->op == OP_Size) continue;
+        if (!sizes && (n->op == OP_Shape || n->op == OP_Size)) continue;
         for (int i = 0; i < n->nin && any; i++)
             if (n->in[i]) read[n->in[i]->id] = true;
     }
 }
 
-/* "--fix sr=16000 --fix mode=1", if nothing but inputs that can be fixed decide n; else NULL. */
-static const char *what_to_fix(const Graph *g, const Node *n, Arena *a)
+/* "16000"; for sizes "?x?"; NULL: there is nothing to fix. */
+static const char *suggested(const Graph *g, const Value *v, bool sizes, Arena *a)
+{
+    const char *text = "";
+    if (!sizes) return fix_possible(g, v) ? arena_printf(a, "%.9g", synthesize_number(g, v)) : NULL;
+    if (v->type.rank < 2 || type_is_static(&v->type)) return NULL;
+    for (int k = 0; k < v->type.rank; k++) {
+        const int64_t d = v->type.dim[k];
+        text = arena_printf(a, "%s%s%s", text, k ? "x" : "",
+                            dim_is_sym(d) ? "?" : arena_printf(a, "%lld", (long long)d));
+    }
+    return text;
+}
+
+/* "--fix sr=16000 --fix mode=1", if nothing but inputs that can be fixed decide n, or their sizes;
+ * else NULL. */
+static const char *what_to_fix(const Graph *g, const Node *n, bool sizes, Arena *a)
 {
     bool *read = NEW_ARRAY(a, bool, g->nvalues);
     const char *text = NULL;
     if (node_in(n, 0)) read[n->in[0]->id] = true;
-    mark_read(g, read);
+    mark_read(g, read, sizes);
     for (int i = 0; i < g->ninputs; i++) {
         const Value *v = g->inputs[i];
-        if (!read[v->id]) continue;
-        if (!fix_possible(g, v)) return NULL;
-        text = arena_printf(a, "%s%s--fix %s=%.9g", text ? text : "", text ? " " : "", v->name,
-                            synthesize_number(g, v));
+        const char *value = read[v->id] ? suggested(g, v, sizes, a) : NULL;
+        if (read[v->id] && !value && !sizes) return NULL;
+        if (value)
+            text = arena_printf(a, "%s%s--fix %s=%s", text ? text : "", text ? " " : "", v->name,
+                                value);
     }
     return text;
+}
+
+/* Whether n waits for no element of an input. */
+static bool is_by_sizes(const Graph *g, const Node *n, Arena *a)
+{
+    bool *read = NEW_ARRAY(a, bool, g->nvalues), any = false;
+    if (node_in(n, 0)) read[n->in[0]->id] = true;
+    mark_read(g, read, false);
+    for (int i = 0; i < g->ninputs; i++) any |= read[g->inputs[i]->id];
+    return !any;
 }
 
 /* One remark for all that the same options would decide. */
@@ -99,24 +125,26 @@ static void suggest_fixes(const Graph *g, Arena *a, Diag *d)
     int n = 0;
     for (int k = 0; k < g->nnodes; k++) {
         const Node *node = g->nodes[k];
-        const char *fix = onnx_is_if(node) ? what_to_fix(g, node, a) : NULL;
+        const bool is_if = onnx_is_if(node), sizes = is_if && is_by_sizes(g, node, a);
+        const char *fix = is_if ? what_to_fix(g, node, sizes, a) : NULL;
         bool again = false;
         for (int i = 0; i < n && fix; i++) again |= strcmp(said[i], fix) == 0;
         if (!fix || again) continue;
         said[n++] = fix;
         diag_remark(d,
-                    "%s hangs on inputs of few numbers alone: where these are always the same, %s "
-                    "(say) makes what it does known, and it is compressed, too",
-                    node_describe(node, a), fix);
+                    "%s hangs on inputs' %s alone: where these are always the same, %s (%s) makes "
+                    "what it does known, and it is compressed, too",
+                    node_describe(node, a), sizes ? "open sizes" : "few numbers", fix,
+                    sizes ? "with numbers" : "say");
     }
 }
 
 int branches_settle(ehap *e)
 {
-    Graph *g = e->c.graph;
     int taken;
     if (e->settled) return EHAP_OK;
-    if (e->fix && fix_inputs(g, e->fix, &e->diag) < 0) return EHAP_USAGE;
+    if (e->fix && fix_inputs(&e->c.graph, e->fix, &e->diag) < 0) return EHAP_USAGE;
+    Graph *g = e->c.graph;
     if (take_all_constant(g, &taken, &e->diag) < 0) return EHAP_BAD_INPUT;
     e->settled = true;
     if (taken)

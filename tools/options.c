@@ -59,7 +59,8 @@ static const struct {
     {"shape", "X=1x3x224x224", LIST, OPT(shape), 0, 0,
      "take the open dimensions of input X as these; may be repeated"},
     {"fix", "X=V", LIST, offsetof(ehap, fix), 0, 0,
-     "input X always is V, a number or numbers V:V:V: what hangs on it alone is settled"},
+     "input X always is V, a number or numbers V:V:V, or has the sizes 1x576: what hangs on it "
+     "alone is settled"},
     {"scores", "FILE", STRING, offsetof(ehap, scores), 0, 0,
      "use the scores of `ehapc sensitivity`"},
     {"precision", "auto|fp32|fp16|bf16", CHOICE, OPT(precision), 0, 0,

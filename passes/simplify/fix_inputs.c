@@ -1,5 +1,6 @@
-/* --fix: inputs that always have the same value. What reads one reads a constant instead; the input
- * itself stays where the file declares it, unread, so that callers go on as they are. */
+/* --fix: inputs that always have the same value, or the same sizes. What reads one reads a constant
+ * instead; the input itself stays where the file declares it, unread, so that callers go on as they
+ * are. Sizes become those of the type that is declared. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -118,8 +119,32 @@ static int fix_input(Graph *g, Value *v, const char *text, Diag *d)
     return 0;
 }
 
-int fix_inputs(Graph *g, const char *list, Diag *d)
+/* "1x576", "?x3x?x?": numbers for open dimensions, by symbol; where there is none it stays open. */
+static int fix_sizes(const Graph *g, const Value *v, const char *text, int64_t *dims, Diag *d)
 {
+    char *rest = arena_strdup(g->arena, text), *one, buf[128];
+    bool good = true;
+    int k = 0;
+    for (; (one = strsep(&rest, "x")) && k < v->type.rank && good; k++) {
+        uint64_t n;
+        int64_t have = v->type.dim[k];
+        if (strcmp(one, "?") == 0) continue;
+        good = parse_whole(one, DT_I64, &n) && n >= 1 && n <= INT32_MAX;
+        int64_t *to = dim_is_sym(have) ? &dims[have - DIM_SYM_BASE] : &have;
+        if (good && *to < 0) *to = (int64_t)n;
+        good = good && *to == (int64_t)n;
+    }
+    if (good && !one && k == v->type.rank) return 0;
+    return diag_error(d, "--fix gives '%s', input '%s' is %s", text, v->name,
+                      type_print(g, &v->type, buf, sizeof buf));
+}
+
+int fix_inputs(Graph **graph, const char *list, Diag *d)
+{
+    Graph *g = *graph;
+    bool sized = false;
+    int64_t *dims = NEW_ARRAY(g->arena, int64_t, g->nsymbols + 1);
+    for (int k = 0; k < g->nsymbols; k++) dims[k] = -1;
     bool *fixed = NEW_ARRAY(g->arena, bool, g->ninputs + 1);
     for (const char *const *one = name_list(g->arena, list); *one; one++) {
         char *name = arena_strdup(g->arena, *one), *eq = strrchr(name, '=');
@@ -130,7 +155,13 @@ int fix_inputs(Graph *g, const char *list, Diag *d)
         if (i == g->ninputs) return diag_error(d, "--fix: the model has no input '%s'", name);
         if (fixed[i]) return diag_error(d, "--fix: input '%s' is fixed twice", name);
         fixed[i] = true;
-        TRY(fix_input(g, g->inputs[i], eq + 1, d));
+        if (strchr(eq + 1, 'x')) {
+            TRY(fix_sizes(g, g->inputs[i], eq + 1, dims, d));
+            sized = true;
+        } else {
+            TRY(fix_input(g, g->inputs[i], eq + 1, d));
+        }
     }
-    return 0;
+    if (sized) *graph = graph_specialize(g, g->arena, dims, d);
+    return *graph ? 0 : -1;
 }

@@ -21,9 +21,10 @@ int refine_types(Node *n, bool *changed, Diag *d);
 bool *output_flags(const Graph *g, Arena *a);
 
 /* fix_inputs.c: whether --fix takes a value for an input of g; sets those of a list
- * "NAME=VALUE,NAME=V:V:V". -1 after an error that names what is wrong. */
+ * "NAME=VALUE,NAME=V:V:V,NAME=1x576", sizes in a graph that takes *g's place. -1 after an error
+ * that names what is wrong. */
 bool fix_possible(const Graph *g, const Value *v);
-int fix_inputs(Graph *g, const char *list, Diag *d);
+int fix_inputs(Graph **g, const char *list, Diag *d);
 
 /* Einsum nodes as MatMul, where they are one (einsum.c). */
 void simplify_einsum(Graph *g);

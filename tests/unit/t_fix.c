@@ -37,7 +37,7 @@ static void takes(const char *type, const char *list, size_t n, const void *byte
 {
     Arena *a = arena_new();
     Graph *g = net(a, type);
-    if (fix_inputs(g, list, &diag) < 0) fail_msg("%s", said);
+    if (fix_inputs(&g, list, &diag) < 0) fail_msg("%s", said);
     const Value *v = g->nodes[0]->in[0];
     assert_non_null(v->data);
     assert_int_equal(type_bytes(&v->type), n);
@@ -53,7 +53,7 @@ static void refuses(const char *type, const char *list, const char *says)
 {
     Arena *a = arena_new();
     Graph *g = net(a, type);
-    assert_int_equal(fix_inputs(g, list, &diag), -1);
+    assert_int_equal(fix_inputs(&g, list, &diag), -1);
     if (!strstr(said, says)) fail_msg("%s %s: %s", type, list, said);
     arena_free(a);
 }
@@ -105,11 +105,32 @@ static void nonsense(void **state)
     refuses("double", "x=1e400", "'1e400'");
 }
 
+static void sizes(void **state)
+{
+    static const int64_t want[] = {4, 3}; /* of the other, which shares N */
+    (void)state;
+    Arena *a = arena_new();
+    Graph *g = net(a, "float[N,M,K]");
+    if (fix_inputs(&g, "x=4x576x?", &diag) < 0) fail_msg("%s", said);
+    assert_int_equal(g->inputs[0]->type.dim[1], 576);
+    assert_true(dim_is_sym(g->inputs[0]->type.dim[2]));
+    assert_memory_equal(g->inputs[1]->type.dim, want, sizeof want);
+    assert_memory_equal(g->outputs[1]->type.dim, want, sizeof want);
+    assert_true(value_is_read(g, g->inputs[0]));
+    arena_free(a);
+    refuses("float[N,8]", "x=1x9", "gives '1x9', input 'x' is float[N,8]");
+    refuses("float[N,8]", "x=1x8x1", "gives '1x8x1'");
+    refuses("float[N,8]", "x=ax8", "gives 'ax8'");
+    refuses("float[N,8]", "x=0x8", "gives '0x8'");
+    refuses("float[N,8]", "x=1x8,other=2x3", "gives '2x3'");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(nonsense),
+        cmocka_unit_test(sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
