@@ -74,6 +74,8 @@ enum KernelFlags {
      * the outputs (but for output 0 of a map) are sums over the shape of in[0]. */
     KF_MAP = 1 << 5,
     KF_SUM = 1 << 6,
+    KF_MIXED = 1 << 7,   /* float operands may differ in type */
+    KF_STRIDED = 1 << 8, /* inputs may have their axes in any order in memory */
 };
 
 /* Reshape and kin where neither side need be row-major, by a device's copy between equal shapes:
@@ -140,6 +142,7 @@ struct Device {
     const Kernel *copy;                 /* for the plan's copies; NULL: kernel_copy */
     const Kernel *chain;                /* for joined steps; NULL: there are none */
     bool (*can_fuse)(const Prepare *p); /* a KF_MAP or KF_SUM step; NULL: any */
+    bool (*computes_with)(DType t);     /* others it converts to F32 and back; NULL: with all */
     bool channels_last;                 /* the plan may choose that layout */
     bool threads;
     bool tf32;                  /* products of floats may round operands to 10 bits */

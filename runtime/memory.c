@@ -145,6 +145,5 @@ int program_place(Program *p, bool keep, Diag *d)
     }
     if (p->lane_stage) place_lane(p, order, n);
     p->memory = place(p, order, n);
-    p->scratch = (p->scratch + page - 1) & ~(page - 1);
     return 0;
 }

@@ -22,6 +22,8 @@ typedef struct Plan {
     bool *last;      /* by value id: channels-last */
     Slot *converted; /* by value id: a constant in the form that a kernel wanted; buffer -1: none */
     Slot *border;    /* by value id: an input as bound, until its copy in `value` has been made */
+    bool *strided;   /* by value id: a transposed view, as all its readers follow strides */
+    const bool *wide; /* by value id: half storage kept as floats (widen.c); NULL: none */
     int cap_steps;
 } Plan;
 
@@ -107,6 +109,14 @@ static Tensor tensor_of(const Type *type, bool channels_last)
     return t;
 }
 
+/* Where the value lives. */
+static Tensor home_of(const Plan *pl, const Value *v)
+{
+    Tensor t = tensor_of(&v->type, pl->last[v->id]);
+    if (pl->wide && pl->wide[v->id]) t.dtype = DT_F32;
+    return t;
+}
+
 static Slot slot_in_arena(Plan *pl, Tensor t, int stage)
 {
     const size_t size = (size_t)tensor_count(&t) * dtype_size(t.dtype);
@@ -146,7 +156,7 @@ static void add_inputs(Plan *pl)
         Slot bound = {buffer_add(p, b), tensor_of(&v->type, false)};
         p->value[v->id] = pl->border[v->id] = bound;
         pl->stage[v->id] = (uint8_t)stage;
-        const Tensor home = tensor_of(&v->type, pl->last[v->id]);
+        const Tensor home = home_of(pl, v);
         if (tensor_is_row_major(&home))
             pl->border[v->id].buffer = -1;
         else
@@ -225,6 +235,7 @@ static Slot operand_in(Plan *pl, const Node *n, const Kernel *k, int stage, int 
     if (pl->p->value[v->id].buffer < 0) pl->p->value[v->id] = slot_of_const(pl, v);
     if (pl->stage[v->id] == stage) emit_border(pl, v);
     const Slot home = pl->p->value[v->id];
+    if (pl->strided[v->id] && home.t.dtype == DT_F32 && !tensor_is_row_major(&home.t)) return home;
     const Tensor t = wanted(k, layout_need_in(pl->p->device, n, i), home.t);
     if (same_tensor(&t, &home.t)) return home;
     if (pl->p->buffers[home.buffer].kind == BUF_CONST) return convert_const(pl, v, home, t);
@@ -246,7 +257,7 @@ static bool alias(Plan *pl, const Node *n, int stage)
     if (!is_view[n->op]) return false;
     if (pl->p->value[x->id].buffer < 0) pl->p->value[x->id] = slot_of_const(pl, x);
     const Slot from = pl->p->value[x->id];
-    Slot to = {from.buffer, tensor_of(&y->type, pl->last[y->id])};
+    Slot to = {from.buffer, home_of(pl, y)};
     if (from.t.dtype != to.t.dtype || pl->p->buffers[from.buffer].kind == BUF_CONST) return false;
     if (!(tensor_is_row_major(&from.t) && tensor_is_row_major(&to.t)) &&
         !tensor_same_layout(&from.t, &to.t))
@@ -256,17 +267,35 @@ static bool alias(Plan *pl, const Node *n, int stage)
     return true;
 }
 
+/* The same for a Transpose that only products read: one of a matrix's axes still lies densely. */
+static bool alias_transposed(Plan *pl, const Node *n, int stage)
+{
+    const Value *x = n->in[0], *y = n->out[0];
+    if (n->op != OP_Transpose || !pl->strided[y->id] || y->type.rank < 2) return false;
+    const Slot from = pl->p->value[x->id];
+    Tensor like = home_of(pl, y);
+    tensor_set_strides(&like, false);
+    if (from.buffer < 0 || from.t.dtype != DT_F32 || like.dtype != DT_F32 ||
+        !tensor_is_row_major(&from.t) || pl->p->buffers[from.buffer].kind == BUF_CONST)
+        return false;
+    const Slot to = {from.buffer, tensor_transposed(n, &from.t, &like)};
+    if (to.t.stride[to.t.rank - 1] != 1 && to.t.stride[to.t.rank - 2] != 1) return false;
+    if (pl->stage[x->id] == stage) emit_border(pl, x);
+    pl->p->value[y->id] = to;
+    return true;
+}
+
 static void emit_node(Plan *pl, const Node *n, int stage)
 {
     const Kernel *k = &pl->p->device->kernels[n->op];
     Slot *slot = NEW_ARRAY(pl->p->arena, Slot, n->nin + n->nout + 1), *out = slot + n->nin;
-    if (alias(pl, n, stage)) return;
+    if (alias(pl, n, stage) || alias_transposed(pl, n, stage)) return;
     for (int i = 0; i < n->nin; i++) slot[i] = operand_in(pl, n, k, stage, i);
     for (int o = 0; o < n->nout; o++) {
         const Value *v = n->out[o];
         out[o] = (Slot){-1, {.rank = -1}};
         if (!v) continue;
-        const Tensor home = tensor_of(&v->type, pl->last[v->id]);
+        const Tensor home = home_of(pl, v);
         const Tensor t = wanted(k, layout_need_out(pl->p->device, n, o), home);
         pl->p->value[v->id] = out[o] = slot_in_arena(pl, home, stage);
         if (!same_tensor(&t, &home)) out[o] = slot_in_arena(pl, t, stage);
@@ -383,8 +412,6 @@ static Plan plan_new(Program *p, const Graph *g, Diag *d)
     pl.needed = NEW_ARRAY(p->arena, bool, g->nnodes);
     pl.border = NEW_ARRAY(p->arena, Slot, g->nvalues);
     pl.converted = NEW_ARRAY(p->arena, Slot, g->nvalues);
-    for (uint32_t v = 0; v < g->nvalues; v++)
-        p->value[v].buffer = pl.border[v].buffer = pl.converted[v].buffer = -1;
     return pl;
 }
 
@@ -406,12 +433,29 @@ static int take_inputs(Plan *pl, const uint8_t *stage)
 
 static void find_stages(Plan *pl)
 {
+    for (int k = 0; k < pl->g->ninputs; k++)
+        pl->stage[pl->g->inputs[k]->id] = pl->p->input_stage[k];
     for (int k = 0; k < pl->g->nnodes; k++) {
         const Node *n = pl->g->nodes[k];
         const int stage = node_stage(pl, n);
         for (int i = 0; i < n->nout; i++)
             if (n->out[i] && !known(n->out[i])) pl->stage[n->out[i]->id] = (uint8_t)stage;
     }
+}
+
+/* What only products read. */
+static void find_strided(Plan *pl)
+{
+    const Graph *g = pl->g;
+    pl->strided = NEW_ARRAY(pl->p->arena, bool, g->nvalues);
+    for (uint32_t v = 0; v < g->nvalues; v++) pl->strided[v] = true;
+    for (int k = 0; k < g->nnodes; k++) {
+        const Kernel *kernel = &pl->p->device->kernels[g->nodes[k]->op];
+        for (int i = 0; i < g->nodes[k]->nin && pl->needed[k]; i++)
+            if (g->nodes[k]->in[i] && !(i < 2 && kernel->flags & KF_STRIDED))
+                pl->strided[g->nodes[k]->in[i]->id] = false;
+    }
+    for (int o = 0; o < g->noutputs; o++) pl->strided[g->outputs[o]->id] = false;
 }
 
 /* Every output has a place: outputs that are constants get one. */
@@ -426,6 +470,36 @@ static int place_outputs(Plan *pl)
     return 0;
 }
 
+/* Steps and their buffers, placed. */
+static int lay_out(Plan *pl, const bool *wide, bool no_reuse)
+{
+    Program *p = pl->p;
+    pl->wide = wide;
+    p->steps = NULL;
+    p->nsteps = p->noperands = p->nbuffers = pl->cap_steps = 0;
+    for (uint32_t v = 0; v < pl->g->nvalues; v++)
+        p->value[v].buffer = pl->border[v].buffer = pl->converted[v].buffer = -1;
+    add_inputs(pl);
+    emit_stages(pl);
+    TRY(place_outputs(pl));
+    if (p->device->memory) p->device->memory->rewrite(p);
+    if (!no_reuse) program_fuse(p);
+    return program_place(p, no_reuse, pl->d);
+}
+
+/* The same with half storage kept as floats where there is memory for it anyway. Not everything
+ * that fits by count fits by place: a sixteenth more is accepted. */
+static int lay_out_wide(Plan *pl)
+{
+    Program *p = pl->p;
+    TRY(lay_out(pl, NULL, false));
+    const size_t least = p->memory;
+    const bool *wide = p->device->computes_with ? program_widen(p, least) : NULL;
+    if (!wide) return 0;
+    TRY(lay_out(pl, wide, false));
+    return p->memory <= least + least / 16 ? 0 : lay_out(pl, NULL, false);
+}
+
 static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
 {
     p->graph = g;
@@ -438,15 +512,12 @@ static int compile(Program *p, const Graph *g, const ProgramOptions *o, Diag *d)
     for (int k = 0; k < g->nnodes; k++)
         if (pl.needed[k]) TRY(check_node(&pl, g->nodes[k]));
     pl.last = layout_choose(p->device, g, p->arena);
-    add_inputs(&pl);
     find_stages(&pl);
-    emit_stages(&pl);
-    TRY(place_outputs(&pl));
-    if (p->device->memory) p->device->memory->rewrite(p);
-    if (!o->no_reuse) program_fuse(p);
+    find_strided(&pl);
+    TRY(o->no_reuse ? lay_out(&pl, NULL, true) : lay_out_wide(&pl));
     for (int k = 0; k < p->nsteps; k++) TRY(prepare_step(p, &p->steps[k], d));
+    p->scratch = (p->scratch + program_page(p) - 1) & ~(program_page(p) - 1);
     list_bindings(p);
-    TRY(program_place(p, o->no_reuse, d));
     if (p->device->memory) upload_constants(p);
     return 0;
 }

@@ -129,6 +129,10 @@ bool on_device_repeat(Instance *i, int stage, int counter, int n, int nout, cons
 /* fuse.c: joins chains of steps into one each, where the device has a kernel for that. */
 void program_fuse(Program *p);
 
+/* widen.c: by value id, of a placed program on a device that does not compute with half storage:
+ * what may be stored as floats with at most `limit` bytes alive at a time. NULL: nothing. */
+bool *program_widen(const Program *p, size_t limit);
+
 /* Sets last of every arena buffer from the steps and stages (keep: nothing dies), lets kernels
  * that can work in place do so, and gives each buffer its offset and the program its memory size.
  * -1 if the sum of sizes overflows. */

@@ -23,6 +23,8 @@ Tensor dense_like(const Tensor *t, DType dtype, void *data)
     return d;
 }
 
+bool cpu_computes_with(DType t) { return t != DT_F16 && (t != DT_BF16 || runtime_cpu_has_bf16()); }
+
 int axis_index(int64_t axis, int rank) { return (int)(axis < 0 ? axis + rank : axis); }
 
 void cpu_free_release(void *state) { free(state); }

@@ -189,16 +189,38 @@ typedef struct ConvState {
     PrimitiveState base;   /* first: cpu_primitive_release frees it */
     int64_t samples;       /* at a time; 0: operands are taken as they lie */
     Tensor wide[OPERANDS]; /* in F32; rank < 0: omitted */
+    bool direct[OPERANDS]; /* is F32 already: used where it lies */
     size_t at[OPERANDS];   /* in scratch, behind the primitive's */
     size_t bytes;
 } ConvState;
 
-static bool computes_with(DType t)
+static bool is_half(DType t) { return t == DT_F16 || t == DT_BF16; }
+
+static const Tensor *operand_of(const Prepare *p, int k)
 {
-    return t == DT_F32 || (t == DT_BF16 && runtime_cpu_has_bf16());
+    return k == OUT ? &p->out[0] : k < p->nin ? &p->in[k] : NULL;
 }
 
-static bool is_half(DType t) { return t == DT_F16 || t == DT_BF16; }
+/* Whether all operands are of one type that oneDNN computes with here. */
+static bool computes_with(const Prepare *p)
+{
+    for (int k = 0; k < OPERANDS; k++) {
+        const Tensor *t = operand_of(p, k);
+        if (t && t->rank >= 0 && is_half(t->dtype) &&
+            (t->dtype != p->in[0].dtype || !cpu_computes_with(t->dtype)))
+            return false;
+    }
+    return cpu_computes_with(p->in[0].dtype);
+}
+
+static bool any_half(const Prepare *p)
+{
+    for (int k = 0; k < OPERANDS; k++) {
+        const Tensor *t = operand_of(p, k);
+        if (t && t->rank >= 0 && is_half(t->dtype)) return true;
+    }
+    return false;
+}
 
 /* A weight's gradient sums over the batch, which therefore stays whole. */
 static int64_t samples_at_once(const Prepare *p)
@@ -218,14 +240,16 @@ static void widen_operands(ConvState *s, const Prepare *p)
     s->samples = samples_at_once(p);
     for (int k = 0; k < OPERANDS; k++) {
         Tensor *t = &s->wide[k];
-        bool given = k == OUT || (k < p->nin && p->in[k].rank >= 0);
-        *t = k == OUT ? p->out[0] : given ? p->in[k] : (Tensor){.rank = -1};
-        if (!given) continue;
+        const Tensor *given = operand_of(p, k);
+        *t = given ? *given : (Tensor){.rank = -1};
+        if (t->rank < 0) continue;
+        s->direct[k] = t->dtype == DT_F32;
         bool last = tensor_is_channels_last(t) && !tensor_is_row_major(t);
         if (holds_samples(p->node->op, k)) t->dim[0] = s->samples;
         t->dtype = DT_F32;
         t->data = NULL;
         tensor_set_strides(t, last);
+        if (s->direct[k]) continue;
         s->at[k] = s->bytes;
         s->bytes += ((size_t)tensor_count(t) * sizeof(float) + 63) & ~(size_t)63;
     }
@@ -244,11 +268,10 @@ static bool make_wide_primitive(ConvState *s, const Prepare *p)
 int cpu_conv_prepare(Prepare *p)
 {
     ConvState *s = calloc(1, sizeof *s);
-    DType t = p->in[0].dtype;
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
     p->state = s;
-    bool made = computes_with(t) && make_primitive(&s->base.prim, p);
-    if (!made && is_half(t) && !s->base.prim.no_memory) {
+    bool made = computes_with(p) && make_primitive(&s->base.prim, p);
+    if (!made && any_half(p) && !s->base.prim.no_memory) {
         primitive_free(&s->base.prim);
         s->base.prim = (Primitive){0};
         made = make_wide_primitive(s, p);
@@ -279,21 +302,25 @@ static void run(const Node *n, const Primitive *q, const Tensor *in, const Tenso
 static void run_wide(const Node *n, const ConvState *s, const Tensor *in, const Tensor *out,
                      void *scratch)
 {
-    Tensor wide[OPERANDS], x = in[IN_X], y = *out;
+    Tensor wide[OPERANDS], part[OPERANDS];
     for (int k = 0; k < OPERANDS; k++) {
         wide[k] = s->wide[k];
         if (wide[k].rank < 0) continue;
-        wide[k].data = (char *)scratch + s->base.prim.scratch + s->at[k];
-        if (k == IN_W || k == IN_BIAS) cpu_convert(&wide[k], &in[k]);
+        part[k] = k == OUT ? *out : in[k];
+        part[k].dim[0] = wide[k].dim[0];
+        wide[k].data =
+            s->direct[k] ? part[k].data : (char *)scratch + s->base.prim.scratch + s->at[k];
+        if (!s->direct[k] && (k == IN_W || k == IN_BIAS)) cpu_convert(&wide[k], &in[k]);
     }
-    x.dim[0] = s->samples;
-    if (holds_samples(n->op, OUT)) y.dim[0] = s->samples;
     for (int64_t i = 0; i < in[IN_X].dim[0]; i += s->samples) {
-        cpu_convert(&wide[IN_X], &x);
+        if (!s->direct[IN_X]) cpu_convert(&wide[IN_X], &part[IN_X]);
         run(n, &s->base.prim, wide, &wide[OUT], scratch);
-        cpu_convert(&y, &wide[OUT]);
-        x = tensor_at(&x, s->samples * x.stride[0]);
-        if (holds_samples(n->op, OUT)) y = tensor_at(&y, s->samples * y.stride[0]);
+        if (!s->direct[OUT]) cpu_convert(&part[OUT], &wide[OUT]);
+        for (int k = 0; k < OPERANDS; k++) {
+            if (!holds_samples(n->op, k)) continue;
+            part[k] = tensor_at(&part[k], s->samples * part[k].stride[0]);
+            if (s->direct[k]) wide[k].data = part[k].data;
+        }
     }
 }
 

@@ -65,15 +65,35 @@ CPU_RUN(grid_sample);
 CPU_RUN(roi_align);
 CPU_PREPARE(deform_conv);
 CPU_RUN(deform_conv);
+CPU_PREPARE(over_axes);
+CPU_RUN(mvn);
+CPU_RUN(lpnorm);
+CPU_PREPARE(lrn);
+CPU_RUN(lrn);
+CPU_RUN(dynamic_quantize);
+CPU_PREPARE(integer);
+CPU_RUN(integer);
+CPU_PREPARE(arg);
+CPU_RUN(arg);
+CPU_RUN(topk);
+CPU_RUN(cumsum);
+CPU_RUN(one_hot);
+CPU_RUN(gather_elements);
+CPU_RUN(scatter_elements);
+CPU_RUN(gather_nd);
+CPU_RUN(scatter_nd);
+CPU_RUN(trilu);
+CPU_RUN(reverse_sequence);
 CPU_PREPARE(rademacher);
 CPU_RUN(rademacher);
 
 /* What a node is within a chain, and with cpu_map_run alone. */
 MapRule cpu_unary_map, cpu_clip_map, cpu_binary_map, cpu_variadic_map, cpu_compare_map,
-    cpu_negation_map, cpu_where_map, cpu_cast_map, cpu_identity_map, cpu_quantize_map,
-    cpu_dequantize_map, cpu_fake_quant_map, cpu_fake_quant_grad_map, cpu_reduce_map,
-    cpu_sum_product_map;
+    cpu_negation_map, cpu_float_test_map, cpu_where_map, cpu_cast_map, cpu_identity_map,
+    cpu_quantize_map, cpu_dequantize_map, cpu_fake_quant_map, cpu_fake_quant_grad_map,
+    cpu_reduce_map, cpu_sum_product_map;
 bool cpu_can_fuse(const Prepare *p);
+bool cpu_computes_with(DType t); /* convolutions */
 
 /* The reference kernel of the node's op: for types and shapes too rare to deserve more. */
 CPU_PREPARE(naive);

@@ -5,6 +5,8 @@
 #include "ir/simd.h"
 #include "runtime/cpu/cpu.h"
 
+#include <math.h>
+
 /* ---- functions of one operand, and d * f^(k)(x) -------------------------------------- */
 
 #define UNARY_LOOP(name, k)                                                                        \
@@ -131,6 +133,30 @@ CLONES static void map_not(const void *ctx, int n, float *y, const float *const 
 }
 
 int cpu_negation_map(MapLoop *l, const Prepare *p) { return loop_over(l, map_not, p, 1); }
+
+CLONES static void map_nan(const void *ctx, int n, float *y, const float *const *x)
+{
+    const float *p = x[0];
+    (void)ctx;
+    INDEPENDENT for (int i = 0; i < n; i++) y[i] = p[i] != p[i] ? 1.f : 0.f;
+}
+
+CLONES static void map_inf(const void *ctx, int n, float *y, const float *const *x)
+{
+    const Grid ends = *(const Grid *)ctx;
+    const float *p = x[0];
+    INDEPENDENT for (int i = 0; i < n; i++) y[i] = p[i] == ends.lo || p[i] == ends.hi ? 1.f : 0.f;
+}
+
+/* IsNaN and IsInf; nothing is equal to NaN. */
+int cpu_float_test_map(MapLoop *l, const Prepare *p)
+{
+    const bool low = node_int(p->node, "detect_negative", 1) != 0,
+               high = node_int(p->node, "detect_positive", 1) != 0;
+    if (!block_float(p->in[0].dtype)) return 0;
+    l->with.grid = (Grid){low ? -INFINITY : NAN, high ? INFINITY : NAN};
+    return loop_over(l, p->node->op == OP_IsNaN ? map_nan : map_inf, p, 1);
+}
 
 static void fold(const void *ctx, int n, float *y, const float *const *x)
 {

@@ -5,13 +5,13 @@
 #define NAIVE_ROWS(op)                                                                             \
     [OP_##op] = {.prepare = cpu_naive_prepare, .run = cpu_naive_run, .flags = KF_ROW_MAJOR}
 #define MAP(op, name)                                                                              \
-    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE | KF_MAP,                \
+    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE | MIXED_MAP,             \
                  cpu_##name##_map}
 #define UNARY(op) MAP(op, unary)
 #define SUM(op, name)                                                                              \
-    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, HALF | KF_SUM, cpu_##name##_map}
+    [OP_##op] = {cpu_map_prepare, cpu_map_run, cpu_free_release, HALF | MIXED_SUM, cpu_##name##_map}
 #define COPY(op, name, flags)                                                                      \
-    [OP_##op] = {NULL, cpu_##name##_run, NULL, (flags) | KF_MAP, cpu_identity_map}
+    [OP_##op] = {NULL, cpu_##name##_run, NULL, (flags) | MIXED_MAP, cpu_identity_map}
 #define RUN(op, name, flags) [OP_##op] = {NULL, cpu_##name##_run, NULL, flags, NULL}
 #define PREP(op, name, flags)                                                                      \
     [OP_##op] = {cpu_##name##_prepare, cpu_##name##_run, NULL, flags, NULL}
@@ -25,15 +25,21 @@
 #define SAMPLE(op, name) [OP_##op] = {cpu_naive_prepare, cpu_##name##_run, NULL, 0, NULL}
 #define RESIZE(op) [OP_##op] = {cpu_resize_prepare, cpu_resize_run, cpu_resize_release, 0, NULL}
 
-enum { HALF = KF_F16 | KF_BF16, IN_PLACE = KF_INPLACE | HALF };
+enum {
+    ROWS = KF_ROW_MAJOR,
+    HALF = KF_F16 | KF_BF16,
+    IN_PLACE = KF_INPLACE | HALF,
+    MIXED_MAP = KF_MIXED | KF_MAP,
+    MIXED_SUM = KF_MIXED | KF_SUM,
+};
 
 static const Kernel kernels[OP_COUNT] = {
-    DNNL(Conv, conv, HALF),
-    DNNL(ConvTranspose, conv, HALF),
-    DNNL(ConvWgrad, conv, HALF),
-    DNNL(MatMul, matmul, 0),
-    DNNL(Gemm, matmul, 0),
-    PREP(DeformConv, deform_conv, 0),
+    DNNL(Conv, conv, HALF | KF_MIXED),
+    DNNL(ConvTranspose, conv, HALF | KF_MIXED),
+    DNNL(ConvWgrad, conv, HALF | KF_MIXED),
+    DNNL(MatMul, matmul, KF_STRIDED),
+    DNNL(Gemm, matmul, KF_STRIDED),
+    DNNL(DeformConv, deform_conv, 0),
     NAIVE(Einsum),
     NAIVE(Det),
     UNARY(Relu),
@@ -99,8 +105,8 @@ static const Kernel kernels[OP_COUNT] = {
     MAP(And, compare),
     MAP(Or, compare),
     MAP(Xor, compare),
-    NAIVE(IsNaN),
-    NAIVE(IsInf),
+    MAP(IsNaN, float_test),
+    MAP(IsInf, float_test),
     NAIVE(BitwiseNot),
     NAIVE(BitwiseAnd),
     NAIVE(BitwiseOr),
@@ -138,9 +144,9 @@ static const Kernel kernels[OP_COUNT] = {
     PREP(RMSNormalization, layernorm, HALF | KF_ROW_MAJOR),
     PREP(InstanceNormalization, groupnorm, HALF),
     PREP(GroupNormalization, groupnorm, HALF),
-    NAIVE(MeanVarianceNormalization),
-    NAIVE(LpNormalization),
-    NAIVE(LRN),
+    [OP_MeanVarianceNormalization] = {cpu_over_axes_prepare, cpu_mvn_run, NULL, 0, NULL},
+    [OP_LpNormalization] = {cpu_over_axes_prepare, cpu_lpnorm_run, NULL, 0, NULL},
+    PREP(LRN, lrn, 0),
     SUM(ReduceSum, reduce),
     SUM(ReduceMean, reduce),
     PREP(ReduceMax, reduce, HALF),
@@ -167,23 +173,23 @@ static const Kernel kernels[OP_COUNT] = {
     RUN(Gather, gather, HALF),
     RUN(SliceGrad, slice_grad, HALF),
     RUN(GatherGrad, gather_grad, HALF),
-    NAIVE(GatherElements),
-    NAIVE(GatherND),
-    NAIVE(ScatterElements),
-    NAIVE(ScatterND),
-    NAIVE(TopK),
-    NAIVE(ArgMax),
-    NAIVE(ArgMin),
-    NAIVE(OneHot),
+    RUN(GatherElements, gather_elements, ROWS | HALF),
+    RUN(GatherND, gather_nd, ROWS | HALF),
+    RUN(ScatterElements, scatter_elements, ROWS | HALF),
+    RUN(ScatterND, scatter_nd, ROWS | HALF),
+    [OP_TopK] = {cpu_naive_prepare, cpu_topk_run, NULL, ROWS, NULL},
+    PREP(ArgMax, arg, ROWS),
+    PREP(ArgMin, arg, ROWS),
+    RUN(OneHot, one_hot, ROWS | HALF),
     NAIVE(NonZero),
     NAIVE(Compress),
     NAIVE_ROWS(Unique),
     NAIVE_ROWS(NonMaxSuppression),
     RUN(Tile, tile, HALF),
-    NAIVE(Trilu),
-    NAIVE(CumSum),
+    RUN(Trilu, trilu, ROWS | HALF),
+    RUN(CumSum, cumsum, ROWS),
     NAIVE(CumProd),
-    NAIVE(ReverseSequence),
+    RUN(ReverseSequence, reverse_sequence, ROWS | HALF),
     NAIVE(EyeLike),
     NAIVE(Range),
     NAIVE(HannWindow),
@@ -196,26 +202,28 @@ static const Kernel kernels[OP_COUNT] = {
     RECURRENT(LSTM),
     RECURRENT(GRU),
     RECURRENT(RNN),
-    NAIVE(MatMulInteger),
-    NAIVE(ConvInteger),
-    NAIVE(QLinearMatMul),
-    NAIVE(QLinearConv),
-    NAIVE(DynamicQuantizeLinear),
+    DNNL(MatMulInteger, integer, ROWS),
+    DNNL(ConvInteger, integer, ROWS),
+    DNNL(QLinearMatMul, integer, ROWS),
+    DNNL(QLinearConv, integer, ROWS),
+    RUN(DynamicQuantizeLinear, dynamic_quantize, 0),
     MAP(QuantizeLinear, quantize),
     MAP(DequantizeLinear, dequantize),
     MAP(FakeQuant, fake_quant),
     [OP_FakeQuantGrad] = {cpu_map_prepare, cpu_map_run, cpu_free_release,
-                          IN_PLACE | KF_MAP | KF_SUM, cpu_fake_quant_grad_map},
+                          IN_PLACE | MIXED_MAP | KF_SUM, cpu_fake_quant_grad_map},
     PREP(Rademacher, rademacher, HALF),
 };
 
 static const Kernel plan_copy = {.run = cpu_plan_copy_run};
-static const Kernel chain = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE, NULL};
+static const Kernel chain = {cpu_map_prepare, cpu_map_run, cpu_free_release, IN_PLACE | KF_MIXED,
+                             NULL};
 
 const Device device_cpu = {.name = "cpu",
                            .kernels = kernels,
                            .copy = &plan_copy,
                            .chain = &chain,
                            .can_fuse = cpu_can_fuse,
+                           .computes_with = cpu_computes_with,
                            .channels_last = true,
                            .threads = true};

@@ -56,30 +56,39 @@ static int describe(MemDesc *md, const Tensor *t)
     return md_strided(md, t->rank, dim, dnnl_f32, stride) == dnnl_success ? 0 : -1;
 }
 
-/* A layout that oneDNN multiplies fast: the tensor's own if it is a row-major matrix or the
- * transpose of one, in every batch; else dense. */
-static Tensor wanted(const Tensor *t, bool may_transpose)
+/* Whether a row of t lies densely, and rows do not overlap. */
+static bool has_dense_rows(const Tensor *t)
+{
+    const int i = t->rank - 1;
+    for (int a = 0; a < t->rank; a++)
+        if (t->stride[a] < 1) return false;
+    return t->stride[i] == 1 && t->stride[i - 1] >= t->dim[i];
+}
+
+/* A layout that oneDNN multiplies fast: the tensor's own if it is made of matrices whose rows or
+ * columns lie densely; else dense. */
+static Tensor wanted(const Tensor *t, bool may_be_strided)
 {
     Tensor w = *t, dense = *t;
     tensor_set_strides(&dense, false);
     if (tensor_is_row_major(t)) return dense;
     swap_last(&w);
-    if (may_transpose && tensor_is_row_major(&w)) {
+    if (may_be_strided && tensor_is_row_major(&w)) {
         tensor_set_strides(&w, false);
         swap_last(&w);
         return w;
     }
-    return dense;
+    return may_be_strided && (has_dense_rows(t) || has_dense_rows(&w)) ? *t : dense;
 }
 
 typedef struct ProductDescs {
     MemDesc user[3], want[3]; /* a, b, y */
 } ProductDescs;
 
-static int create(Primitive *q, const Product *p, ProductDescs *d, const void *const *constants)
+static int create(Primitive *q, const Tensor *const *t, ProductDescs *d,
+                  const void *const *constants)
 {
     static const int arg[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    const Tensor *t[3] = {&p->a, &p->b, &p->y};
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
     if (dnnl_engine_create(&q->engine, dnnl_cpu, 0) != dnnl_success) return -1;
@@ -102,20 +111,28 @@ static int create(Primitive *q, const Product *p, ProductDescs *d, const void *c
     return status;
 }
 
+bool cpu_product_make(Primitive *p, const Tensor *a, const Tensor *b, const Tensor *y,
+                      const void *const *constants)
+{
+    const Tensor *t[3] = {a, b, y};
+    ProductDescs d = {0};
+    const bool empty = tensor_count(a) == 0 || tensor_count(b) == 0;
+    const int threads = single_thread_begin();
+    const bool made = !empty && create(p, t, &d, constants) == 0;
+    single_thread_end(threads);
+    for (int k = 0; k < 3; k++) md_free(&d.user[k]), md_free(&d.want[k]);
+    primitive_check_memory(p);
+    return made;
+}
+
 int cpu_matmul_prepare(Prepare *p)
 {
     PrimitiveState *s = calloc(1, sizeof *s);
     if (!s) trap(TRAP_NO_MEMORY, "out of memory for a matrix product");
     p->state = s;
-    ProductDescs d = {0};
-    Product product = product_of(p->node, p->in, p->out);
-    bool empty = tensor_count(&p->in[0]) == 0 || tensor_count(&p->in[1]) == 0;
-    int threads = single_thread_begin();
+    const Product m = product_of(p->node, p->in, p->out);
     s->naive =
-        empty || p->in[0].dtype != DT_F32 || create(&s->prim, &product, &d, p->const_data) < 0;
-    single_thread_end(threads);
-    for (int k = 0; k < 3; k++) md_free(&d.user[k]), md_free(&d.want[k]);
-    primitive_check_memory(&s->prim);
+        p->in[0].dtype != DT_F32 || !cpu_product_make(&s->prim, &m.a, &m.b, &m.y, p->const_data);
     p->scratch = s->naive ? 0 : s->prim.scratch;
     return 0;
 }

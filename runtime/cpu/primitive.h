@@ -36,6 +36,11 @@ typedef struct PrimitiveState {
     Primitive prim;
 } PrimitiveState;
 
+/* y = a b of F32 matrices (or of stacks of them, of equal rank), as an operand each in that order;
+ * constants[0] and [1]: bytes of a and b if they never change, or NULL. False: oneDNN cannot. */
+bool cpu_product_make(Primitive *p, const Tensor *a, const Tensor *b, const Tensor *y,
+                      const void *const *constants);
+
 /* Attributes that every primitive of ours is created with: the scratchpad is the caller's. */
 dnnl_status_t primitive_attr(dnnl_primitive_attr_t *attr);
 

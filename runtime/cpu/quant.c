@@ -61,6 +61,28 @@ int cpu_quantize_map(MapLoop *l, const Prepare *p)
     return loop_on_grid(l, quantize, p, 1);
 }
 
+/* x -> y, scale, zero point: the range of x and 0 onto 0 … 255. */
+CPU_RUN(dynamic_quantize)
+{
+    const Tensor *t[] = {out, in, NULL, NULL};
+    Tensor kept = *in;
+    double least, most;
+    (void)state, (void)scratch;
+    for (int i = 0; i < in->rank; i++) kept.dim[i] = 1;
+    cpu_accumulate(REDUCE_MIN, NULL, NULL, 1, &in, &kept, &least);
+    cpu_accumulate(REDUCE_MAX, NULL, NULL, 1, &in, &kept, &most);
+    least = least < 0 ? least : 0;
+    most = most > 0 ? most : 0;
+    Grid byte = {0, 255};
+    float scale = most > least ? ((float)most - (float)least) / 255.f : 1.f;
+    float zero = clamp(rintf((0.f - (float)least) / scale), &byte);
+    const Tensor s = {.dtype = DT_F32, .data = &scale}, z = {.dtype = DT_F32, .data = &zero};
+    t[2] = &s, t[3] = &z;
+    block_map(4, t, quantize, &byte);
+    if (n->nout > 1 && out[1].rank >= 0) element_store(&out[1], 0, (double)scale);
+    if (n->nout > 2 && out[2].rank >= 0) element_store(&out[2], 0, (double)zero);
+}
+
 CLONES static void dequantize(const void *ctx, int n, float *x, const float *const *v)
 {
     const float *q = v[0], *scale = v[1], *zero = v[2];

@@ -2,11 +2,13 @@
  * at once: a place takes a few pixels, each with one weight (runtime/sample.h). */
 #include "runtime/sample.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "ir/simd.h"
 #include "ir/window.h"
 #include "runtime/cpu/cpu.h"
+#include "runtime/cpu/primitive.h"
 #include "runtime/ref/ref.h"
 
 /* y += w x, elements y_step and x_step apart. */
@@ -96,25 +98,87 @@ CPU_RUN(roi_align)
 
 /* ---- DeformConv ---------------------------------------------------------------------- */
 
-enum { PLACES = 4 }; /* that share a walk over the weights */
-
+/* What the taps find at some places of an image, for each group as a matrix, times the weights. */
 typedef struct Deform {
     const Node *n;
     const Tensor *in, *out;
     Window w;
-    int64_t taps, channels, groups, outputs; /* outputs: of a group */
-    float *weight;                           /* [groups, taps, channels / groups, outputs] */
-    float *found;                            /* [PLACES, taps, channels] */
-    float *sum;                              /* [PLACES, outputs] */
+    int64_t taps, channels, groups, each, outputs; /* each, outputs: channels of a group */
+    int64_t places;                                /* at a time */
+    float *weight;                                 /* [groups, taps, each, outputs] */
+    float *found;                                  /* [groups, places, taps, each] */
+    float *sum;                                    /* [places, outputs] */
+    float *scratch;                                /* of the product */
 } Deform;
 
+/* Parts of the scratch, in floats; their number. */
+static int64_t deform_begin(Deform *d, const Node *n, const Tensor *in, const Tensor *out,
+                            float *scratch)
+{
+    enum { PLACES = 64 };
+    Diag quiet = {0};
+    *d = (Deform){.n = n, .in = in, .out = out, .groups = node_int(n, "group", 1)};
+    if (node_window(n, &d->w, &quiet) < 0) trap(TRAP_INTERNAL, "a convolution without a window");
+    d->taps = d->w.kernel[0] * d->w.kernel[1];
+    d->channels = in->dim[1];
+    d->each = d->channels / d->groups;
+    d->outputs = out->dim[1] / d->groups;
+    d->places = out->dim[2] * out->dim[3] < PLACES ? out->dim[2] * out->dim[3] : PLACES;
+    const int64_t weights = (tensor_count(&in[1]) + 15) & ~(int64_t)15,
+                  found = (d->places * d->taps * d->channels + 15) & ~(int64_t)15,
+                  sums = (d->places * d->outputs + 15) & ~(int64_t)15;
+    if (scratch) {
+        d->weight = scratch;
+        d->found = scratch + weights;
+        d->sum = d->found + found;
+        d->scratch = d->sum + sums;
+    }
+    return weights + found + sums;
+}
+
+static Tensor matrix(int64_t rows, int64_t columns, void *data)
+{
+    return (Tensor){
+        .dtype = DT_F32, .rank = 2, .dim = {rows, columns}, .stride = {columns, 1}, .data = data};
+}
+
+CPU_PREPARE(deform_conv)
+{
+    Deform d;
+    PrimitiveState *s = calloc(1, sizeof *s);
+    if (!s) trap(TRAP_NO_MEMORY, "out of memory for a convolution");
+    p->state = s;
+    const size_t bytes = (size_t)deform_begin(&d, p->node, p->in, p->out, NULL) * sizeof(float);
+    const Tensor a = matrix(d.places, d.taps * d.each, NULL),
+                 b = matrix(d.taps * d.each, d.outputs, NULL),
+                 y = matrix(d.places, d.outputs, NULL);
+    s->naive = p->in->dtype != DT_F32 || !cpu_product_make(&s->prim, &a, &b, &y, NULL);
+    if (s->naive) return cpu_naive_prepare(p);
+    p->scratch = bytes + s->prim.scratch;
+    return 0;
+}
+
+/* Adds `weight` times a pixel to what tap `tap` finds at a place, channels first … first + n - 1:
+ * they may be of several groups. */
+static void add_pixel(const Deform *d, int64_t place, int64_t tap, const float *pixel,
+                      int64_t first, int64_t n, float weight)
+{
+    const int64_t step = d->in->stride[1];
+    for (int64_t c = first, some; c < first + n; c += some) {
+        const int64_t group = c / d->each, end = (group + 1) * d->each;
+        some = (end < first + n ? end : first + n) - c;
+        float *to = d->found + ((group * d->places + place) * d->taps + tap) * d->each;
+        add_line(to + c % d->each, 1, pixel + c * step, step, some, weight);
+    }
+}
+
 /* What the taps find for output (h, w) of an image. */
-static void find_taps(const Deform *d, int64_t image, int64_t h, int64_t w, float *found)
+static void find_taps(const Deform *d, int64_t place, int64_t image, int64_t h, int64_t w)
 {
     const Tensor *x = d->in, *offset = &d->in[2], *mask = optional(d->n, d->in, 4);
     const int64_t groups = node_int(d->n, "offset_group", 1), each = d->channels / groups;
+    const float *pixels = (const float *)x->data + image * x->stride[0];
     Corner c[4];
-    memset(found, 0, (size_t)(d->taps * d->channels) * sizeof *found);
     for (int64_t k = 0; k < groups * d->taps; k++) {
         const int64_t group = k / d->taps, tap = k % d->taps;
         const Index dy = {{image, 2 * k, h, w}}, dx = {{image, 2 * k + 1, h, w}},
@@ -125,75 +189,10 @@ static void find_taps(const Deform *d, int64_t image, int64_t h, int64_t w, floa
         const int n = pixel_corners(x, (double)row + load(offset, ref_index(offset, &dy)),
                                     (double)col + load(offset, ref_index(offset, &dx)), c);
         const double weight = mask ? load(mask, ref_index(mask, &m)) : 1;
-        const float *from =
-            (const float *)x->data + image * x->stride[0] + group * each * x->stride[1];
         for (int q = 0; q < n; q++)
-            add_line(found + tap * d->channels + group * each, 1, from + c[q].at, x->stride[1],
-                     each, (float)(c[q].weight * weight));
+            add_pixel(d, place, tap, pixels + c[q].at, group * each, each,
+                      (float)(c[q].weight * weight));
     }
-}
-
-/* sum[p, o] += found[p, i] weight[i, o]; places lie `step` apart in found. */
-CLONES static void add_products(float *restrict sum, const float *found, int64_t step,
-                                const float *weight, int64_t n, int64_t outputs)
-{
-    for (int64_t i = 0; i < n; i++, weight += outputs) {
-        const float a = found[i], b = found[i + step], c = found[i + 2 * step],
-                    d = found[i + 3 * step];
-        INDEPENDENT
-        for (int64_t o = 0; o < outputs; o++) {
-            sum[o] += a * weight[o];
-            sum[outputs + o] += b * weight[o];
-            sum[2 * outputs + o] += c * weight[o];
-            sum[3 * outputs + o] += d * weight[o];
-        }
-    }
-}
-
-/* The group's outputs at `count` places from (h, w) on. */
-static void put_group(const Deform *d, int64_t group, int64_t image, int64_t h, int64_t w,
-                      int64_t count)
-{
-    const Tensor *bias = optional(d->n, d->in, 3), *y = d->out;
-    const int64_t each = d->channels / d->groups, first = group * d->outputs;
-    for (int64_t k = 0; k < PLACES * d->outputs; k++)
-        d->sum[k] = bias ? (float)ref_at(bias, first + k % d->outputs) : 0;
-    for (int64_t tap = 0; tap < d->taps; tap++)
-        add_products(d->sum, d->found + tap * d->channels + group * each, d->taps * d->channels,
-                     d->weight + (group * d->taps + tap) * each * d->outputs, each, d->outputs);
-    for (int64_t p = 0; p < count; p++)
-        for (int64_t o = 0; o < d->outputs; o++)
-            ((float *)y->data)[image * y->stride[0] + (first + o) * y->stride[1] +
-                               h * y->stride[2] + (w + p) * y->stride[3]] =
-                d->sum[p * d->outputs + o];
-}
-
-/* Parts of the scratch, in floats; their number. */
-static int64_t deform_begin(Deform *d, const Node *n, const Tensor *in, const Tensor *out,
-                            float *scratch)
-{
-    Diag quiet = {0};
-    *d = (Deform){.n = n, .in = in, .out = out, .groups = node_int(n, "group", 1)};
-    if (node_window(n, &d->w, &quiet) < 0) trap(TRAP_INTERNAL, "a convolution without a window");
-    d->taps = d->w.kernel[0] * d->w.kernel[1];
-    d->channels = in->dim[1];
-    d->outputs = out->dim[1] / d->groups;
-    const int64_t weights = tensor_count(&in[1]), found = PLACES * d->taps * d->channels;
-    if (scratch) {
-        d->weight = scratch;
-        d->found = scratch + weights;
-        d->sum = d->found + found;
-    }
-    return weights + found + PLACES * d->outputs;
-}
-
-CPU_PREPARE(deform_conv)
-{
-    Deform d;
-    TRY(cpu_naive_prepare(p));
-    const size_t bytes = (size_t)deform_begin(&d, p->node, p->in, p->out, NULL) * sizeof(float);
-    if (p->scratch < bytes) p->scratch = bytes;
-    return 0;
 }
 
 static void arrange_weight(const Deform *d)
@@ -202,27 +201,51 @@ static void arrange_weight(const Deform *d)
     FOR_EACH(at, w)
     {
         const int64_t group = at.i[0] / d->outputs, tap = at.i[2] * d->w.kernel[1] + at.i[3];
-        d->weight[((group * d->taps + tap) * w->dim[1] + at.i[1]) * d->outputs +
+        d->weight[((group * d->taps + tap) * d->each + at.i[1]) * d->outputs +
                   at.i[0] % d->outputs] = (float)load(w, ref_index(w, &at));
+    }
+}
+
+/* The group's outputs at places first … first + count - 1 of an image. */
+static void put_group(const Deform *d, int64_t group, int64_t image, int64_t first, int64_t count)
+{
+    const Tensor *bias = optional(d->n, d->in, 3), *y = d->out;
+    for (int64_t o = 0; o < d->outputs; o++) {
+        const int64_t channel = group * d->outputs + o;
+        const float add = bias ? (float)ref_at(bias, channel) : 0;
+        float *to = (float *)y->data + image * y->stride[0] + channel * y->stride[1];
+        for (int64_t k = 0; k < count; k++)
+            to[(first + k) / y->dim[3] * y->stride[2] + (first + k) % y->dim[3] * y->stride[3]] =
+                d->sum[k * d->outputs + o] + add;
+    }
+}
+
+/* Places first … of an image; beyond the last one there are zeros. */
+static void put_places(const Deform *d, const Primitive *product, int64_t image, int64_t first)
+{
+    const int64_t width = d->out->dim[3], left = d->out->dim[2] * width - first;
+    const int64_t count = left < d->places ? left : d->places, row = d->taps * d->each;
+    memset(d->found, 0, (size_t)(d->places * d->taps * d->channels) * sizeof *d->found);
+    for (int64_t k = 0; k < count; k++)
+        find_taps(d, k, image, (first + k) / width, (first + k) % width);
+    for (int64_t g = 0; g < d->groups; g++) {
+        void *data[] = {d->found + g * d->places * row, d->weight + g * row * d->outputs, d->sum};
+        primitive_run(product, data, d->scratch);
+        put_group(d, g, image, first, count);
     }
 }
 
 CPU_RUN(deform_conv)
 {
+    const PrimitiveState *s = state;
     Deform d;
-    if (in->dtype != DT_F32) {
-        cpu_naive_run(n, state, in, out, scratch);
+    if (s->naive) {
+        cpu_naive_run(n, NULL, in, out, scratch);
         return;
     }
     deform_begin(&d, n, in, out, scratch);
     arrange_weight(&d);
-    for (int64_t k = 0; k < out->dim[0] * out->dim[2]; k++) {
-        const int64_t image = k / out->dim[2], h = k % out->dim[2];
-        for (int64_t w = 0; w < out->dim[3]; w += PLACES) {
-            const int64_t left = out->dim[3] - w, count = left < PLACES ? left : PLACES;
-            for (int64_t p = 0; p < count; p++)
-                find_taps(&d, image, h, w + p, d.found + p * d.taps * d.channels);
-            for (int64_t g = 0; g < d.groups; g++) put_group(&d, g, image, h, w, count);
-        }
-    }
+    for (int64_t image = 0; image < out->dim[0]; image++)
+        for (int64_t k = 0; k < out->dim[2] * out->dim[3]; k += d.places)
+            put_places(&d, &s->prim, image, k);
 }

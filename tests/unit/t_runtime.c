@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "ir/ir.h"
-#include "runtime/runtime.h"
+#include "runtime/program.h"
 #include "tests/types.h"
 #include "tests/unit/device.h"
 
@@ -190,6 +190,60 @@ static void test_half_storage(void **state)
     assert_float_equal(y[0], 2.0f, 0);
     assert_float_equal(y[1], -4.0f, 0);
     assert_true(isinf(y[2]));
+    arena_free(a);
+}
+
+static Value *pointwise(Graph *g, Value *x, int64_t from, int64_t to, uint64_t seed, const float *w)
+{
+    const Type t = TYPE(DT_F32, to, from, 1, 1);
+    Value *k = w ? value_const(g, "w", t, w) : param(g, t, seed);
+    return build(g, OP_Conv, IN(x, build(g, OP_Cast, IN(k), ATTRS(attr_int("to", DT_F16)))),
+                 NO_ATTRS);
+}
+
+/* 1.0003 is 1 in half; the first values live when little else does, and so are floats. */
+static void test_half_kept_as_floats(void **state)
+{
+    (void)state;
+    enum { PLACES = 16 * 16, SMALL = 8, LARGE = 32 };
+    float first[SMALL * SMALL] = {1, -1}, *x;
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "half");
+    Value *h = graph_add_input(g, "x", TYPE(DT_F32, 1, SMALL, 16, 16));
+    h = build(g, OP_Cast, IN(h), ATTRS(attr_int("to", DT_F16)));
+    h = pointwise(g, h, SMALL, SMALL, 0, first);
+    h = pointwise(g, h, SMALL, LARGE, 1, NULL);
+    graph_add_output(g, build(g, OP_Cast, IN(h), ATTRS(attr_int("to", DT_F32))));
+    x = numbers(a, SMALL * PLACES, 1);
+    for (int i = 0; i < 2 * PLACES; i++) x[i] = i < PLACES ? 1.0003f : 1;
+    Program *p = compiled(g, "cpu", NULL, false);
+    const float w = numbers(a, LARGE * SMALL, 1)[0];
+    assert_int_equal(p->memory, PLACES * LARGE * (sizeof(float) + 2)); /* as if all were half */
+    program_free(p);
+    assert_float_equal(run_once(a, g, "ref", x, false)[0], 0, 0);
+    assert_float_equal(run_once(a, g, "cpu", x, false)[0], 0.0003f * w, 1e-6f);
+    arena_free(a);
+}
+
+/* Only products read them, so nothing is moved. */
+static void test_transposes_into_products(void **state)
+{
+    (void)state;
+    static const int64_t heads[] = {0, 2, 1, 3}, turned[] = {0, 2, 3, 1}, back[] = {0, 1, 3, 2};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, "transposed");
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 2, 5, 3, 4));
+    Value *q = build(g, OP_Transpose, IN(x), ATTRS(attr_ints("perm", 4, heads)));
+    Value *k = build(g, OP_Transpose, IN(x), ATTRS(attr_ints("perm", 4, turned)));
+    Value *y = build(g, OP_MatMul, IN(q, k), NO_ATTRS);
+    Value *t = build(g, OP_Transpose, IN(y), ATTRS(attr_ints("perm", 4, back)));
+    graph_add_output(g, build(g, OP_MatMul, IN(t, q), NO_ATTRS));
+    const float *in = numbers(a, 120, 5), *want = run_once(a, g, "ref", in, true),
+                *got = run_once(a, g, test_device("cpu"), in, false);
+    for (int i = 0; i < 120; i++) assert_float_equal(got[i], want[i], 1e-4f);
+    Program *p = compiled(g, "cpu", NULL, false);
+    assert_int_equal(p->nsteps, 2);
+    program_free(p);
     arena_free(a);
 }
 
@@ -377,11 +431,18 @@ static void test_half_conversion(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layouts_agree), cmocka_unit_test(test_memory_is_reused),
-        cmocka_unit_test(test_stages),        cmocka_unit_test(test_views_cost_nothing),
-        cmocka_unit_test(test_half_storage),  cmocka_unit_test(test_known_shapes_need_no_kernel),
-        cmocka_unit_test(test_errors),        cmocka_unit_test(test_too_much_memory),
-        cmocka_unit_test(test_random_graphs), cmocka_unit_test(test_half_conversion),
+        cmocka_unit_test(test_layouts_agree),
+        cmocka_unit_test(test_memory_is_reused),
+        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_views_cost_nothing),
+        cmocka_unit_test(test_half_storage),
+        cmocka_unit_test(test_known_shapes_need_no_kernel),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_too_much_memory),
+        cmocka_unit_test(test_random_graphs),
+        cmocka_unit_test(test_half_conversion),
+        cmocka_unit_test(test_half_kept_as_floats),
+        cmocka_unit_test(test_transposes_into_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
