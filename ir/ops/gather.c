@@ -71,6 +71,17 @@ static int expect_same_shape(const Node *n, int i, int j, int but, Diag *d)
 }
 
 /* y[i, j, k] = x[index[i, j, k], j, k] for axis 0. */
+/* Indices pick along one axis; along the others each stands for the element beside it. */
+static int expect_beside(const Node *n, int along, Diag *d)
+{
+    const Type x = input_type(n, 0), index = input_type(n, 1);
+    for (int i = 0; i < x.rank && index.rank == x.rank; i++)
+        if (i != along && x.dim[i] >= 0 && index.dim[i] > x.dim[i])
+            return node_error(d, n, "'%s' has %lld on axis %d, '%s' only %lld", n->in[1]->name,
+                              (long long)index.dim[i], i, n->in[0]->name, (long long)x.dim[i]);
+    return 0;
+}
+
 int infer_gather_elements(Node *n, Diag *d)
 {
     Type x = input_type(n, 0), t = input_type(n, 1);
@@ -78,6 +89,7 @@ int infer_gather_elements(Node *n, Diag *d)
     if (x.rank >= 0) {
         TRY(expect_rank(n, 1, x.rank, d));
         TRY(axis_of(n, node_int(n, "axis", 0), x.rank, &axis, d));
+        TRY(expect_beside(n, axis, d));
     }
     t.dtype = x.dtype;
     return infer_out(n, 0, t, d);
@@ -102,6 +114,7 @@ int infer_scatter_elements(Node *n, Diag *d)
     if (x.rank >= 0) {
         TRY(expect_rank(n, 1, x.rank, d));
         TRY(axis_of(n, node_int(n, "axis", 0), x.rank, &axis, d));
+        TRY(expect_beside(n, axis, d));
     }
     return infer_out(n, 0, x, d);
 }
@@ -111,7 +124,7 @@ int infer_scatter_elements(Node *n, Diag *d)
 static int picked_type(const Node *n, const Type *x, const Type *index, int64_t batch, Type *t,
                        Diag *d)
 {
-    int64_t k = index->rank < 1 ? DIM_UNKNOWN : index->dim[index->rank - 1];
+    int64_t k = index->rank < 1 ? DIM_UNKNOWN : index->dim[index->rank - 1], both;
     *t = type_unknown(x->dtype);
     if (index->rank == 0) return node_error(d, n, "'%s' is a scalar", n->in[1]->name);
     if (x->rank < 0 || k < 0) return 0;
@@ -120,6 +133,10 @@ static int picked_type(const Node *n, const Type *x, const Type *index, int64_t 
                           (long long)batch, (long long)k, x->rank);
     if (index->rank - 1 + x->rank - batch - k > MAX_RANK)
         return node_error(d, n, "result has more than %d dimensions", MAX_RANK);
+    for (int i = 0; i < batch; i++)
+        if (!dim_agree(x->dim[i], index->dim[i], &both))
+            return node_error(d, n, "'%s' has %lld on axis %d, '%s' %lld", n->in[1]->name,
+                              (long long)index->dim[i], i, n->in[0]->name, (long long)x->dim[i]);
     t->rank = 0;
     for (int i = 0; i < index->rank - 1; i++) t->dim[t->rank++] = index->dim[i];
     for (int i = (int)(batch + k); i < x->rank; i++) t->dim[t->rank++] = x->dim[i];
