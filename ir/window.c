@@ -5,7 +5,9 @@
  *   out   = (in - 1) * stride + output_padding + reach - pad - pad_end      (ConvTranspose)
  *
  * SAME_UPPER and SAME_LOWER choose pads so that out = ceil(in / stride), or in * stride for
- * ConvTranspose. Attributes are bounded by 2^31, so that their products fit in 64 bits. */
+ * ConvTranspose. Where strides leave gaps, those of pools may be negative: what is left over is cut
+ * off at both ends, as ONNX Runtime does. Attributes are bounded by 2^31, so that their products
+ * fit in 64 bits. */
 #include "ir/window.h"
 
 #include <string.h>
@@ -85,19 +87,25 @@ static int64_t reach(const Window *w, int i) { return (w->kernel[i] - 1) * w->di
 /* Splits a total padding; the odd one goes to the end for SAME_UPPER. */
 static void split_pad(Window *w, int i, int64_t total, bool upper)
 {
-    if (total < 0) total = 0;
-    w->pad[i] = upper ? total / 2 : total - total / 2;
+    w->pad[i] = upper ? total / 2 : (total + 1) / 2;
     w->pad_end[i] = total - w->pad[i];
 }
 
-static void same_axis(Window *w, int i, AutoPad mode)
+static bool is_pool(const Node *n)
+{
+    return n->op != OP_Conv && n->op != OP_ConvWgrad && n->op != OP_ConvInteger &&
+           n->op != OP_QLinearConv;
+}
+
+static void same_axis(const Node *n, Window *w, int i, AutoPad mode)
 {
     int64_t in = w->in[i], s = w->stride[i];
     w->pad[i] = w->pad_end[i] = 0;
     w->out[i] = s == 1 ? in : DIM_UNKNOWN;
     if (in < 0) return;
     w->out[i] = in / s + (in % s != 0);
-    split_pad(w, i, in == 0 ? 0 : (w->out[i] - 1) * s + reach(w, i) - in, mode == PAD_UPPER);
+    const int64_t total = (w->out[i] - 1) * s + reach(w, i) - in;
+    split_pad(w, i, in == 0 || (total < 0 && !is_pool(n)) ? 0 : total, mode == PAD_UPPER);
 }
 
 static int slide_axis(const Node *n, Window *w, int i, bool ceil_mode, Diag *d)
@@ -126,7 +134,7 @@ static int slide(const Node *n, Window *w, Diag *d)
     for (int i = 0; i < w->n; i++) {
         if (mode == PAD_VALID) w->pad[i] = w->pad_end[i] = 0;
         if (mode >= PAD_UPPER)
-            same_axis(w, i, mode);
+            same_axis(n, w, i, mode);
         else
             TRY(slide_axis(n, w, i, ceil_mode, d));
     }
@@ -159,7 +167,7 @@ static int spread_axis(const Node *n, Window *w, int i, AutoPad mode, int64_t ex
     span += extra + reach(w, i);
     if (wanted || mode >= PAD_UPPER) {
         w->out[i] = wanted ? wanted[i] : same;
-        split_pad(w, i, span - w->out[i], mode == PAD_UPPER);
+        split_pad(w, i, span < w->out[i] ? 0 : span - w->out[i], mode == PAD_UPPER);
     } else {
         w->out[i] = span - w->pad[i] - w->pad_end[i];
     }

@@ -569,9 +569,10 @@ def window(c, r, size, dilate=True):
     if dilate and c.flip(0.4):
         dilation = c.attrs["dilations"] = [c.int(1, 2) for _ in range(r)]
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
-    # What ONNX Runtime makes of "same" with holes or gaps is not what ONNX says.
-    plain = max(dilation) == 1 and all(s <= k
-                                       for s, k in zip(c.attrs.get("strides", [1] * r), kernel))
+    # What ONNX Runtime makes of "same" with holes, or of convolutions with gaps, is not what ONNX
+    # says.
+    gaps = any(s > k for s, k in zip(c.attrs.get("strides", [1] * r), kernel))
+    plain = max(dilation) == 1 and (c.op in ("AveragePool", "LpPool") or not gaps)
     if c.flip(0.3) and plain:
         c.attrs["auto_pad"] = c.choose(["SAME_UPPER", "SAME_LOWER", "VALID"])
     elif c.flip():
