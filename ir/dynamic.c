@@ -76,7 +76,7 @@ int64_t slices_sort(const Slices *s, int64_t *order)
 /* ---- boxes -------------------------------------------------------------------------- */
 
 typedef struct Box {
-    double low[2], high[2];
+    double low[2], high[2], area;
 } Box;
 
 static Box box_of(const Nms *s, const float *p)
@@ -87,17 +87,19 @@ static Box box_of(const Nms *s, const float *p)
         b.low[a] = s->centers ? u - v / 2 : fmin(u, v);
         b.high[a] = s->centers ? u + v / 2 : fmax(u, v);
     }
+    b.area = (b.high[0] - b.low[0]) * (b.high[1] - b.low[1]);
     return b;
 }
 
-static double area(const Box *b) { return (b->high[0] - b->low[0]) * (b->high[1] - b->low[1]); }
+static double lesser(double x, double y) { return x < y ? x : y; }
+static double greater(double x, double y) { return x > y ? x : y; }
 
 static double overlap(const Box *a, const Box *b)
 {
-    double both = 1;
-    for (int k = 0; k < 2; k++)
-        both *= fmax(0, fmin(a->high[k], b->high[k]) - fmax(a->low[k], b->low[k]));
-    const double whole = area(a) + area(b) - both;
+    const double height = lesser(a->high[0], b->high[0]) - greater(a->low[0], b->low[0]);
+    const double width = lesser(a->high[1], b->high[1]) - greater(a->low[1], b->low[1]);
+    if (!(height > 0 && width > 0)) return 0;
+    const double both = height * width, whole = a->area + b->area - both;
     return whole > 0 ? both / whole : 0;
 }
 
@@ -121,18 +123,18 @@ static int64_t candidates(const Nms *s, const float *scores, int64_t *order)
 }
 
 /* One image and class: the chosen boxes move to the front of order[]. */
-static int64_t suppress(const Nms *s, const float *boxes, const float *scores, int64_t *order)
+static int64_t suppress(const Nms *s, const float *boxes, const float *scores, int64_t *order,
+                        Box *chosen)
 {
     const int64_t n = candidates(s, scores, order);
     int64_t kept = 0;
     for (int64_t c = 0; c < n && kept < s->most; c++) {
         const Box box = box_of(s, boxes + 4 * order[c]);
         bool good = true;
-        for (int64_t k = 0; k < kept && good; k++) {
-            const Box other = box_of(s, boxes + 4 * order[k]);
-            good = overlap(&box, &other) <= s->iou;
-        }
-        if (good) order[kept++] = order[c];
+        for (int64_t k = 0; k < kept && good; k++) good = overlap(&box, &chosen[k]) <= s->iou;
+        if (!good) continue;
+        chosen[kept] = box;
+        order[kept++] = order[c];
     }
     return kept;
 }
@@ -159,10 +161,11 @@ int64_t nms_select(const Nms *s, int64_t *out)
 {
     Arena *scratch = arena_new();
     int64_t total = 0, *order = NEW_ARRAY(scratch, int64_t, s->n);
+    Box *chosen = NEW_ARRAY(scratch, Box, s->n);
     for (int64_t i = 0; i < s->images; i++)
         for (int64_t c = 0; c < s->classes; c++) {
             const int64_t kept = suppress(s, s->boxes + i * s->n * 4,
-                                          s->scores + (i * s->classes + c) * s->n, order);
+                                          s->scores + (i * s->classes + c) * s->n, order, chosen);
             for (int64_t k = 0; k < kept && out; k++) {
                 int64_t *row = out + 3 * (total + k);
                 row[0] = i, row[1] = c, row[2] = order[k];
