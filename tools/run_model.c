@@ -6,6 +6,7 @@
 
 #include "ir/process.h"
 #include "passes/batches.h"
+#include "passes/simplify/simplify.h"
 #include "runtime/element.h"
 #include "tools/session.h"
 
@@ -18,6 +19,14 @@ static int allow(const void *ctx, size_t bytes, Diag *d)
 {
     const Limit *l = ctx;
     return memory_allows(l->options, process_resident() + bytes, l->samples, d);
+}
+
+/* The same in the form that is fastest to run. */
+static const Graph *simplified(const Graph *g, Arena *a)
+{
+    Diag quiet = {0};
+    Graph *s = graph_clone(g, a, NULL);
+    return simplify_canonicalize(s, &quiet) < 0 ? g : s;
 }
 
 /* Runs on in[] (one per graph input, in order); out[] borrows the arena. The arrays decide which
@@ -34,7 +43,8 @@ static int run_once(ehap *e, const NamedArray *in, NamedArray *out)
         data[i] = in[i].data;
     }
     const InferenceOptions o = {.device = e->c.opt.device, .allow = allow, .ctx = &limit};
-    if (branches_decide(g, types, data, &o, &e->diag) < 0 || inference_new(&r, g, &o, &e->diag) < 0)
+    if (branches_decide(g, types, data, &o, &e->diag) < 0 ||
+        inference_new(&r, simplified(g, e->arena), &o, &e->diag) < 0)
         return EHAP_BAD_INPUT;
     const int status = inference_run(r, types, data, &e->diag);
     for (int k = 0; k < g->noutputs && status == 0; k++) {

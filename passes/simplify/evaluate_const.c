@@ -1,4 +1,5 @@
-/* Evaluates a node at compile time: a graph of that one node, compiled for the oracle device. */
+/* Evaluates a node at compile time: a graph of that one node, compiled for the oracle device, or
+ * where elements only move for the fast one. */
 #include <string.h>
 
 #include "passes/simplify/simplify.h"
@@ -36,7 +37,7 @@ int evaluate_const(Graph *g, const Node *n, const void **data)
 {
     Arena *a = arena_new();
     Diag quiet = {0};
-    ProgramOptions options = {.device = "ref"};
+    ProgramOptions options = {.device = op_info[n->op].flags & OPF_MOVES ? "cpu" : "ref"};
     Program *p = NULL;
     Instance *i = NULL;
     int status = program_compile(&p, lone_node(n, a), &options, &quiet);

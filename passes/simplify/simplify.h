@@ -5,7 +5,7 @@
 #include "ir/op.h"
 #include "passes/passes.h"
 
-/* Runs one node whose operands are all constants on the "ref" device. Its outputs' elements, in
+/* Runs one node whose operands are all constants. Its outputs' elements, in
  * the graph's arena, go to data[nout] (NULL for omitted outputs). Returns -1, silently, if that
  * device cannot run it. */
 int evaluate_const(Graph *g, const Node *n, const void **data);
