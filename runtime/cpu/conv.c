@@ -210,7 +210,7 @@ static bool computes_with(const Prepare *p)
             (t->dtype != p->in[0].dtype || !cpu_computes_with(t->dtype)))
             return false;
     }
-    return cpu_computes_with(p->in[0].dtype);
+    return p->in[0].dtype == DT_F32 || is_half(p->in[0].dtype);
 }
 
 static bool any_half(const Prepare *p)
