@@ -334,7 +334,7 @@ void cpu_map_run(const Node *n, const void *state, const Tensor *in, const Tenso
     Nest nest;
     Walk w;
     if (!c) {
-        cpu_naive_run(n, NULL, in, out, scratch);
+        cpu_whole_run(n, NULL, in, out, scratch);
         return;
     }
     Running r = {.c = c, .temps = buffers + (int64_t)c->buffers * BLOCK};

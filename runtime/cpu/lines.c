@@ -81,6 +81,20 @@ CPU_RUN(arg)
                 arg_step(x + i * l.inner, i, l.inner, flip, last, scratch, y);
 }
 
+/* 1 at the first maximum of each line, 0 elsewhere. */
+CPU_RUN(hardmax)
+{
+    const Lines l = lines_of(in, axis_index(node_int(n, "axis", -1), in->rank));
+    float *y = out->data;
+    if (in->dtype != DT_F32 || l.inner != 1 || l.n == 0) {
+        cpu_naive_run(n, state, in, out, scratch);
+        return;
+    }
+    cpu_fill_zero(out);
+    for (int64_t o = 0; o < l.outer; o++)
+        y[o * l.n + arg_of_line((const float *)in->data + o * l.n, l.n, 0, false)] = 1;
+}
+
 /* ---- TopK ---------------------------------------------------------------------------- */
 
 /* Moves key i of a heap, whose first is the least, to where it belongs. */
@@ -357,6 +371,22 @@ CPU_RUN(scatter_nd)
                    (size_t)(each * size));
         else
             add_rows(y + to, y + to, x + k * each, each);
+    }
+}
+
+/* The slices that a condition chooses, of any layout; elements where no axis is given. */
+CPU_RUN(compress)
+{
+    const int axis = axis_index(node_int(n, "axis", 0), in->rank);
+    const int64_t count = tensor_count(&in[1]);
+    if (!node_attr(n, "axis")) {
+        cpu_naive_run(n, state, in, out, scratch);
+        return;
+    }
+    for (int64_t i = 0, k = 0; i < count && k < out->dim[axis]; i++) {
+        if (!element_load_int(&in[1], i * in[1].stride[0])) continue;
+        const Tensor to = tensor_section(out, axis, k++, 1), from = tensor_section(in, axis, i, 1);
+        cpu_copy(&to, &from);
     }
 }
 

@@ -225,15 +225,19 @@ CLONES static float line_max(const float *x, int64_t n)
     return m;
 }
 
-CLONES static double line_exp_sum(float *x, int64_t n, float max, bool keep_logs)
+/* exp(x - max) in y, or with keep_logs x - max; their sum. y may be x. */
+CLONES static double line_exp_sum(float *y, const float *x, int64_t n, float max, bool keep_logs)
 {
     double sum = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
-        float e[BLOCK];
+        float logs[BLOCK], *e = keep_logs ? logs : y + start;
+        const float *p = x + start;
         int count = (int)(n - start < BLOCK ? n - start : BLOCK);
-        for (int i = 0; i < count; i++) e[i] = scalar_expf(x[start + i] - max);
+        INDEPENDENT
+        for (int i = 0; i < count; i++) e[i] = scalar_expf(p[i] - max);
         sum += cpu_row_sum(e, count);
-        for (int i = 0; i < count; i++) x[start + i] = keep_logs ? x[start + i] - max : e[i];
+        INDEPENDENT
+        for (int i = 0; i < count && keep_logs; i++) y[start + i] = p[i] - max;
     }
     return sum;
 }
@@ -257,15 +261,19 @@ void cpu_softmax_run(const Node *n, const void *state, const Tensor *in, const T
     if (tensor_count(&x) == 0) return;
     x.dim[axis] = y.dim[axis] = 1;
     nest_make(&nest, 2, t);
+    const bool dense = x.dtype == DT_F32 && y.dtype == DT_F32 && x.stride[axis] == 1 &&
+                       y.stride[axis] == 1; /* worked on where it lies */
     do {
-        load_line(scratch, &x, pos.offset[1], x.stride[axis], count);
-        float max = line_max(scratch, count);
-        double sum = line_exp_sum(scratch, count, max, logs);
+        float *to = dense ? (float *)y.data + pos.offset[0] : scratch;
+        const float *from = dense ? (const float *)x.data + pos.offset[1] : scratch;
+        if (!dense) load_line(scratch, &x, pos.offset[1], x.stride[axis], count);
+        float max = line_max(from, count);
+        double sum = line_exp_sum(to, from, count, max, logs);
         if (logs)
-            line_affine(scratch, count, 1, -(float)log(sum));
+            line_affine(to, count, 1, -(float)log(sum));
         else
-            line_affine(scratch, count, (float)(1 / sum), 0);
-        store_line(&y, pos.offset[0], y.stride[axis], scratch, count);
+            line_affine(to, count, (float)(1 / sum), 0);
+        if (!dense) store_line(&y, pos.offset[0], y.stride[axis], scratch, count);
     } while (nest_next(&nest, nest.loops, &pos));
 }
 

@@ -61,21 +61,39 @@ int cpu_quantize_map(MapLoop *l, const Prepare *p)
     return loop_on_grid(l, quantize, p, 1);
 }
 
+/* Sixteen at a time. */
+CLONES static Grid range_with_zero(const float *x, int64_t n)
+{
+    float lo[16] = {0}, hi[16] = {0};
+    Grid g = {0, 0};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int k = 0; k < 16; k++) {
+            lo[k] = x[i + k] < lo[k] ? x[i + k] : lo[k];
+            hi[k] = x[i + k] > hi[k] ? x[i + k] : hi[k];
+        }
+    for (; i < n; i++) {
+        lo[0] = x[i] < lo[0] ? x[i] : lo[0];
+        hi[0] = x[i] > hi[0] ? x[i] : hi[0];
+    }
+    for (int k = 0; k < 16; k++) {
+        g.lo = lo[k] < g.lo ? lo[k] : g.lo;
+        g.hi = hi[k] > g.hi ? hi[k] : g.hi;
+    }
+    return g;
+}
+
 /* x -> y, scale, zero point: the range of x and 0 onto 0 … 255. */
 CPU_RUN(dynamic_quantize)
 {
     const Tensor *t[] = {out, in, NULL, NULL};
-    Tensor kept = *in;
-    double least, most;
-    (void)state, (void)scratch;
-    for (int i = 0; i < in->rank; i++) kept.dim[i] = 1;
-    cpu_accumulate(REDUCE_MIN, NULL, NULL, 1, &in, &kept, &least);
-    cpu_accumulate(REDUCE_MAX, NULL, NULL, 1, &in, &kept, &most);
-    least = least < 0 ? least : 0;
-    most = most > 0 ? most : 0;
-    Grid byte = {0, 255};
-    float scale = most > least ? ((float)most - (float)least) / 255.f : 1.f;
-    float zero = clamp(rintf((0.f - (float)least) / scale), &byte);
+    if (in->dtype != DT_F32) {
+        cpu_naive_run(n, state, in, out, scratch);
+        return;
+    }
+    const Grid byte = {0, 255}, range = range_with_zero(in->data, tensor_count(in));
+    float scale = range.hi > range.lo ? (range.hi - range.lo) / 255.f : 1.f;
+    float zero = clamp(rintf((0.f - range.lo) / scale), &byte);
     const Tensor s = {.dtype = DT_F32, .data = &scale}, z = {.dtype = DT_F32, .data = &zero};
     t[2] = &s, t[3] = &z;
     block_map(4, t, quantize, &byte);
