@@ -79,9 +79,8 @@ static void too_little_is_an_error(void **state)
  * for this one is an error before it is allocated. */
 static void large_samples(void **state)
 {
-    static const char net[] =
-        "g (float[N,1,H,W] x) => (y) { t = Sin (x) u = Cos (t)"
-        " y = MatMul (t, u) }";
+    static const char net[] = "g (float[N,1,H,W] x) => (y) { t = Sin (x) u = Cos (t)"
+                              " y = MatMul (t, u) }";
     static const struct {
         int64_t side, shard; /* y and u: 4 side^2 bytes each */
     } cases[] = {{64, 16}, {4096, 2}, {6000, 1}};
