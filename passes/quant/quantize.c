@@ -103,20 +103,24 @@ static void *quantized_bytes(Graph *g, const Node *fq, int axis, int64_t qmin, i
     return q;
 }
 
-/* Zero points that there are. Most are alike, and those of weights and biases nothing but zeros. */
+/* Zero points that there are: of which FakeQuant's, NULL for biases. */
 typedef struct Zeros {
     Value **made;
+    const Value **from;
     int n;
 } Zeros;
 
-/* A constant with these elements, named after the first tensor that has it. */
-static Value *zero_point(Zeros *z, Graph *g, const char *of, const char *suffix, Type t,
-                         const void *data)
+/* A constant with these elements, named after the first tensor that has it. Most are alike, and
+ * those of biases nothing but zeros; but two tensors share one of int8 only on the same grid:
+ * where ONNX Runtime makes weights uint8 it makes a copy of each one's zero point, by its name. */
+static Value *zero_point(Zeros *z, Graph *g, const Value *from, const char *of, const char *suffix,
+                         Type t, const void *data)
 {
     for (int k = 0; k < z->n; k++)
-        if (type_equal(&z->made[k]->type, &t) &&
+        if (type_equal(&z->made[k]->type, &t) && (t.dtype != DT_I8 || z->from[k] == from) &&
             memcmp(z->made[k]->data, data, (size_t)type_bytes(&t)) == 0)
             return z->made[k];
+    z->from[z->n] = from;
     return z->made[z->n++] = constant(g, of, suffix, t, data);
 }
 
@@ -127,7 +131,7 @@ static Value *grid_zero(Zeros *zeros, Graph *g, const Node *fq, DType dtype)
     int64_t n = type_count(&z->type);
     uint8_t *q = NEW_ARRAY(g->arena, uint8_t, n);
     for (int64_t i = 0; i < n; i++) q[i] = (uint8_t)(int)zero[i];
-    return zero_point(zeros, g, fq->in[0]->name, "_zero_point",
+    return zero_point(zeros, g, z, fq->in[0]->name, "_zero_point",
                       type_of(dtype, z->type.rank, z->type.dim), q);
 }
 
@@ -163,7 +167,7 @@ static Value *lower_bias(Graph *g, Value *b, const Node *x, const Node *w, Zeros
     Type ints = type_of(DT_I32, 1, &n), floats = type_of(DT_F32, 1, &n);
     Value *qv = value_const(g, arena_printf(g->arena, "%s_quantized", b->name), ints, q);
     Value *s = constant(g, b->name, "_quantized_scale", floats, scale);
-    Value *z = zero_point(zeros, g, b->name, "_quantized_zero_point", ints, zero);
+    Value *z = zero_point(zeros, g, NULL, b->name, "_quantized_zero_point", ints, zero);
     return convert(g, OP_DequantizeLinear, b->name, qv, s, z, 0);
 }
 
@@ -205,7 +209,8 @@ int pass_quantize(Context *c, const char *opt)
     int lowered = 0;
     if (!t) return diag_error(c->diag, "unknown target '%s'", c->opt.target);
     if (t->int32_bias) raise_tiny_scales(g);
-    Zeros zeros = {.made = NEW_ARRAY(g->arena, Value *, 2 * g->nnodes)}; /* a node's, its bias's */
+    Zeros zeros = {.made = NEW_ARRAY(g->arena, Value *, 2 * g->nnodes), /* a node's, its bias's */
+                   .from = NEW_ARRAY(g->arena, const Value *, 2 * g->nnodes)};
     Rewrite r = rewrite_begin(g);
     for (int i = 0; i < r.nold; i++) {
         Node *n = r.old[i], *w;
