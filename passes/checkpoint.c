@@ -15,7 +15,7 @@
 #include "ir/text.h"
 #include "passes/score/scores.h"
 
-static const char magic[16] = "ehapc state 2\n";
+static const char magic[16] = "ehapc state 3\n";
 
 /* ---- lengths and bytes -------------------------------------------------------------- */
 
@@ -108,6 +108,7 @@ static void put_report(Text *t, const Report *r)
         put_string(t, r->passes[k].name);
         put_double(t, r->passes[k].seconds);
         put_int(t, (int64_t)r->passes[k].peak_bytes);
+        text_put(t, &r->passes[k].train, sizeof r->passes[k].train);
     }
     put_int(t, r->nlayers);
     for (int k = 0; k < r->nlayers; k++) {
@@ -140,6 +141,7 @@ static void take_report(Source *s, Report *r)
         r->passes[k].name = take_string(s);
         r->passes[k].seconds = take_double(s);
         r->passes[k].peak_bytes = (size_t)take_int(s);
+        take(s, &r->passes[k].train, sizeof r->passes[k].train);
         s->bad |= !r->passes[k].name;
     }
     r->nlayers = take_count(s, 32);

@@ -71,10 +71,18 @@ typedef struct Scores {
     int nlayers;
 } Scores;
 
+/* What a training pass came to: the loss of the outputs on samples that it did not train on, before
+ * and with the weights that it left, which are those of step `kept` (0: as they were). */
+typedef struct TrainRecord {
+    int64_t samples, steps, kept; /* samples 0: it did not train */
+    double before, after;
+} TrainRecord;
+
 typedef struct PassRecord {
     const char *name;
     double seconds;
     size_t peak_bytes; /* of the programs it planned; 0: none */
+    TrainRecord train;
 } PassRecord;
 
 typedef struct LayerReport {
@@ -220,8 +228,9 @@ Value *loss_cross_entropy(Graph *g, Value *logits, Value *target, double total);
 /* Sum over the batch of squared differences, times 1/total. */
 Value *loss_mse(Graph *g, Value *y, Value *target, double total);
 
-/* The classifier's logits: the value before a final Softmax, else the first float output. It is F32
- * where one of the outputs is; NULL: none is float at all. */
+/* The classifier's logits: the value before the first final Softmax over a row per sample, else
+ * what the first float output is made of likewise. It is F32 where one of the outputs is; NULL:
+ * none is float at all. */
 Value *graph_logits(const Graph *g);
 
 /* fold.c, cse.c, dce.c, usable by any pass on any graph: what the passes of the same names do. */

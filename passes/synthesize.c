@@ -354,6 +354,20 @@ static void accept_batch(Quota *q, const uint8_t *bytes, const float *logits, in
     }
 }
 
+/* In no order, as passes look at the first so many: those taken late are of the rare classes. */
+static void shuffle(Quota *q, uint8_t *room, uint64_t seed)
+{
+    Rng r = rng_new(seed ^ 0x5e7f, 0);
+    const size_t n = (size_t)q->size;
+    for (int64_t k = q->accepted - 1; k > 0; k--) {
+        uint8_t *last = q->out + k * q->size,
+                *any = q->out + (int64_t)rng_below(&r, (uint32_t)(k + 1)) * q->size;
+        memcpy(room, last, n);
+        memmove(last, any, n);
+        memcpy(any, room, n);
+    }
+}
+
 /* Draws several times as many as wanted, and keeps those whose classes, by the model's own answer,
  * are rare. What is missing then comes from the last batch. */
 static int balance(Choice *k)
@@ -373,6 +387,7 @@ static int balance(Choice *k)
         TRY(forward_rows(&z, k->a, c->original, NULL, s, n, NULL, &c->opt, c->diag));
         accept_batch(&q, k->bytes, z.x, n, batch == BATCHES);
     }
+    shuffle(&q, k->bytes, c->opt.seed);
     s->inputs[0].data = q.out;
     return 0;
 }

@@ -132,10 +132,11 @@ int instance_lanes(Instance *i, int n)
     return n;
 }
 
-void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch)
+/* Steps first … end - 1. */
+static void run_range(Instance *i, int first, int end, Tensor *operands, void *scratch)
 {
     const Program *p = i->p;
-    for (int k = p->stage_begin[stage]; k < p->stage_begin[stage + 1]; k++) {
+    for (int k = first; k < end; k++) {
         const Step *s = &p->steps[k];
         const Tensor *in = operands + s->operand;
         const double start = i->seconds ? process_seconds() : 0;
@@ -143,6 +144,11 @@ void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch)
         s->kernel->run(s->node, s->state, in, in + s->nin, scratch);
         if (i->seconds) i->seconds[k] += process_seconds() - start;
     }
+}
+
+void instance_run_steps(Instance *i, int stage, Tensor *operands, void *scratch)
+{
+    run_range(i, i->p->stage_begin[stage], i->p->stage_begin[stage + 1], operands, scratch);
 }
 
 void instance_carry(Instance *i, int stage, int n, const int *out, const int *in)
@@ -176,12 +182,17 @@ static void carry(Instance *i, const Carry *c)
     }
 }
 
-void instance_run(Instance *i, int stage)
+static void need_inputs(const Instance *i, int stage)
 {
     const Program *p = i->p;
     for (int k = 0; k < p->graph->ninputs; k++)
         if (!i->bound[k] && p->bind_begin[k] < p->bind_begin[k + 1] && p->input_stage[k] <= stage)
             trap(TRAP_INTERNAL, "input '%s' is not bound", p->graph->inputs[k]->name);
+}
+
+void instance_run(Instance *i, int stage)
+{
+    need_inputs(i, stage);
     i->shown = NULL;
     if (i->device) {
         on_device_run(i, stage);
@@ -216,6 +227,31 @@ void instance_profile(Instance *i, double *seconds) { i->seconds = seconds; }
 void instance_run_all(Instance *i)
 {
     for (int stage = 0; stage < MAX_STAGES; stage++) instance_run(i, stage);
+}
+
+/* The last step that writes where output k lives; -1: none, it is an input or a constant. */
+static int step_of_output(const Program *p, int k)
+{
+    const int b = p->value[p->graph->outputs[k]->id].buffer;
+    int step = b < 0 ? -1 : p->nsteps - 1;
+    for (; step >= 0; step--) {
+        const Step *s = &p->steps[step];
+        for (int j = s->nin; j < s->nin + s->nout; j++)
+            if (s->slot[j].buffer >= 0 && buffer_root(p, s->slot[j].buffer) == buffer_root(p, b))
+                return step;
+    }
+    return -1;
+}
+
+void instance_run_until(Instance *i, int output)
+{
+    if (i->device) {
+        instance_run_all(i);
+        return;
+    }
+    need_inputs(i, MAX_STAGES);
+    i->shown = NULL;
+    run_range(i, 0, step_of_output(i->p, output) + 1, i->operands, i->scratch);
 }
 
 static const Type *output_type(const Instance *i, int output)

@@ -66,6 +66,9 @@ int instance_lanes(Instance *i, int n);
 void instance_bind(Instance *i, int input, const void *data);
 void instance_run(Instance *i, int stage);
 void instance_run_all(Instance *i); /* stages in order */
+/* Just the steps up to the one that makes output k, of all stages: of other outputs only those made
+ * before it are new, and no state is carried. A device with memory of its own runs all. */
+void instance_run_until(Instance *i, int output);
 /* From now on every run of `stage` ends with output out[k] becoming what input in[k] < n reads:
  * state that lives on the device, uploaded by the first bind only. Each has the bytes of the other
  * and is computed (no view of an input); the lists are borrowed. A later bind replaces the value.

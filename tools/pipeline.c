@@ -25,11 +25,14 @@ static int run(ehap *e, const char *pass, const char *opt)
     return status_of(pass_run(&e->c, p, opt));
 }
 
-/* Whether the outputs may be scores of classes: one row of several for every sample. */
+/* Whether the outputs may be scores of classes: one row of several for every sample, and, where
+ * there are several outputs, a Softmax. */
 static bool may_classify(const Graph *g)
 {
     const Value *z = graph_logits(g);
-    return z && z->type.rank == 2 && z->type.dim[1] > 1;
+    bool is_output = false;
+    for (int o = 0; o < g->noutputs; o++) is_output |= g->outputs[o] == z;
+    return z && z->type.rank == 2 && z->type.dim[1] > 1 && (g->noutputs == 1 || !is_output);
 }
 
 /* Top-1 on the evaluation samples; without labels, agreement with the original and the error

@@ -98,6 +98,16 @@ static cJSON *scoring_json(const Scores *s)
     return o;
 }
 
+static void add_training(cJSON *o, const TrainRecord *t)
+{
+    if (!t->samples) return;
+    cJSON_AddNumberToObject(o, "steps", (double)t->steps);
+    cJSON_AddNumberToObject(o, "kept_step", (double)t->kept);
+    cJSON_AddNumberToObject(o, "held_out", (double)t->samples);
+    cJSON_AddNumberToObject(o, "loss_before", t->before);
+    cJSON_AddNumberToObject(o, "loss_after", t->after);
+}
+
 static cJSON *passes_json(const Report *r)
 {
     cJSON *list = cJSON_CreateArray();
@@ -106,6 +116,7 @@ static cJSON *passes_json(const Report *r)
         cJSON_AddStringToObject(o, "name", r->passes[i].name);
         cJSON_AddNumberToObject(o, "seconds", r->passes[i].seconds);
         cJSON_AddNumberToObject(o, "peak_bytes", (double)r->passes[i].peak_bytes);
+        add_training(o, &r->passes[i].train);
         cJSON_AddItemToArray(list, o);
     }
     return list;

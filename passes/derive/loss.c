@@ -25,19 +25,24 @@ static bool copies_floats(const Node *n)
     return n->op == OP_Identity || (n->op == OP_Cast && n->in[0]->type.dtype == DT_F32);
 }
 
-/* Through what leaves the order of the classes alone. */
-static Value *before_softmax(Value *v)
+/* Through what leaves the order of the classes alone; *softmax: that was one. */
+static Value *before_softmax(Value *v, bool *softmax)
 {
     while (v->def && copies_floats(v->def)) v = v->def->in[0];
-    const bool softmax = v->def && (v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax);
-    return softmax ? v->def->in[0] : v;
+    *softmax = v->def && (v->def->op == OP_Softmax || v->def->op == OP_LogSoftmax);
+    return *softmax ? v->def->in[0] : v;
 }
 
 Value *graph_logits(const Graph *g)
 {
-    for (int o = 0; o < g->noutputs; o++)
-        if (g->outputs[o]->type.dtype == DT_F32) return before_softmax(g->outputs[o]);
-    for (int o = 0; o < g->noutputs; o++)
-        if (dtype_is_float(g->outputs[o]->type.dtype)) return before_softmax(g->outputs[o]);
-    return NULL;
+    Value *first = NULL, *half = NULL;
+    for (int o = 0; o < g->noutputs; o++) {
+        const Type *t = &g->outputs[o]->type;
+        bool softmax;
+        Value *z = before_softmax(g->outputs[o], &softmax);
+        if (t->dtype == DT_F32 && t->rank == 2 && softmax) return z;
+        if (t->dtype == DT_F32 && !first) first = z;
+        if (dtype_is_float(t->dtype) && !half) half = z;
+    }
+    return first ? first : half;
 }

@@ -11,7 +11,8 @@
  * loss and the extremes of ranges that follow the data come down.
  *
  * A run that diverges (a number that is not finite, or a loss far above the best so far) goes
- * back to its last good state and continues at a lower rate.
+ * back to its last good state and continues at a lower rate. What it ends with is the state that
+ * did best on samples held out from it (held_out.c), which may be the one that it began with.
  *
  * The total budget (--steps, --epochs, --time) is shared between a float phase and, once the graph
  * holds FakeQuant nodes, a phase with simulated integers, whose share is {qat=…}; all, where there
@@ -25,15 +26,15 @@
 #include "passes/observe.h"
 #include "passes/train/trainer.h"
 
-enum { SNAPSHOT_EVERY = 16, MAX_RETREATS = 6, SETTLING_SAMPLES = 1024 };
+enum { SNAPSHOT_EVERY = 16, MAX_RETREATS = 6, SETTLING_SAMPLES = 1024, LEAST_BETWEEN = 4 };
 
-static const double NORM_MOMENTUM = 0.1, WARMUP = 0.05;
+static const double NORM_MOMENTUM = 0.1, WARMUP = 0.05, FIRST_DUE = 0.125;
 
 /* ---- one step ----------------------------------------------------------------------- */
 
 void trainer_draw(Trainer *t, int64_t *index)
 {
-    int64_t n = t->c->data->count;
+    int64_t n = t->seen;
     for (int64_t i = 0; i < t->recipe.setup.batch; i++, t->drawn++) {
         int64_t at = t->drawn % n;
         if (at == 0 && n <= UINT32_MAX)
@@ -70,7 +71,7 @@ static void vary_images(Trainer *t, int64_t shard, Instance *inst)
 void trainer_bind_samples(Trainer *t, int64_t shard, Instance *inst)
 {
     feed_bind(t->feed, shard, inst);
-    if (t->augmented) vary_images(t, shard, inst);
+    if (t->augmented && !t->judging) vary_images(t, shard, inst);
     if (t->t.labels >= 0) feed_bind_targets(t->feed, shard, inst, t->t.labels, 0, NULL);
 }
 
@@ -83,14 +84,18 @@ void trainer_bind_numbers(Trainer *t, Instance *inst)
     }
 }
 
-static int work(void *ctx, int64_t shard, Instance *inst)
+void trainer_bind_all(Trainer *t, int64_t shard, Instance *inst)
 {
-    Trainer *t = ctx;
     trainer_bind_samples(t, shard, inst);
     for (int i = 0; i < t->t.nparams; i++)
         instance_bind(inst, t->t.params[i].input, t->params[i].data);
     for (int i = 0; i < t->t.nscales; i++) instance_bind(inst, t->t.scales[i].input, t->scales[i]);
     trainer_bind_numbers(t, inst);
+}
+
+static int work(void *ctx, int64_t shard, Instance *inst)
+{
+    trainer_bind_all(ctx, shard, inst);
     instance_run_all(inst);
     return 0;
 }
@@ -225,11 +230,11 @@ static bool train_step(Trainer *t, double lr, double share, int *status)
 
 /* ---- the loop ----------------------------------------------------------------------- */
 
-static double progress_of(const Trainer *t, double start)
+static double progress_of(const Trainer *t, const TrainLoop *l)
 {
     const TrainRecipe *r = &t->recipe;
     double done = r->steps ? (double)t->step / (double)r->steps : 0;
-    double spent = r->seconds > 0 ? ranks_agree((process_seconds() - start) / r->seconds) : 0;
+    double spent = r->seconds > 0 ? ranks_agree((process_seconds() - l->start) / r->seconds) : 0;
     return fmin(1, fmax(done, spent));
 }
 
@@ -243,49 +248,82 @@ static bool watch(TrainWatch *w, bool finite, double loss)
     return w->average <= 2 * w->best + 0.1;
 }
 
-/* Back to the last good state. False if that has been done too often. */
-static bool retreat(Trainer *t, TrainWatch *w, const TrainSnapshot *good, int64_t *retreats,
-                    double *factor)
+/* Back to an earlier state, and on with smaller steps. False if that has been done too often. */
+static bool retreat(Trainer *t, TrainLoop *l, const TrainSnapshot *to)
 {
-    Diag *d = t->c->diag;
-    long long at = (long long)t->step;
-    double loss = t->loss;
-    snapshot_restore(t, good);
-    w->steps = 0;
-    w->average = 0;
-    *factor *= 0.3;
-    if (++*retreats > MAX_RETREATS) {
-        diag_warning(d, "training keeps diverging: stopped at step %lld", (long long)good->step);
-        return false;
-    }
-    diag_warning(d,
-                 "training diverged at step %lld (loss %.4g): back to step %lld, rate times %.2g",
-                 at, loss, (long long)good->step, *factor);
-    return true;
+    snapshot_restore(t, to);
+    l->watch.steps = 0;
+    l->watch.average = 0;
+    l->factor *= 0.3;
+    return ++l->retreats <= MAX_RETREATS;
 }
 
-static int train_loop(Trainer *t, TrainSnapshot *good)
+static bool retreat_from_divergence(Trainer *t, TrainLoop *l, const TrainSnapshot *good)
 {
-    TrainLoop l = {.factor = 1, .watch.best = -1};
+    Diag *d = t->c->diag;
+    const long long at = t->step, to = good->step;
+    const double loss = t->loss;
+    const bool again = retreat(t, l, good);
+    if (again)
+        diag_warning(
+            d, "training diverged at step %lld (loss %.4g): back to step %lld, rate times %.2g", at,
+            loss, to, l->factor);
+    else
+        diag_warning(d, "training keeps diverging: stopped at step %lld", to);
+    return again;
+}
+
+/* After a step, `now` of the way: *on is false if training is to end there. */
+static int judge_when_due(Trainer *t, TrainLoop *l, TrainStates *s, double now, bool *on)
+{
+    if (now >= 1 || now < l->due || t->step - l->best.at < LEAST_BETWEEN) return 0;
+    TRY(held_out_judge(t, &l->best, &s->best));
+    l->due = fmax(4 * now, now + FIRST_DUE);
+    if (!held_out_far(&l->best)) return 0;
+    *on = retreat(t, l, &s->best);
+    l->watch.best = -1; /* the samples that it sees may have been learned by heart */
+    diag_remark(t->c->diag,
+                "training went away from the original: back to step %lld, rate times %.2g",
+                (long long)t->step, l->factor);
+    snapshot_save(t, &s->good);
+    l->best.at = t->step;
+    l->due = progress_of(t, l) + FIRST_DUE;
+    return 0;
+}
+
+static int train_steps(Trainer *t, TrainLoop *l, TrainStates *s)
+{
     int status = 0;
-    if (t->c->checkpoint) trainer_take_up(t, &l, good);
-    double start = process_seconds() - l.seconds;
-    for (double p = progress_of(t, start); p < 1; p = progress_of(t, start)) {
-        double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * l.factor;
+    bool on = true;
+    l->start = process_seconds() - l->seconds;
+    for (double p = progress_of(t, l); p < 1 && on; p = progress_of(t, l)) {
+        double share = schedule_cosine(fmax(p, 1e-3), WARMUP) * l->factor;
         bool finite = train_step(t, t->recipe.lr * share, share, &status);
         TRY(status);
-        if (!watch(&l.watch, finite, t->loss)) {
-            if (!retreat(t, &l.watch, good, &l.retreats, &l.factor)) return 0;
+        if (!watch(&l->watch, finite, t->loss)) {
+            on = retreat_from_divergence(t, l, &s->good);
             continue;
         }
-        if (t->step % SNAPSHOT_EVERY == 0 && l.watch.average < 1.2 * l.watch.best + 0.05)
-            snapshot_save(t, good);
-        l.seconds = process_seconds() - start;
-        if (t->c->checkpoint && t->step % t->recipe.state_every == 0)
-            TRY(trainer_leave(t, &l, good));
-        pass_progress(t->c, progress_of(t, start), "step %lld, loss %.4f", (long long)t->step,
-                      l.watch.average);
+        if (t->step % SNAPSHOT_EVERY == 0 && l->watch.average < 1.2 * l->watch.best + 0.05)
+            snapshot_save(t, &s->good);
+        const double now = progress_of(t, l);
+        TRY(judge_when_due(t, l, s, now, &on));
+        l->seconds = process_seconds() - l->start;
+        if (t->c->checkpoint && t->step % t->recipe.state_every == 0) TRY(trainer_leave(t, l, s));
+        pass_progress(t->c, now, "step %lld, loss %.4f", (long long)t->step, l->watch.average);
     }
+    return 0;
+}
+
+static int train_loop(Trainer *t, TrainStates *s)
+{
+    TrainLoop l = {.factor = 1, .watch.best = -1, .due = FIRST_DUE};
+    if (t->c->checkpoint) trainer_take_up(t, &l, s);
+    if (!t->held.n) l.due = INFINITY;
+    if (t->held.n && !l.best.judged) TRY(held_out_judge(t, &l.best, &s->best));
+    TRY(train_steps(t, &l, s));
+    if (t->held.n) TRY(held_out_judge(t, &l.best, &s->best));
+    held_out_decide(t, &l.best, &s->best);
     return 0;
 }
 
@@ -335,6 +373,7 @@ static void make_batches(Trainer *t, Arena *a)
     t->index = NEW_ARRAY(a, int64_t, batch);
     t->next = NEW_ARRAY(a, int64_t, batch);
     for (int64_t i = 0; i < n; i++) t->order[i] = i;
+    held_out_choose(t, a);
     t->shuffle = rng_new(c->opt.seed, 0x5f1e);
     t->feed = feed_new(a, t->session, c->data, batch, t->index);
     for (int o = 0; o < t->t.g->noutputs; o++) {
@@ -357,10 +396,10 @@ static size_t bytes_remembered(const Trainer *t)
     for (int i = 0; i < t->t.nnorms; i++) norms += type_count(&t->t.norms[i].mean->type);
     for (int o = 0; o < t->t.g->noutputs; o++)
         largest = (int64_t)fmax((double)largest, (double)type_count(&t->t.g->outputs[o]->type));
-    /* Weights, gradients, two moments and the snapshot; statistics, their sums and the snapshot;
+    /* Weights, gradients, two moments and two snapshots; statistics, their sums and two snapshots;
      * with --resume, a copy of what is left there. */
-    const int64_t state = t->c->checkpoint ? 4 * params + 4 * norms : 0;
-    return floats(5 * params + 6 * norms + largest + state) +
+    const int64_t state = t->c->checkpoint ? 5 * params + 6 * norms : 0;
+    return floats(6 * params + 8 * norms + largest + state) +
            sizeof *t->order * (size_t)t->c->data->count;
 }
 
@@ -403,10 +442,8 @@ static int train_in(Arena *a, Context *c, const char *opt, bool *nothing)
     make_params(t, a);
     if (t->resident) resident_start(t, a);
     make_batches(t, a);
-    TrainSnapshot good = snapshot_new(t, a);
-    TRY(train_loop(t, &good));
-    trainer_take_home(t);
-    return 0;
+    TrainStates s = {snapshot_new(t, a), snapshot_new(t, a)};
+    return train_loop(t, &s);
 }
 
 int pass_train(Context *c, const char *opt)

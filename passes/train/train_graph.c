@@ -6,7 +6,8 @@
  *   loss     = (1 - a) CE(z, labels) + a T^2 CE(z / T, softmax(z_teacher / T))
  *              + h mean over residual sums s of |s - s_teacher|^2 / |s_teacher|^2;
  *              with --distill, (1 - a) CE as before, and the relative squares of the values named
- *   outputs  = loss, d loss / d parameter …, mean and variance of every BatchNormTrain,
+ *   outputs  = loss, what the outputs have of it (without hints; TrainGraph.judged),
+ *              d loss / d parameter …, mean and variance of every BatchNormTrain,
  *              least and largest element of activations whose range follows the data
  *
  * The teacher shares the student's inputs, so augmented samples are seen by both alike. */
@@ -416,7 +417,8 @@ static int output_loss(Builder *b, Value *z, Value *const *y, Value *const *want
     return b->t->classifies || named ? 0 : regression_loss(b, y, wanted, n, loss);
 }
 
-static int build_loss(Builder *b, Value **loss)
+/* *judged: what the outputs say of it, or, where they say nothing, all. */
+static int build_loss(Builder *b, Value **loss, Value **judged)
 {
     Context *c = b->c;
     TrainGraph *t = b->t;
@@ -440,8 +442,10 @@ static int build_loss(Builder *b, Value **loss)
     graph_inline(g, teacher, g->inputs, wanted);
     *loss = NULL;
     TRY(output_loss(b, z, y, wanted, n, loss));
+    *judged = named ? NULL : *loss;
     double each = named ? 1 : b->setup->hints / nhints;
     *loss = plus(g, *loss, hint_loss(b, hints, nhints, wanted + n, each));
+    if (!*judged) *judged = *loss;
     return *loss ? 0 : diag_error(c->diag, "the network has no float output to train");
 }
 
@@ -469,7 +473,7 @@ static Value *magnified(Builder *b, Value *loss)
     return build(g, OP_Mul, IN(loss, scale), NO_ATTRS);
 }
 
-static int build_gradients(Builder *b, Value *loss)
+static int build_gradients(Builder *b, Value *loss, Value *judged)
 {
     TrainGraph *t = b->t;
     Graph *g = t->g;
@@ -479,6 +483,7 @@ static int build_gradients(Builder *b, Value *loss)
     TRY(ad_grad(g, magnified(b, loss), t->nparams, wrt, grad, b->c->diag));
     g->noutputs = 0;
     add_output(g, loss);
+    t->judged = judged == loss ? 0 : add_output(g, judged);
     for (int i = 0; i < t->nparams; i++) t->params[i].output = add_output(g, grad[i]);
     for (int i = 0; i < t->nnorms; i++) {
         t->norms[i].mean_output = add_output(g, b->statistics[2 * i]);
@@ -497,7 +502,7 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
 {
     *out = (TrainGraph){.labels = -1, .loss_scale = -1};
     Builder b = {.c = c, .a = a, .setup = setup, .t = out};
-    Value *loss;
+    Value *loss, *judged;
     b.param = NEW_ARRAY(a, int, c->graph->nvalues);
     b.range = NEW_ARRAY(a, int, c->graph->nvalues);
     out->shard = setup->shard;
@@ -505,6 +510,6 @@ int train_graph_build(TrainGraph *out, Context *c, Arena *a, const TrainSetup *s
     collect_params(&b);
     if (out->nparams == 0) return -1;
     add_statistics(&b);
-    TRY(build_loss(&b, &loss));
-    return build_gradients(&b, loss);
+    TRY(build_loss(&b, &loss, &judged));
+    return build_gradients(&b, loss, judged);
 }

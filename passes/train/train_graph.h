@@ -55,6 +55,7 @@ typedef struct TrainExtreme {
 typedef struct TrainGraph {
     Graph *g; /* output 0: this shard's share of the batch's mean loss */
     int64_t shard;
+    int judged;     /* output: the loss without hints; 0: the loss is that */
     int labels;     /* input for one-hot labels, -1: none */
     int loss_scale; /* input, a number: gradients are of so many losses; -1: of one */
     TrainParam *params;

@@ -77,6 +77,7 @@ static int read_numbers(TrainRecipe *r, double *qat, Context *c, const char *opt
         TRY(pass_number(numbers[k].to, c, opt, numbers[k].key, numbers[k].least, numbers[k].most));
     r->setup.freeze_norms = freeze > 0;
     r->augment = augment > 0;
+    TRY(pass_int(&r->held_out, c, opt, "held-out", 0));
     return pass_int(&r->state_every, c, opt, "state", 1);
 }
 
@@ -158,6 +159,7 @@ int train_recipe(TrainRecipe *out, Context *c, const char *opt)
                          .lr = -1,
                          .range_lr = 1e-3,
                          .range_momentum = RANGE_PAST,
+                         .held_out = -1,
                          .state_every = STATE_EVERY};
     TRY(pass_choice(&optimizer, c, opt, "optimizer", optimizers));
     out->optimizer = (OptimizerKind)optimizer;

@@ -17,6 +17,7 @@ typedef struct TrainRecipe {
     double seconds; /* 0: only steps count */
     bool augment;
     double loss_scale;   /* to begin with, in half precision; 0: the usual */
+    int64_t held_out;    /* samples that judge; 0: none, the last state is taken; < 0: choose */
     int64_t state_every; /* steps between states left for --resume */
 } TrainRecipe;
 

@@ -2,6 +2,7 @@
  * labels and rates go up, a report comes down, and the next step's samples are on their way before
  * it is waited for. Over several ranks each runs its shards, the sums become one between the
  * devices, and every rank takes the same step. */
+#include <math.h>
 #include <string.h>
 
 #include "passes/train/trainer.h"
@@ -107,6 +108,24 @@ int resident_work(void *ctx, int64_t shard, Instance *inst)
     if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh[first]);
     instance_run(inst, STAGE_SHARD);
     return 0;
+}
+
+/* The update finds gradients that are no numbers, and leaves all state as it is. */
+double resident_judge(Trainer *t, int64_t shard)
+{
+    static const uint8_t fresh = 1;
+    Instance *inst = session_instance(t->session);
+    if (t->push) push_state(t, inst);
+    trainer_bind_samples(t, shard, inst);
+    trainer_bind_numbers(t, inst);
+    if (t->update.fresh >= 0) instance_bind(inst, t->update.fresh, &fresh);
+    instance_run(inst, STAGE_SHARD);
+    train_update_rates(t->rates, &t->optimizer, 0, 0, (double)NAN, 1);
+    instance_bind(inst, t->update.rates, t->rates);
+    instance_run(inst, STAGE_UPDATE);
+    instance_read(inst, 0, t->report);
+    t->sent_next = false; /* other samples lie there */
+    return (double)t->report[REPORT_JUDGED];
 }
 
 void resident_update(Trainer *t)

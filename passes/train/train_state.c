@@ -64,6 +64,22 @@ void snapshot_save(Trainer *t, TrainSnapshot *s)
     }
 }
 
+void snapshot_bring(Trainer *t, TrainSnapshot *s)
+{
+    float *to = s->values;
+    resident_pull(t, false);
+    s->step = t->step;
+    each_array(t, save_array, &to);
+}
+
+void snapshot_end_with(Trainer *t, const TrainSnapshot *s)
+{
+    float *from = s->values;
+    t->ahead = false; /* what the device has is not wanted */
+    each_array(t, load_array, &from);
+    trainer_update_grids(t);
+}
+
 TrainSnapshot snapshot_new(Trainer *t, Arena *a)
 {
     TrainSnapshot s = {0};
@@ -138,9 +154,9 @@ void trainer_take_home(Trainer *t)
 /* ---- going on in another process ---------------------------------------------------- */
 
 /* All of it in one block: the loop, then parameters and moments, statistics, ranges, the last good
- * state, the permutation. `copy` moves between the block and where it belongs, either way; without
- * a block nothing is moved. Returns the bytes of the block. */
-static size_t move_state(Trainer *t, TrainLoop *loop, TrainSnapshot *good, char *block,
+ * and the best state, the permutation. `copy` moves between the block and where it belongs, either
+ * way; without a block nothing is moved. Returns the bytes of the block. */
+static size_t move_state(Trainer *t, TrainLoop *loop, TrainStates *s, char *block,
                          void (*copy)(char *block, void *home, size_t n))
 {
     size_t at = 0;
@@ -156,7 +172,8 @@ static size_t move_state(Trainer *t, TrainLoop *loop, TrainSnapshot *good, char 
         MOVE(t->running[i].variance, floats(t->running[i].channels));
     }
     for (int i = 0; i < t->t.nranges; i++) MOVE(t->ranges[i].ends, sizeof t->ranges[i].ends);
-    MOVE(good->values, floats(good->size));
+    MOVE(s->good.values, floats(s->good.size));
+    MOVE(s->best.values, floats(s->best.size));
     MOVE(t->order, sizeof *t->order * (size_t)t->c->data->count);
 #undef MOVE
     return at;
@@ -165,37 +182,37 @@ static size_t move_state(Trainer *t, TrainLoop *loop, TrainSnapshot *good, char 
 static void to_block(char *block, void *home, size_t n) { memcpy(block, home, n); }
 static void from_block(char *block, void *home, size_t n) { memcpy(home, block, n); }
 
-int trainer_leave(Trainer *t, TrainLoop *loop, TrainSnapshot *good)
+int trainer_leave(Trainer *t, TrainLoop *loop, TrainStates *s)
 {
     Arena *a = arena_new();
-    size_t n = move_state(t, loop, good, NULL, NULL);
+    size_t n = move_state(t, loop, s, NULL, NULL);
     char *block = arena_alloc(a, n);
-    bring_home(t, good);
+    bring_home(t, &s->good);
     resident_pull(t, true);
     loop->step = t->step;
     loop->drawn = t->drawn;
     loop->updates = t->optimizer.step;
-    loop->good_step = good->step;
+    loop->good_step = s->good.step;
     loop->shuffle = t->shuffle;
     loop->loss_scale = t->loss_scale;
-    move_state(t, loop, good, block, to_block);
+    move_state(t, loop, s, block, to_block);
     int status = checkpoint_save_part(t->c, block, n);
     arena_free(a);
     return status;
 }
 
 /* If an earlier process was stopped in this pass. */
-void trainer_take_up(Trainer *t, TrainLoop *loop, TrainSnapshot *good)
+void trainer_take_up(Trainer *t, TrainLoop *loop, TrainStates *s)
 {
     Arena *a = arena_new();
-    size_t n = move_state(t, loop, good, NULL, NULL);
+    size_t n = move_state(t, loop, s, NULL, NULL);
     char *block = arena_alloc(a, n);
     if (checkpoint_load_part(t->c, block, n)) {
-        move_state(t, loop, good, block, from_block);
+        move_state(t, loop, s, block, from_block);
         t->step = loop->step;
         t->drawn = loop->drawn;
         t->optimizer.step = loop->updates;
-        good->step = loop->good_step;
+        s->good.step = loop->good_step;
         t->shuffle = loop->shuffle;
         t->loss_scale = loop->loss_scale;
         trainer_update_grids(t);

@@ -231,7 +231,7 @@ static void split_rates(Update *b)
 /* ---- putting it together -------------------------------------------------------------- */
 
 typedef struct Sums {
-    Value *loss, **mean, **variance, **report;
+    Value *loss, *judged, **mean, **variance, **report;
     int nreport;
 } Sums;
 
@@ -246,6 +246,7 @@ static void sum_shards(Update *b, Sums *s, Arena *a)
                 .variance = NEW_ARRAY(a, Value *, t->nnorms),
                 .report = NEW_ARRAY(a, Value *, REPORT_EXTREMES + 2 * t->nextremes),
                 .nreport = REPORT_EXTREMES};
+    s->judged = t->judged ? over_shards(b, t->judged, OP_Add) : s->loss;
     for (int i = 0; i < t->nparams; i++) b->grad[i] = over_shards(b, t->params[i].output, OP_Add);
     for (int i = 0; i < t->nnorms; i++) {
         s->mean[i] = over_shards(b, t->norms[i].mean_output, OP_Add);
@@ -269,6 +270,7 @@ static void update_all(Update *b, Sums *s)
     }
     s->report[REPORT_LOSS] = s->loss;
     s->report[REPORT_SQUARES] = all;
+    s->report[REPORT_JUDGED] = s->judged;
     update_params(b);
     update_scales(b);
     for (int i = 0; i < b->t->nnorms; i++) {
@@ -306,7 +308,7 @@ static void set_stages(Update *b, Arena *a)
 int train_update_build(TrainUpdate *out, TrainGraph *t, Arena *a, const Optimizer *o,
                        int64_t shards, double norm_momentum)
 {
-    const int most = 4 * t->nparams + t->nscales + 4 * t->nnorms + 2 * t->nextremes + 1;
+    const int most = 4 * t->nparams + t->nscales + 4 * t->nnorms + 2 * t->nextremes + 2;
     *out = (TrainUpdate){.state = NEW_ARRAY(a, TrainState, most),
                          .in = NEW_ARRAY(a, int, most),
                          .out = NEW_ARRAY(a, int, most),

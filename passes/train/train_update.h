@@ -38,9 +38,9 @@ enum {
     RATES
 };
 
-/* Output 0: loss of the batch, square of the gradient's norm or what is not finite, then least and
- * largest of each TrainExtreme. */
-enum { REPORT_LOSS, REPORT_SQUARES, REPORT_EXTREMES };
+/* Output 0: loss of the batch, square of the gradient's norm or what is not finite,
+ * TrainGraph.judged of the batch, then least and largest of each TrainExtreme. */
+enum { REPORT_LOSS, REPORT_SQUARES, REPORT_JUDGED, REPORT_EXTREMES };
 
 typedef struct TrainUpdate {
     const uint8_t *stage; /* of the graph's inputs */

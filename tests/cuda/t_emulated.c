@@ -380,7 +380,7 @@ static void test_snapshot_on_the_device(void **state)
 {
     (void)state;
     static float want[4096], got[4096];
-    const Training how = {true, false, 48, "optimizer=sgd;lr=0.01;qat=0;augment=0"};
+    const Training how = {true, false, 48, "optimizer=sgd;lr=0.01;qat=0;augment=0;held-out=0"};
     poisoned = true;
     const int64_t n = trained(want, &how, "cpu", 24);
     assert_non_null(strstr(last_message, "stopped at step 16"));
@@ -400,7 +400,7 @@ static void test_training_stays_on_the_device(void **state)
 {
     (void)state;
     static float w[4096];
-    const Training how = {true, false, 16, "qat=0"};
+    const Training how = {true, false, 16, "qat=0;held-out=0"};
     enum { STEPS = 15 };
     int up[2], down[2];
     for (int k = 0; k < 2; k++) {
@@ -410,8 +410,8 @@ static void test_training_stays_on_the_device(void **state)
     }
     assert_int_equal(up[1] - up[0], 3 * STEPS);
     assert_int_equal(down[1] - down[0], STEPS);
-    assert_int_equal(count("download 8\n"), 3 + STEPS);        /* the report: two floats */
-    must_say("replay\nupload 8192\nupload 192\ndownload 8\n"); /* 16 images, 16 x 3 labels */
+    assert_int_equal(count("download 12\n"), 3 + STEPS + 1); /* reports of three floats, a bias */
+    must_say("replay\nupload 8192\nupload 192\ndownload 12\n"); /* 16 images, 16 x 3 labels */
     const int copies = count("\ncopy ");
     trained(w, &how, "cuda", 3);
     assert_int_equal(copies, 14); /* the snapshot: weights, biases, statistics */

@@ -104,6 +104,42 @@ static void classifier(Graph *g)
     graph_add_output(g, named(build(g, OP_Gemm, IN(x, w), ATTRS(attr_int("transB", 1))), "logits"));
 }
 
+static Value *prelu(Graph *g, Value *x, int64_t channels)
+{
+    Value *slope = net_const(g, "slope", 0.2f, 3, DIMS(channels, 1, 1));
+    return build(g, OP_PRelu, IN(x, slope), NO_ATTRS);
+}
+
+/* Convolution of weights that keep the variance, PRelu, and pooling by 2. */
+static Value *stage(Graph *g, Value *x, int64_t in, int64_t out, int64_t size)
+{
+    const float spread = sqrtf(2 / (float)(in * size * size));
+    Value *w = net_const(g, "w", spread, 4, DIMS(out, in, size, size));
+    x = prelu(g, build(g, OP_Conv, IN(x, w, net_const(g, "b", 0.1f, 1, DIMS(out))), NO_ATTRS), out);
+    return build(
+        g, OP_MaxPool, IN(x),
+        ATTRS(attr_ints("kernel_shape", 2, DIMS(2, 2)), attr_ints("strides", 2, DIMS(2, 2))));
+}
+
+static Value *dense(Graph *g, Value *x, int64_t in, int64_t out)
+{
+    Value *w = net_const(g, "w", sqrtf(2 / (float)in), 2, DIMS(in, out));
+    return build(g, OP_Gemm, IN(x, w, net_const(g, "b", 0.1f, 1, DIMS(out))), NO_ATTRS);
+}
+
+/* A patch of 24 x 24: whether it is one (Softmax), and where it should be instead. */
+static void patches(Graph *g)
+{
+    Value *x = graph_add_input(g, "x", type_of(DT_F32, 4, DIMS(graph_symbol(g, "N"), 3, 24, 24)));
+    x = stage(g, stage(g, stage(g, x, 3, 16, 3), 16, 24, 3), 24, 32, 2); /* [N,32,1,1] */
+    x = dense(g, build(g, OP_Flatten, IN(x), NO_ATTRS), 32, 64);
+    Value *slope = net_const(g, "slope", 0.2f, 1, DIMS(64));
+    x = build(g, OP_PRelu, IN(x, slope), NO_ATTRS);
+    Value *is = build(g, OP_Softmax, IN(dense(g, x, 64, 2)), ATTRS(attr_int("axis", 1)));
+    graph_add_output(g, named(is, "is"));
+    graph_add_output(g, named(dense(g, x, 64, 4), "where"));
+}
+
 /* Rows of the image as a sequence, both ways from a state that is repeated for each sample, then
  * forward; the last state decides. */
 static void reader(Graph *g)
@@ -140,7 +176,8 @@ static const struct {
     const char *name;
     void (*make)(Graph *g);
 } tasks[] = {{"regressor", regressor},   {"segmenter", segmenter}, {"detector", detector},
-             {"classifier", classifier}, {"reader", reader},       {"normalized", normalized}};
+             {"classifier", classifier}, {"reader", reader},       {"normalized", normalized},
+             {"patches", patches}};
 
 int main(int argc, char **argv)
 {

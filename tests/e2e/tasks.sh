@@ -64,6 +64,17 @@ grep -q '"relative_error"' o.json && ! grep -q '"agreement"' o.json ||
   fail "the error of a regressor"
 grep -q "error of the outputs: .* output" out || fail "the error of a regressor"
 
+# Without data, at a rate far too high: training ends no further from the original than it began.
+"$tasks" patches patches.onnx
+number() {
+  tr -d '\n\t' < o.json | sed "s/.*\"$1\":{//" | tr ',}' '\n\n' | sed -n "s/^\"$2\"://p" | head -1
+}
+"$ehapc" patches.onnx -o patches.o.onnx --json o.json --flops 0.85 --lr 0.05 --steps 120 \
+  --threads 1 >out 2>err || fail "patches: exit $?"
+awk -v a="$(number relative_error reconstructed)" -v b="$(number relative_error trained)" \
+  'BEGIN { exit !(a > 0 && b > 0 && b <= a) }' || { cat out; fail "patches: made worse"; }
+[ "$(grep -c '"kept_step"' o.json)" = 2 ] || fail "patches: no kept steps"
+
 # Layers whose cost is above the limit stay in float: as many as the report lists above it.
 compress 0 quantize segmenter.onnx -o all.onnx --steps 0 --quant-drop 1e9
 costs=$(tr ',}' '\n\n' < o.json | sed -n 's/.*"cost":[[:space:]]*//p' | sort -g)

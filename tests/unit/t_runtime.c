@@ -428,6 +428,40 @@ static void test_half_conversion(void **state)
     assert_true(isnan(f16_to_f32(f32_to_f16(NAN))));
 }
 
+/* Up to the first output: the second stays as it was. */
+static void a_run_may_end_early(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr(NULL);
+    Graph *g = graph_new(a, "two");
+    Instance *i;
+    float one[4] = {1, 2, 3, 4}, two[4] = {5, 6, 7, 8}, y[4], z[4];
+    Value *x = graph_add_input(g, "x", TYPE(DT_F32, 4));
+    graph_add_output(g, build(g, OP_Neg, IN(x), NO_ATTRS));
+    graph_add_output(g, build(g, OP_CumSum, IN(g->outputs[0], CONST_INTS(g, 0)), NO_ATTRS));
+    graph_add_output(g, x);
+    Program *p = compiled(g, test_device("cpu"), NULL, false);
+    assert_int_equal(instance_new(&i, p, &d), 0);
+    instance_bind(i, 0, one);
+    instance_run_all(i);
+    instance_read(i, 1, z);
+    assert_true(z[3] == -10);
+    instance_bind(i, 0, two);
+    instance_run_until(i, 0);
+    instance_read(i, 0, y);
+    instance_read(i, 1, z);
+    assert_true(y[3] == -8);
+    assert_true(z[3] == (runtime_is_parallel(test_device("cpu")) ? -26 : -10));
+    instance_run_until(i, 2); /* an input: nothing to do */
+    instance_run_until(i, 1);
+    instance_read(i, 1, z);
+    assert_true(z[3] == -26);
+    instance_free(i);
+    program_free(p);
+    arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_half_conversion),
         cmocka_unit_test(test_half_kept_as_floats),
         cmocka_unit_test(test_transposes_into_products),
+        cmocka_unit_test(a_run_may_end_early),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,9 +112,10 @@ static void outputs_of_any_scale_are_learned(void **state)
     arena_free(a);
 }
 
-static void keep_remark(void *ctx, Severity sev, const char *text)
+static void collect_remarks(void *ctx, Severity sev, const char *text)
 {
-    if (sev == SEV_REMARK) snprintf(ctx, 256, "%s", text);
+    char *all = ctx;
+    if (sev == SEV_REMARK) snprintf(all + strlen(all), 1024 - strlen(all), "%s\n", text);
 }
 
 /* An answer in integers teaches nothing, and whoever trains is told. */
@@ -122,8 +123,8 @@ static void integer_outputs_are_ignored_aloud(void **state)
 {
     (void)state;
     Arena *a = arena_new();
-    char remark[256] = "";
-    Diag d = {.sink = keep_remark, .ctx = remark};
+    char remark[1024] = "";
+    Diag d = {.sink = collect_remarks, .ctx = remark};
     Context c = small_context(a, &d, false);
     for (int k = 0; k < 2; k++) {
         Graph *g = k ? (Graph *)(uintptr_t)c.original : c.graph;
@@ -173,6 +174,77 @@ static void divergence_is_rolled_back(void **state)
     assert_true(loss_of(&c) <= before + 0.2);
     const float *w = weights_of(a, c.graph, &n);
     for (int64_t i = 0; i < n; i++) assert_true(isfinite(w[i]));
+    arena_free(a);
+}
+
+/* ---- what training is judged by ------------------------------------------------------ */
+
+/* Without labels a network that is the original itself can only go away from it: what comes back
+ * are its own bytes, in float and on grids that nothing but training moves. */
+static void training_that_cannot_help_is_taken_back(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        Arena *a = arena_new();
+        char said[1024] = "";
+        Diag d = {.sink = collect_remarks, .ctx = said};
+        Context c = small_context(a, &d, k);
+        Samples *unlabelled = arena_memdup(a, c.data, sizeof *c.data);
+        int64_t n;
+        unlabelled->labels = NULL;
+        c.data = unlabelled;
+        const float *before = weights_of(a, c.graph, &n);
+        assert_int_equal(pass_run(&c, pass_find("train"), "lr=0.01;freeze-bn=1;qat=0"), 0);
+        assert_memory_equal(before, weights_of(a, c.graph, &n), (size_t)n * sizeof(float));
+        assert_non_null(strstr(said, "training did not come closer to the original on 32 held-out "
+                                     "samples: its result was not taken"));
+        const TrainRecord *r = &c.report.passes[0].train;
+        assert_int_equal(r->samples, 32);
+        assert_int_equal(r->kept, 0);
+        assert_true(r->before == 0 && r->after == 0);
+        arena_free(a);
+    }
+}
+
+/* A network that is sure of itself learns modesty from labels that mean nothing, then learns those
+ * it sees by heart: a state on the way is the best, and is the one in the graph. */
+static void the_best_state_on_the_way_is_kept(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    char said[1024] = "";
+    Diag d = {.sink = collect_remarks, .ctx = said};
+    Context c = small_context(a, &d, false);
+    int32_t *label = (int32_t *)(uintptr_t)c.data->labels;
+    Rng r = rng_new(9, 9);
+    for (int64_t i = 0; i < NET_SAMPLES; i++) label[i] = (int32_t)rng_below(&r, NET_CLASSES);
+    c.opt.steps = 400;
+    assert_int_equal(pass_run(&c, pass_find("train"), "lr=0.05;distill=0;hints=0;qat=0;augment=0"),
+                     0);
+    const TrainRecord *t = &c.report.passes[0].train;
+    assert_true(t->kept > 0 && t->kept < t->steps);
+    assert_true(t->after < t->before);
+    assert_non_null(strstr(said, "that state was taken"));
+    arena_free(a);
+}
+
+/* Of few samples none can be spared: training is judged by those it sees. */
+static void few_samples_judge_themselves(void **state)
+{
+    (void)state;
+    Arena *a = arena_new();
+    Diag d = diag_stderr("test");
+    Context c = small_context(a, &d, false);
+    Samples few = *c.data;
+    few.count = 5;
+    c.data = &few;
+    c.opt.batch = 16;
+    double before = loss_of(&c);
+    assert_int_equal(pass_run(&c, pass_find("train"), "lr=0.01;distill=0;hints=0;qat=0;augment=0"),
+                     0);
+    assert_int_equal(c.report.passes[0].train.samples, 5);
+    assert_true(c.report.passes[0].train.after < c.report.passes[0].train.before);
+    assert_true(loss_of(&c) < before);
     arena_free(a);
 }
 
@@ -267,7 +339,7 @@ static void a_range_moves_towards_the_batch(void **state)
     assert_int_equal(pass_fake_quant(&c, ""), 0);
     const Node *q = activation_grid(c.graph, 0);
     Range old = range_at(q), batch = extremes_of_samples(c.data);
-    assert_int_equal(pass_train(&c, "augment=0"), 0);
+    assert_int_equal(pass_train(&c, "augment=0;held-out=0"), 0);
     Range r = {0.99f * old.lo + 0.01f * batch.lo, 0.99f * old.hi + 0.01f * batch.hi};
     Grid want = grid_of_range(r, U8), got = grid_at(q);
     assert_float_equal(got.scale, want.scale, 1e-6f * want.scale);
@@ -292,10 +364,11 @@ static void ranges_follow_the_data(void **state)
         Range before = range_at(q);
         float *x = (float *)(uintptr_t)c.data->inputs[0].data;
         for (int64_t i = 0; i < NET_SAMPLES * 2 * NET_SIZE * NET_SIZE; i++) x[i] *= 3;
-        assert_int_equal(pass_train(&c, "ranges=fixed;steps=1;augment=0"), 0);
+        assert_int_equal(pass_train(&c, "ranges=fixed;steps=1;augment=0;held-out=0"), 0);
         assert_true(range_at(q).hi == before.hi);
         assert_int_equal(
-            pass_train(&c, "ranges=moving-average;range-momentum=0.7;lr=1e-5;augment=0"), 0);
+            pass_train(&c, "ranges=moving-average;range-momentum=0.7;lr=1e-5;augment=0;held-out=0"),
+            0);
         Range after = range_at(q);
         assert_true(after.hi > 2.5f * before.hi && after.hi < 5 * before.hi);
         assert_true((grid_at(q).zero == 0) == (before.lo == 0 || k == 2));
@@ -457,6 +530,9 @@ int main(void)
         cmocka_unit_test(outputs_of_any_scale_are_learned),
         cmocka_unit_test(integer_outputs_are_ignored_aloud),
         cmocka_unit_test(simulated_integers_train),
+        cmocka_unit_test(training_that_cannot_help_is_taken_back),
+        cmocka_unit_test(the_best_state_on_the_way_is_kept),
+        cmocka_unit_test(few_samples_judge_themselves),
         cmocka_unit_test(moved_values_are_not_observed),
         cmocka_unit_test(a_range_moves_towards_the_batch),
         cmocka_unit_test(ranges_follow_the_data),
