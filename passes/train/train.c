@@ -381,7 +381,9 @@ static void make_batches(Trainer *t, Arena *a)
         largest = size > largest ? size : largest;
     }
     t->buffer = NEW_ARRAY(a, float, largest);
-    t->augmented = t->recipe.augment && t->t.g->inputs[0]->type.dtype == DT_F32 &&
+    /* Drawings need no variations: there are enough of them, and they are not photographs. */
+    t->augmented = t->recipe.augment && !c->opt.made_up &&
+                   t->t.g->inputs[0]->type.dtype == DT_F32 &&
                    augment_for(&t->augment, &c->data->inputs[0].type);
     const Augment *g = &t->augment;
     if (t->augmented)
